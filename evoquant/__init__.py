@@ -1,0 +1,1 @@
+"""evoquant: evolves mixed-precision bit allocations, and the heuristics behind them."""

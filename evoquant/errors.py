@@ -1,0 +1,108 @@
+"""The whole error tree. Every message names the value, the limit and the remedy.
+
+EvoquantError               exit code 1
+├── CampaignError           the campaign itself failed (all candidates failed, a worker cannot start)
+├── SearchError             a search was used out of order: asked twice, told the wrong number of values
+├── Interrupted             stopped by the user, resumable (exit code 130)
+└── InputError              something the user gave is wrong (exit code 2)
+    ├── ConfigError         a campaign's YAML file
+    ├── ProfileError        a model profile
+    ├── PrecisionError      a precision or a menu
+    ├── GenomeError         a genome or champion file
+    ├── RunDirError         a run directory that cannot be used as asked
+    └── MissingExtraError   an optional package is not installed
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydantic import ValidationError
+
+
+class EvoquantError(Exception):
+    """Base of all errors that evoquant raises on purpose; `exit_code` is the command line's."""
+
+    exit_code = 1
+
+
+class CampaignError(EvoquantError):
+    """The campaign could not go on."""
+
+
+class SearchError(EvoquantError):
+    """`ask` and `tell` were called out of order or with the wrong number of values."""
+
+
+class Interrupted(EvoquantError):
+    """Stopped by the user; what was journalled is complete and the run can be resumed."""
+
+    exit_code = 130
+
+
+class InputError(EvoquantError):
+    """Bad input: the message names the file, the key or layer, the fault and the remedy."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A campaign's YAML file is wrong."""
+
+
+class ProfileError(InputError):
+    """A model profile is wrong or lacks what was asked of it."""
+
+
+class PrecisionError(InputError):
+    """A precision's name or a menu is wrong."""
+
+
+class GenomeError(InputError):
+    """A genome or a champion file is wrong, or does not fit the problem."""
+
+
+class RunDirError(InputError):
+    """A run directory cannot be used as asked."""
+
+
+class MissingExtraError(InputError):
+    """An optional package is missing.
+
+    The message names the extra that brings it.
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}, which is not installed: pip install 'evoquant[{extra}]'")
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return ' Did you mean X?' for the closest of `known`, or ' Known: …' when nothing is close."""
+    import difflib
+
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Known: {', '.join(names)}." if names else ""
+
+
+def describe_validation(error: ValidationError, source: str, known_keys: Iterable[str] = ()) -> str:
+    """Turn pydantic's report into one line per fault: file, key, fault, value and, for a misspelt key, the remedy."""
+    keys = list(known_keys)
+    lines = []
+    for fault in error.errors(include_url=False)[:8]:
+        place = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{source}: {place}: unknown key.{suggestion(str(fault['loc'][-1]), keys)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{source}: {place}: this key is required.")
+        else:
+            value = repr(fault["input"])
+            shown = value if len(value) <= 60 else value[:57] + "..."
+            message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            lines.append(f"{source}: {place}: {message} (got {shown}).")
+    return "\n".join(lines)

@@ -1,0 +1,144 @@
+"""Files at the boundary: bounded reads, strict JSON, atomic writes.
+
+Everything that a user may hand us goes through here, so that a damaged, huge or hostile file
+ends in one clear message, and nothing on disk is ever half-written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from evoquant.errors import InputError
+
+MAX_BYTES = 256 * 2**20
+MAX_DEPTH = 64
+
+
+def read_text(path: Path, *, limit: int = MAX_BYTES, error: type[InputError] = InputError) -> str:
+    """Return the UTF-8 text of `path`, at most `limit` bytes.
+
+    Raises:
+        InputError: (or the given subclass) the file is missing, no regular file, too large or not UTF-8.
+    """
+    try:
+        if not path.is_file():
+            fault = "is a directory, not a file" if path.is_dir() else "does not exist"
+            raise error(f"{path}: {fault}.")
+        size = path.stat().st_size
+        if size > limit:
+            raise error(f"{path}: {size} bytes; the limit for such a file is {limit} bytes.")
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as fault:
+        raise error(f"{path}: not UTF-8 text (byte {fault.start}); is this the right file?") from None
+    except OSError as fault:
+        raise error(f"{path}: cannot be read: {fault.strerror or fault}.") from None
+
+
+def parse_json(text: str, source: str, *, error: type[InputError] = InputError) -> Any:
+    """Parse strict JSON: no NaN or infinity, no repeated keys, nesting at most 64 deep.
+
+    Raises:
+        InputError: (or the given subclass) naming `source` and the place.
+    """
+
+    def no_constant(name: str) -> Any:
+        raise error(f"{source}: {name} is not a JSON number; a value that failed is null.")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in result:
+                raise error(f"{source}: the key {key!r} stands twice; keep one of them.")
+            result[key] = value
+        return result
+
+    def finite(token: str) -> float:
+        value = float(token)
+        if not math.isfinite(value):
+            raise error(f"{source}: the number {token[:40]} is too large for a float.")
+        return value
+
+    try:
+        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique, parse_float=finite)
+    except json.JSONDecodeError as fault:
+        raise error(f"{source}: not JSON: {fault.msg} at line {fault.lineno}, column {fault.colno}.") from None
+    except RecursionError:
+        raise error(f"{source}: nested more than {MAX_DEPTH} deep.") from None
+    except ValueError as fault:  # an integer with thousands of digits
+        raise error(f"{source}: {fault}.") from None
+    if _deeper_than(value, MAX_DEPTH):
+        raise error(f"{source}: nested more than {MAX_DEPTH} deep.")
+    return value
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for item in level
+            if isinstance(item, (dict, list))
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def read_json(path: Path, *, limit: int = MAX_BYTES, error: type[InputError] = InputError) -> Any:
+    """`parse_json` of the file `path`."""
+    return parse_json(read_text(path, limit=limit, error=error), str(path), error=error)
+
+
+def canonical_json(value: Any) -> str:
+    """One line of JSON with sorted keys and shortest round-trip floats: equal values give equal text."""
+    return json.dumps(value, allow_nan=False, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def pretty_json(value: Any) -> str:
+    """Indented JSON for files that people read; ends with a newline."""
+    return json.dumps(value, allow_nan=False, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path` so that a reader, or a crash, sees the old file or the new one, never a part.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as fault:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise InputError(f"{path}: cannot be written: {fault.strerror or fault}.") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new file in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

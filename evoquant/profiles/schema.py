@@ -1,0 +1,75 @@
+"""What a profile's JSON file may hold: types and limits, checked at the boundary."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from evoquant.errors import PrecisionError
+from evoquant.quantization.precision import Precision
+
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=500)]
+Sensitivity = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+
+
+class LayerSchema(BaseModel):
+    """One layer; see `LayerProfile` for the meaning of each key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    type: Name
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
+    position: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    channel_axis: int | None = 0
+    weight_mean: Finite = 0.0
+    weight_std: NotNegative = 0.0
+    weight_range: NotNegative = 0.0
+    activation_range: NotNegative = 0.0
+    gradient_sensitivity: NotNegative = 0.0
+    loss: dict[str, Sensitivity] = Field(default_factory=dict)
+    fisher: dict[str, NotNegative] = Field(default_factory=dict)
+    weight_error: dict[str, NotNegative] = Field(default_factory=dict)
+    allowed: tuple[str, ...] | None = None
+    tie_group: Name | None = None
+    fan_in: Annotated[int, Field(ge=1)] | None = None
+    groups: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("loss", "fisher", "weight_error", "allowed")
+    @classmethod
+    def _known_precisions(cls, value: Any) -> Any:
+        for name in value or ():
+            try:
+                Precision.parse(name)
+            except PrecisionError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LayerSchema:
+        if math.prod(self.shape) > 2**53:
+            raise ValueError(f"layer {self.name!r} has more than 2^53 weights")
+        if self.channel_axis is not None and not 0 <= self.channel_axis < len(self.shape):
+            raise ValueError(
+                f"layer {self.name!r}: channel_axis {self.channel_axis} is no axis of a shape of {len(self.shape)} "
+                "axes; count from 0, or use null for a tensor that is one slice"
+            )
+        return self
+
+
+class ProfileSchema(BaseModel):
+    """A whole profile file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_name: Literal["evoquant.profile"] = Field(alias="schema")
+    version: Literal[1]
+    name: Name
+    constant_bits: Annotated[int, Field(ge=0, le=2**60)] = 0
+    passes: dict[str, NotNegative] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    layers: Annotated[tuple[LayerSchema, ...], Field(min_length=1, max_length=1_000_000)]
