@@ -1,0 +1,71 @@
+"""Champion: the genome that a campaign ends with, with its scores and provenance, and its JSON file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evoquant.errors import GenomeError
+from evoquant.files import pretty_json, read_json
+from evoquant.genomes.load import genome_from_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from evoquant.genomes.base import Genome
+
+SCHEMA = "evoquant.champion"
+VERSION = 1
+_KEYS = {"schema", "version", "genome", "text", "scores", "provenance"}
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The best genome of a campaign.
+
+    Attributes:
+        genome: the heuristic.
+        scores: split (`train`, `valid`, `test`, `calibration`, `selection`) → figures (`fitness`, `retention`,
+            `compression`, `effective_bits`, …), as plain data.
+        provenance: plain data: campaign name, config hash, seed, versions, evaluations, menu, ancestry.
+    """
+
+    genome: Genome
+    scores: Mapping[str, Mapping[str, Any]]
+    provenance: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return pretty_json(
+            {
+                "schema": SCHEMA,
+                "version": VERSION,
+                "genome": self.genome.to_dict(),
+                "text": self.genome.text,
+                "scores": {split: dict(figures) for split, figures in self.scores.items()},
+                "provenance": dict(self.provenance),
+            }
+        )
+
+
+def load_champion(path: Path) -> Champion:
+    """Read a champion file; `text` is ignored, it is written for people.
+
+    Raises:
+        GenomeError: the file cannot be read or is no champion; the message names file and key.
+    """
+    data = read_json(path, error=GenomeError)
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise GenomeError(f"{path}: not a champion file: `schema` should be {SCHEMA!r}.")
+    if data.get("version") != VERSION:
+        raise GenomeError(f"{path}: version: {data.get('version')!r} is not supported; this evoquant reads {VERSION}.")
+    if unknown := sorted(set(data) - _KEYS):
+        raise GenomeError(f"{path}: {unknown[0]}: unknown key. Known: {', '.join(sorted(_KEYS))}.")
+    for key in ("scores", "provenance"):
+        if not isinstance(data.get(key), dict):
+            raise GenomeError(f"{path}: {key}: should be an object.")
+    for split, figures in data["scores"].items():
+        if not isinstance(figures, dict):
+            raise GenomeError(f"{path}: scores.{split}: should be an object.")
+    return Champion(genome_from_dict(data.get("genome"), f"{path}: genome"), data["scores"], data["provenance"])

@@ -1,0 +1,1 @@
+"""Heuristics as immutable data that turn any problem into an allocation."""

@@ -1,0 +1,144 @@
+"""Genome and Space: the two protocols, and gene tables that searches can vary without knowing the genome."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from evoquant.files import canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.scoring.problem import Problem
+
+GeneKind = Literal["flag", "choice", "width", "fraction", "log"]
+
+FLAG_RATE = 0.25
+ABSENT_RATE = 0.5
+
+
+@dataclass(frozen=True)
+class Gene:
+    """One column of a population.
+
+    Attributes:
+        name: for reports.
+        kind: `flag` 0 or 1; `choice` an unordered code; `width` a menu index; `fraction` of the layers, where 0
+            means none; `log` a positive threshold that is varied on a log scale.
+        low, high: inclusive limits.
+        group: genes of one group are inherited together.
+    """
+
+    name: str
+    kind: GeneKind
+    low: float
+    high: float
+    group: int
+
+
+class Genome(Protocol):
+    """A heuristic: immutable data."""
+
+    @property
+    def parts(self) -> int:
+        """How complicated it is; of equally fit genomes the one with fewer parts wins."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """One readable line."""
+        ...
+
+    def allocate(self, problem: Problem) -> NDArray[np.int8]:
+        """`(units,)` menu indices, each allowed."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data from which the genome is rebuilt."""
+        ...
+
+
+class Space(Protocol):
+    """A genome space whose populations are `(n, genes)` float64 arrays."""
+
+    kind: str
+    genes: tuple[Gene, ...]
+
+    def sample(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+        """`(n, genes)` random genomes."""
+        ...
+
+    def dormant(self, genes: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """`(n, genes)`: genes that have no effect where they are."""
+        ...
+
+    def canonical(self, genes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`(n, genes)` with equal rows for equal heuristics."""
+        ...
+
+    def parts(self, genes: NDArray[np.float64]) -> NDArray[np.int64]:
+        """`(n,)` parts of each genome."""
+        ...
+
+    def allocate(self, genes: NDArray[np.float64], problem: Problem) -> NDArray[np.int8]:
+        """`(n, units)` menu indices, each allowed."""
+        ...
+
+    def encode(self, genome: Any) -> NDArray[np.float64]:
+        """`(genes,)` row of a genome.
+
+        Raises:
+            GenomeError: the genome is not of this space.
+        """
+        ...
+
+    def decode(self, row: NDArray[np.float64]) -> Genome:
+        """The genome of one row."""
+        ...
+
+
+def digest_of(genome: Genome) -> str:
+    """sha256 of the genome's canonical JSON: equal heuristics have equal digests."""
+    return hashlib.sha256(canonical_json(genome.to_dict()).encode()).hexdigest()
+
+
+def sample_genes(genes: Sequence[Gene], rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """`(n, genes)` random columns: flags on with probability ¼, fractions 0 with ½, thresholds log-uniform."""
+    columns = np.empty((n, len(genes)))
+    for j, gene in enumerate(genes):
+        if gene.kind == "flag":
+            columns[:, j] = rng.random(n) < FLAG_RATE
+        elif gene.kind in ("choice", "width"):
+            columns[:, j] = rng.integers(int(gene.low), int(gene.high) + 1, n)
+        elif gene.kind == "fraction":
+            values = rng.uniform(gene.low, gene.high, n)
+            columns[:, j] = np.where(rng.random(n) < ABSENT_RATE, 0.0, values)
+        else:
+            columns[:, j] = np.exp(rng.uniform(np.log(gene.low), np.log(gene.high), n))
+    return tidy(genes, columns)
+
+
+def tidy(genes: Sequence[Gene], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Clip to the limits and round to figures that people would write: fractions to 0.001, thresholds to 2 digits.
+
+    Dividing a whole number by a power of ten is correctly rounded, so the result equals the written literal.
+    """
+    result = columns.copy()
+    for j, gene in enumerate(genes):
+        column = np.clip(result[:, j], gene.low, gene.high)
+        if gene.kind == "fraction":
+            column = np.rint(column * 1000.0) / 1000.0
+        elif gene.kind == "log":
+            scale = _POWERS_OF_TEN[np.clip(1 - np.floor(np.log10(column)), 0, 22).astype(np.intp)]
+            column = np.rint(column * scale) / scale
+        result[:, j] = column
+    return result
+
+
+_POWERS_OF_TEN = np.array([float(10**k) for k in range(23)])

@@ -1,0 +1,82 @@
+"""What a genome's plain data may hold, checked at the boundary."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from evoquant.errors import PrecisionError
+from evoquant.genomes.direct import Direct
+from evoquant.genomes.rule import Rule, Rung
+from evoquant.quantization.precision import Precision
+
+
+def _precision(name: str) -> str:
+    try:
+        return Precision.parse(name).name
+    except PrecisionError as error:
+        raise ValueError(str(error)) from None
+
+
+Width = Annotated[str, AfterValidator(_precision)]
+Name = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RungSchema(_Closed):
+    """One rung."""
+
+    signal: Annotated[str, Field(pattern=r"^[a-z_]+(:[A-Z0-9a-z-]+)?$", max_length=60)]
+    above: Annotated[float, Field(allow_inf_nan=False)]
+    width: Width
+
+
+class ProtectedSchema(_Closed):
+    """Protected layer types."""
+
+    types: Annotated[list[Name], Field(min_length=1, max_length=200)]
+    width: Width
+
+
+class EdgesSchema(_Closed):
+    """The first and the last fraction of the layers."""
+
+    fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    width: Width
+
+
+class RuleSchema(_Closed):
+    """A rule."""
+
+    kind: Literal["rule"] = "rule"
+    protected: ProtectedSchema | None = None
+    edges: EdgesSchema | None = None
+    rungs: Annotated[list[RungSchema], Field(max_length=64)] = Field(default_factory=list)
+    otherwise: Width
+
+    def to_rule(self) -> Rule:
+        """The genome."""
+        return Rule(
+            otherwise=self.otherwise,
+            rungs=tuple(Rung(r.signal, r.above, r.width) for r in self.rungs),
+            edges=self.edges.fraction if self.edges else 0.0,
+            edge_width=self.edges.width if self.edges else None,
+            protected=frozenset(self.protected.types) if self.protected else frozenset(),
+            protected_width=self.protected.width if self.protected else None,
+        )
+
+
+class DirectSchema(_Closed):
+    """A direct allocation of one model."""
+
+    kind: Literal["direct"]
+    model: Name
+    widths: Annotated[dict[Name, Width], Field(min_length=1)]
+
+    def to_direct(self) -> Direct:
+        """The genome."""
+        return Direct(self.model, tuple(self.widths.items()))

@@ -1,0 +1,1 @@
+"""From a profile to arrays, and from an allocation to retention, compression and fitness."""

@@ -1,0 +1,131 @@
+"""Objective: retention and cost → fitness, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evoquant.scoring.problem import Problem
+
+Aggregate = Literal["mean", "min", "geometric"]
+
+
+class Objective(Protocol):
+    """Anything that turns retention and size into a fitness where more is better."""
+
+    def score(
+        self, retention: NDArray[np.float64], compression: NDArray[np.float64], effective_bits: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Fitness, of the arguments' shape. Retention comes clipped to [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cliff:
+    """The published objective: 0.1 · retention below the threshold t, else compression · (1 + (r − t)/(1 − t))."""
+
+    threshold: float = 0.95
+
+    def score(
+        self, retention: NDArray[np.float64], compression: NDArray[np.float64], effective_bits: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Fitness, of the arguments' shape."""
+        bonus = 1.0 + (retention - self.threshold) / (1.0 - self.threshold)
+        return np.where(retention < self.threshold, 0.1 * retention, compression * bonus)
+
+
+@dataclass(frozen=True)
+class FeasibleFirst:
+    """What deployers mean: compression where retention is at or above the floor, else retention − 1."""
+
+    floor: float = 0.95
+
+    def score(
+        self, retention: NDArray[np.float64], compression: NDArray[np.float64], effective_bits: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Fitness, of the arguments' shape."""
+        return np.where(retention >= self.floor, compression, retention - 1.0)
+
+
+@dataclass(frozen=True)
+class BitBudget:
+    """Retention within so many effective bits a weight, else minus the relative excess."""
+
+    effective_bits: float
+
+    def score(
+        self, retention: NDArray[np.float64], compression: NDArray[np.float64], effective_bits: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Fitness, of the arguments' shape."""
+        excess = effective_bits / self.effective_bits - 1.0
+        return np.where(excess <= 0.0, retention, -excess)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of n candidates on m models.
+
+    Attributes:
+        fitness: `(n,)`, aggregated over models; NaN where any retention is NaN (failed).
+        per_model: `(n, m)` fitness on each model.
+        retention: `(n, m)` as estimated, not clipped.
+        compression: `(n, m)` all-FP32 cost / cost.
+        effective_bits: `(n, m)` bits per weight, scales counted.
+        cost: `(n,)` cost summed over the models, the last tie-break before the digest.
+    """
+
+    fitness: NDArray[np.float64]
+    per_model: NDArray[np.float64]
+    retention: NDArray[np.float64]
+    compression: NDArray[np.float64]
+    effective_bits: NDArray[np.float64]
+    cost: NDArray[np.int64]
+
+
+def score(
+    objective: Objective,
+    problems: tuple[Problem, ...],
+    retention: NDArray[np.float64],
+    costs: NDArray[np.int64],
+    aggregate: Aggregate = "mean",
+) -> Scores:
+    """The one function that turns retention and integer costs into compression and fitness.
+
+    Args:
+        objective: what to maximise.
+        problems: the m models.
+        retention: `(n, m)`.
+        costs: `(n, m)` total costs, constants included.
+        aggregate: how fitness on several models becomes one number.
+    """
+    reference = np.array([p.cost.reference for p in problems], dtype=np.float64)
+    constant = np.array([p.cost.constant for p in problems], dtype=np.int64)
+    scale = np.array([p.weights for p in problems], dtype=np.float64) * 1024.0
+    compression = reference / costs.astype(np.float64)
+    effective_bits = (costs - constant).astype(np.float64) / scale
+    clipped = np.clip(retention, 0.0, 1.0)
+    per_model = np.where(np.isnan(retention), np.nan, objective.score(clipped, compression, effective_bits))
+    return Scores(combine(per_model, aggregate), per_model, retention, compression, effective_bits, costs.sum(axis=1))
+
+
+def combine(per_model: NDArray[np.float64], aggregate: Aggregate) -> NDArray[np.float64]:
+    """`(n,)` fitness from `(n, m)` fitness on each model; one model's is taken as it is.
+
+    The geometric mean of anything not above 0 is the minimum.
+    """
+    if per_model.shape[1] == 1:
+        result: NDArray[np.float64] = per_model[:, 0]
+    elif aggregate == "min":
+        result = per_model.min(axis=1)
+    elif aggregate == "geometric":
+        positive = (per_model > 0).all(axis=1)
+        logs = np.log(np.where(per_model > 0, per_model, 1.0)).mean(axis=1)
+        result = np.where(positive, np.exp(logs), per_model.min(axis=1))
+    else:
+        result = per_model.mean(axis=1)
+    return result

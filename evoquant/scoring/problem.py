@@ -1,0 +1,271 @@
+"""Problem: what a profile becomes for a campaign, compiled once into read-only arrays."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from evoquant.errors import InputError, PrecisionError, ProfileError, suggestion
+from evoquant.scoring.cost import Cost, bits_cost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.profiles.model import LayerProfile, ModelProfile
+    from evoquant.quantization.precision import Menu
+
+Array = TypeVar("Array", bound="NDArray[Any]")
+
+LOSS_UNITS = 2**40
+LARGEST_LOSS = 1.0 - 2.0**-30
+LARGEST_SUM = 2**62
+
+SCALAR_SIGNALS = (
+    "gradient_sensitivity",
+    "parameters",
+    "weight_mean",
+    "weight_std",
+    "weight_range",
+    "activation_range",
+)
+WIDTH_SIGNALS = ("loss", "fisher", "weight_error")
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A model as arrays over units (layers that share a width count once) and the menu's P widths.
+
+    Attributes:
+        name: the model's.
+        menu: the P precisions, narrowest first.
+        layers: names of the layers, in order.
+        units: names of the units: the layer's, or the tie group's.
+        unit_of_layer: `(layers,)` index of each layer's unit.
+        types: `(units,)` layer type names.
+        position: `(units,)` in [0, 1].
+        scalars: signal name → `(units,)` float64.
+        widths: signal name → precision name → `(units,)` float64, for the widths that the profile knows.
+        loss: `(units, P)` int64, −ln(1 − s) in units of 2^−40; None where the profile lacks it for some width.
+        cost: the bits.
+        allowed: `(units, P)` bool.
+        weights: parameters of the whole model that widths apply to.
+    """
+
+    name: str
+    menu: Menu
+    layers: tuple[str, ...]
+    units: tuple[str, ...]
+    unit_of_layer: NDArray[np.intp]
+    types: NDArray[np.str_]
+    position: NDArray[np.float64]
+    scalars: Mapping[str, NDArray[np.float64]]
+    widths: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    loss: NDArray[np.int64] | None
+    cost: Cost
+    allowed: NDArray[np.bool_]
+    weights: int
+
+    def signal(self, name: str) -> NDArray[np.float64]:
+        """`(units,)` values of a signal: `gradient_sensitivity`, `loss:FP16`, `weight_error:INT4`, ….
+
+        Raises:
+            ProfileError: unknown signal, or the profile lacks it for that width.
+        """
+        if name in self.scalars:
+            return self.scalars[name]
+        kind, colon, width = name.partition(":")
+        if not colon or kind not in WIDTH_SIGNALS:
+            known = [*SCALAR_SIGNALS, *(f"{kind}:{p}" for kind in WIDTH_SIGNALS for p in self.menu.names)]
+            raise ProfileError(f"unknown signal {name!r}.{suggestion(name, known)}")
+        meant = self._known_width(kind, width)
+        if meant is None:
+            raise ProfileError(
+                f"profile {self.name!r} has no {kind} for {width}, which the signal {name!r} reads; "
+                f"add it to the profile or leave the signal out."
+            )
+        return self.widths[kind][meant]
+
+    def _known_width(self, kind: str, width: str) -> str | None:
+        if width in self.widths[kind]:
+            return width
+        try:
+            meant = self.menu.names[self.menu.resolve(width)]
+        except PrecisionError:
+            return None
+        return meant if meant in self.widths[kind] else None
+
+    def separable_loss(self) -> NDArray[np.int64]:
+        """`(units, P)` int64 losses.
+
+        Raises:
+            ProfileError: the profile lacks a loss for a width of the menu; the message names both.
+        """
+        if self.loss is None:
+            missing = [p for p in self.menu.names if p not in self.widths["loss"]]
+            raise ProfileError(
+                f"profile {self.name!r} has no loss for {', '.join(missing)} on every layer, which the separable "
+                f"estimator needs; add it to the profile or take the width off the menu."
+            )
+        return self.loss
+
+    @functools.cached_property
+    def _repair_table(self) -> NDArray[np.int8]:
+        """`(units, P)`: the width itself where allowed, else the next wider allowed, else the widest allowed."""
+        table = np.empty(self.allowed.shape, dtype=np.int8)
+        for unit, row in enumerate(self.allowed):
+            (options,) = np.nonzero(row)
+            for width in range(len(row)):
+                wider = options[options >= width]
+                table[unit, width] = wider[0] if len(wider) else options[-1]
+        return table
+
+    @functools.cached_property
+    def all_allowed(self) -> bool:
+        """Whether every unit may take every width."""
+        return bool(self.allowed.all())
+
+    def repair(self, allocations: NDArray[np.int8]) -> NDArray[np.int8]:
+        """`(n, units)` allocations with every forbidden width replaced; see DESIGN: next wider, else widest allowed."""
+        if self.all_allowed:
+            return allocations
+        return self._repair_table[np.arange(len(self.units)), allocations]
+
+    def repair_one(self, allocation: NDArray[np.int8]) -> NDArray[np.int8]:
+        """`repair` of one `(units,)` allocation."""
+        repaired: NDArray[np.int8] = self.repair(allocation[None])[0]
+        return repaired
+
+    def unfold(self, allocation: NDArray[np.int8]) -> tuple[str, ...]:
+        """Precision names per layer, in layer order, of one `(units,)` allocation."""
+        names = self.menu.names
+        return tuple(names[allocation[unit]] for unit in self.unit_of_layer)
+
+
+def compile_problem(profile: ModelProfile, menu: Menu) -> Problem:
+    """Compile a profile for a menu: tie groups become units, signals are merged, scores become integers.
+
+    Losses of a unit's members combine as s = 1 − Π(1 − s); parameters, Fisher costs and squared errors are summed;
+    ranges take the maximum; gradient sensitivity, mean and std are weighted by parameters; position is the mean.
+
+    Raises:
+        ProfileError: nothing is allowed for a unit, or the sums would not fit 62 bits.
+    """
+    layers = profile.layers
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, layer in enumerate(layers):
+        key = ("layer", layer.name) if layer.tie_group is None else ("tie", layer.tie_group)
+        groups.setdefault(key, []).append(index)
+    members = list(groups.values())
+    units = tuple(name for _, name in groups)
+    unit_of_layer = np.empty(len(layers), dtype=np.intp)
+    for unit, indices in enumerate(members):
+        unit_of_layer[indices] = unit
+    grouped = [[layers[i] for i in indices] for indices in members]
+    widths = _merge_widths(grouped)
+    cost = bits_cost(profile, menu, members)
+    problem = Problem(
+        name=profile.name,
+        menu=menu,
+        layers=tuple(layer.name for layer in layers),
+        units=units,
+        unit_of_layer=_frozen(unit_of_layer),
+        types=_frozen(np.array([_largest(unit).type for unit in grouped])),
+        position=_frozen(np.array([_mean([layer.position for layer in unit]) for unit in grouped])),
+        scalars={name: _frozen(np.array([_merge_scalar(name, unit) for unit in grouped])) for name in SCALAR_SIGNALS},
+        widths=widths,
+        loss=_integer_loss(grouped, menu),
+        cost=Cost(cost.name, _frozen(cost.table), cost.constant, cost.reference),
+        allowed=_frozen(_merge_allowed(profile.name, units, grouped, menu)),
+        weights=profile.parameters,
+    )
+    for what, table in (("bits", problem.cost.table), ("loss", problem.loss)):
+        largest = int(np.abs(table).max()) if table is not None else 0
+        if len(units) * largest > LARGEST_SUM or problem.cost.reference > LARGEST_SUM:
+            raise ProfileError(f"profile {profile.name!r} is too large: {len(units)} units of {what} exceed 2^62.")
+    return problem
+
+
+def integer_loss(s: float) -> int:
+    """−ln(1 − s) as an integer in units of 2^−40; s above 1 − 2^−30 counts as that."""
+    return round(-math.log1p(-min(s, LARGEST_LOSS)) * LOSS_UNITS)
+
+
+def _frozen(array: Array) -> Array:
+    array.setflags(write=False)
+    return array
+
+
+def _largest(unit: Sequence[LayerProfile]) -> LayerProfile:
+    return max(unit, key=lambda layer: layer.parameters)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return values[0] if len(values) == 1 else sum(values) / len(values)
+
+
+def _merge_scalar(name: str, unit: Sequence[LayerProfile]) -> float:
+    values = [float(getattr(layer, name)) for layer in unit]
+    if len(unit) == 1:  # the layer's own figure, to the last bit
+        return values[0]
+    if name == "parameters":
+        return sum(values)
+    if name.endswith("_range"):
+        return max(values)
+    total = sum(layer.parameters for layer in unit)
+    return sum(value * layer.parameters for value, layer in zip(values, unit, strict=True)) / total
+
+
+def _merge_widths(grouped: Sequence[Sequence[LayerProfile]]) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Signal → precision → `(units,)`, for the precisions that every layer knows."""
+    merged: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for kind in WIDTH_SIGNALS:
+        tables = [[getattr(layer, kind) for layer in unit] for unit in grouped]
+        common = set.intersection(*(set(table) for unit in tables for table in unit))
+        merged[kind] = {}
+        for width in sorted(common):
+            values = [[table[width] for table in unit] for unit in tables]
+            if kind == "loss":
+                column = [v[0] if len(v) == 1 else 1.0 - math.prod(1.0 - s for s in v) for v in values]
+            else:
+                column = [v[0] if len(v) == 1 else sum(v) for v in values]
+            merged[kind][width] = _frozen(np.array(column, dtype=np.float64))
+    return merged
+
+
+def _integer_loss(grouped: Sequence[Sequence[LayerProfile]], menu: Menu) -> NDArray[np.int64] | None:
+    if any(name not in layer.loss for unit in grouped for layer in unit for name in menu.names):
+        return None
+    rows = [[sum(integer_loss(layer.loss[name]) for layer in unit) for name in menu.names] for unit in grouped]
+    return _frozen(np.array(rows, dtype=np.int64))
+
+
+def _merge_allowed(
+    model: str, units: Sequence[str], grouped: Sequence[Sequence[LayerProfile]], menu: Menu
+) -> NDArray[np.bool_]:
+    allowed = np.array([[all(layer.allows(p) for layer in unit) for p in menu] for unit in grouped], dtype=bool)
+    for unit, row, layers in zip(units, allowed, grouped, strict=True):
+        if not row.any():
+            names = ", ".join(layer.name for layer in layers)
+            raise ProfileError(
+                f"profile {model!r}: unit {unit!r} ({names}) allows none of the menu {', '.join(menu.names)}; "
+                f"widen the menu or the layers' `allowed`."
+            )
+    return allowed
+
+
+def require_same_menu(problems: Sequence[Problem]) -> Menu:
+    """The menu that all problems share.
+
+    Raises:
+        InputError: they differ.
+    """
+    menus = {problem.menu for problem in problems}
+    if len(menus) != 1:
+        raise InputError("all models of a campaign use one menu.")
+    return problems[0].menu

@@ -1,0 +1,36 @@
+"""The separable estimator: retention = Π (1 − s) over units, as an exact integer sum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evoquant.scoring.problem import LOSS_UNITS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evoquant.scoring.problem import Problem
+
+
+def loss_sums(problem: Problem, allocations: NDArray[np.int8]) -> NDArray[np.int64]:
+    """`(n,)` summed integer losses of `(n, units)` allocations."""
+    return _sums(problem.separable_loss(), allocations)
+
+
+def cost_sums(problem: Problem, allocations: NDArray[np.int8]) -> NDArray[np.int64]:
+    """`(n,)` total cost of `(n, units)` allocations, the constant part included, in the cost table's unit."""
+    return _sums(problem.cost.table, allocations) + problem.cost.constant
+
+
+def retention_of(losses: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Retention exp(−Σ/2^40) of summed integer losses; above 1 where losses are negative."""
+    return np.exp(-losses.astype(np.float64) / LOSS_UNITS)
+
+
+def _sums(table: NDArray[np.int64], allocations: NDArray[np.int8]) -> NDArray[np.int64]:
+    rows = np.arange(table.shape[0])
+    picked: NDArray[np.int64] = table[rows, allocations]
+    result: NDArray[np.int64] = picked.sum(axis=1, dtype=np.int64)
+    return result
