@@ -90,13 +90,28 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f" Known: {', '.join(names)}." if names else ""
 
 
+def _place(location: tuple[int | str, ...]) -> str:
+    """`search.population` of pydantic's location, which also names the chosen kind after a tagged key."""
+    parts = [
+        str(part)
+        for i, part in enumerate(location)
+        if not (i == 1 and location[0] in ("objective", "search", "genome") and len(location) > 2)
+    ]
+    return ".".join(parts) or "(top level)"
+
+
 def describe_validation(error: ValidationError, source: str, known_keys: Iterable[str] = ()) -> str:
     """Turn pydantic's report into one line per fault: file, key, fault, value and, for a misspelt key, the remedy."""
     keys = list(known_keys)
     lines = []
     for fault in error.errors(include_url=False)[:8]:
-        place = ".".join(str(part) for part in fault["loc"]) or "(top level)"
-        if fault["type"] == "extra_forbidden":
+        place = _place(fault["loc"])
+        if fault["type"] == "union_tag_invalid":
+            context = fault["ctx"]
+            expected = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
+            known = [tag for tag in expected if tag != "code"]
+            lines.append(f"{source}: {place}.kind: unknown kind {context['tag']!r}.{suggestion(context['tag'], known)}")
+        elif fault["type"] == "extra_forbidden":
             lines.append(f"{source}: {place}: unknown key.{suggestion(str(fault['loc'][-1]), keys)}")
         elif fault["type"] == "missing":
             lines.append(f"{source}: {place}: this key is required.")

@@ -1,0 +1,333 @@
+"""From a config to the parts of a campaign: literal tables, name → class.
+
+Beside a built-in name, `kind: module:Class` takes anyone's own class. This is the one place that imports code by
+name, and it does so only for names that the user gave.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evoquant.campaign.config import (
+    CampaignConfig,
+    CandidateConfig,
+    CodeConfig,
+    DirectSpaceConfig,
+    GeneticConfig,
+    ModelsConfig,
+    RandomConfig,
+    ReplayConfig,
+    RuleSpaceConfig,
+)
+from evoquant.campaign.evaluate import Estimator, SeparableEstimator
+from evoquant.errors import ConfigError, InputError
+from evoquant.genomes.direct import DirectSpace
+from evoquant.genomes.rule import RuleSpace, with_change
+from evoquant.genomes.strategies import strategy, strategy_rule
+from evoquant.profiles.model import ModelProfile, load_profile
+from evoquant.profiles.seed_suite import builtin_profile
+from evoquant.rng import generator_for
+from evoquant.scoring.objective import BitBudget, Cliff, FeasibleFirst, Objective
+from evoquant.scoring.problem import Problem, compile_problem
+from evoquant.search.genetic import GeneticSearch, GeneticSettings
+from evoquant.search.random import RandomSearch
+from evoquant.search.replay import Replay, ReplayEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from evoquant.campaign.measure import Measurer
+    from evoquant.execution.base import Executor
+    from evoquant.genomes.base import Genome, Space
+    from evoquant.quantization.precision import Menu
+    from evoquant.search.base import Search
+    from evoquant.store import Store
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "cliff": Cliff,
+    "feasible_first": FeasibleFirst,
+    "budget": BitBudget,
+}
+
+LAYER_TYPES = ("Attention", "Classifier", "Conv", "Embedding", "LayerNorm", "Linear")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What the report says of a replay's candidate beside its scores."""
+
+    label: str
+    data: str
+    published: dict[str, str]
+    reason: str | None
+
+
+@dataclass
+class Campaign:
+    """The parts of a campaign, built and ready for the loop.
+
+    Attributes:
+        config: as resolved.
+        problems: split → compiled models; for a measured task `calibration` holds the one network.
+        space: None for a replay.
+        search, estimator, objective: as configured.
+        executor: the workers; `picked` says why, where `auto` chose.
+        measurer: for a measured task.
+        profile: of the measured network.
+        afterwards: generations of a replay that are compared with the champion and do not replace it.
+        inputs: name → digest of whatever the run reads.
+    """
+
+    config: CampaignConfig
+    problems: dict[str, tuple[Problem, ...]]
+    space: Space | None
+    search: Search
+    estimator: Estimator
+    objective: Objective
+    executor: Executor
+    inputs: dict[str, str]
+    measurer: Measurer | None = None
+    profile: ModelProfile | None = None
+    store: Store | None = None
+    picked: str = ""
+    afterwards: frozenset[int] = frozenset()
+    replay_labels: list[list[Candidate]] = field(default_factory=list)
+
+    @property
+    def measured(self) -> bool:
+        """Whether retention comes from real forward passes."""
+        return self.measurer is not None
+
+    def close(self) -> None:
+        """Stop the workers, close the store."""
+        self.executor.close()
+        if self.store is not None:
+            self.store.close()
+
+
+def load_code(name: str) -> Any:
+    """The attribute that `module:attribute` names.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
+
+
+def any_profile(name: str) -> ModelProfile:
+    """A profile by built-in name (`seed/train`) or path of a JSON file.
+
+    Raises:
+        ProfileError: neither.
+    """
+    return load_profile(Path(name)) if name.endswith(".json") or Path(name).is_file() else builtin_profile(name)
+
+
+def make_objective(config: CampaignConfig) -> Objective:
+    """The objective of a config."""
+    options = config.objective.model_dump()
+    kind = options.pop("kind")
+    if isinstance(config.objective, CodeConfig):
+        made: Objective = load_code(kind)(**options["options"])
+        return made
+    return OBJECTIVES[kind](**options)
+
+
+def make_executor(kind: str, workers: int | None, address: str | None) -> Executor:
+    """A local or Ray executor that has not started yet."""
+    if kind == "ray":
+        from evoquant.execution.ray import RayExecutor
+
+        return RayExecutor(workers=workers, address=address)
+    from evoquant.execution.local import LocalExecutor
+
+    return LocalExecutor()
+
+
+def build_campaign(config: CampaignConfig, cache: Path) -> Campaign:
+    """All parts of a campaign; a task's network is trained (or taken from `cache`) and profiled.
+
+    Raises:
+        InputError: whatever the config names cannot be used.
+    """
+    executor = make_executor(
+        "local" if config.executor.kind == "auto" else config.executor.kind,
+        config.executor.workers,
+        config.executor.address or os.environ.get("RAY_ADDRESS"),
+    )
+    try:
+        if isinstance(config.search, ReplayConfig):
+            return _build_replay(config, config.search, executor)
+        if config.task is not None:
+            return _build_measured(config, cache, executor)
+        return _build_separable(config, executor)
+    except BaseException:
+        executor.close()
+        raise
+
+
+def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
+    models = config.models or ModelsConfig()
+    menu = config.resolved_menu
+    profiles = {split: [any_profile(name) for name in names] for split, names in models.model_dump().items()}
+    problems = {split: tuple(compile_problem(p, menu) for p in found) for split, found in profiles.items()}
+    for split in problems.values():
+        for problem in split:
+            problem.separable_loss()
+    if isinstance(config.genome, DirectSpaceConfig) and len({p.digest for s in profiles.values() for p in s}) > 1:
+        raise ConfigError(
+            "genome.kind: direct searches one model's allocation; give the same single model under models.train and "
+            "leave models.valid and models.test empty, or use genome.kind: rule."
+        )
+    space = make_space(config, problems["train"])
+    for problem in (p for split in problems.values() for p in split):
+        _check_signals(space, problem)
+    objective = make_objective(config)
+    estimator = SeparableEstimator(space, problems["train"], objective, config.aggregate, config.executor.batch)
+    estimator.use(executor)
+    inputs = {
+        name: profile.digest
+        for split, names in models.model_dump().items()
+        for name, profile in zip(names, profiles[split], strict=True)
+    }
+    return Campaign(config, problems, space, make_search(config, space), estimator, objective, executor, inputs)
+
+
+def _build_measured(config: CampaignConfig, cache: Path, executor: Executor) -> Campaign:
+    from evoquant.campaign.measure import MeasuredEstimator, Measurer
+    from evoquant.models.tasks import load_task
+    from evoquant.store import Store
+
+    assert config.task is not None
+    menu = config.resolved_menu
+    task = load_task(
+        config.task.kind, seed=config.task.seed, cache=cache, block=config.task.block, batch=config.task.batch
+    )
+    store = Store.open(cache)
+    measurer = Measurer(task, store)
+    measurer.use(executor, config.executor.limit_s)
+    profile = task.profile(menu, measurer.outcomes)
+    problem = compile_problem(profile, menu)
+    space = make_space(config, (problem,))
+    _check_signals(space, problem)
+    objective = make_objective(config)
+    estimator = MeasuredEstimator(space, problem, objective, config.aggregate, measurer)
+    estimator.limit(config.executor.limit_s)
+    inputs = {f"task {task.name}": task.model_digest, "profile": profile.digest}
+    problems = {"calibration": (problem,)}
+    search = make_search(config, space)
+    return Campaign(config, problems, space, search, estimator, objective, executor, inputs, measurer, profile, store)
+
+
+def _build_replay(config: CampaignConfig, replay: ReplayConfig, executor: Executor) -> Campaign:
+    menu = config.resolved_menu
+    names = list(replay.data)
+    profiles = [any_profile(name) for name in replay.data.values()]
+    problems = tuple(compile_problem(profile, menu) for profile in profiles)
+    entries: list[list[ReplayEntry]] = []
+    labels: list[list[Candidate]] = []
+    for number, generation in enumerate(replay.generations):
+        row = [found for c in generation.candidates for found in _replay_candidates(config, c, number, menu)]
+        entries.append([ReplayEntry(label, genome, names.index(c.data)) for label, genome, c in row])
+        labels.append(
+            [
+                Candidate(label, c.data, c.published.model_dump(exclude_none=True) if c.published else {}, c.reason)
+                for label, _, c in row
+            ]
+        )
+    objective = make_objective(config)
+    estimator = SeparableEstimator(None, problems, objective, config.aggregate, config.executor.batch)
+    estimator.use(executor)
+    inputs = {name: profile.digest for name, profile in zip(replay.data.values(), profiles, strict=True)}
+    afterwards = frozenset(i for i, generation in enumerate(replay.generations) if generation.afterwards)
+    return Campaign(
+        config,
+        {"replay": problems},
+        None,
+        Replay(entries),
+        estimator,
+        objective,
+        executor,
+        inputs,
+        afterwards=afterwards,
+        replay_labels=labels,
+    )
+
+
+def _replay_candidates(
+    config: CampaignConfig, candidate: CandidateConfig, generation: int, menu: Menu
+) -> list[tuple[str, Genome, CandidateConfig]]:
+    if candidate.strategy is not None:
+        if candidate.change is None:
+            return [(candidate.strategy, strategy(candidate.strategy), candidate)]
+        change = candidate.change.model_dump(exclude_none=True)
+        said = ", ".join(
+            f"{key} {'+'.join(value) if isinstance(value, list) else value}"
+            for key, value in change.items()
+            if value != []
+        )
+        return [(f"{candidate.strategy}: {said}", with_change(strategy_rule(candidate.strategy), **change), candidate)]
+    assert candidate.random is not None
+    space = RuleSpace(menu, LAYER_TYPES, _default_signals(menu), 3)
+    rows = space.canonical(space.sample(generator_for(config.seed, generation, "replay"), candidate.random))
+    return [(f"random {i + 1}", space.decode(row), candidate) for i, row in enumerate(rows)]
+
+
+def make_space(config: CampaignConfig, problems: tuple[Problem, ...]) -> Space:
+    """The genome space; types and signals default to the published ones and those of the models."""
+    if isinstance(config.genome, DirectSpaceConfig):
+        return DirectSpace(problems[0])
+    assert isinstance(config.genome, RuleSpaceConfig)
+    menu = config.resolved_menu
+    found = {str(t) for problem in problems for t in problem.types.tolist()}
+    types = config.genome.types or sorted(found | set(LAYER_TYPES))
+    signals = _default_signals(menu) if config.genome.signals is None else config.genome.signals
+    return RuleSpace(menu, types, signals, config.genome.rungs)
+
+
+def _default_signals(menu: Menu) -> list[str]:
+    return ["gradient_sensitivity", *(f"loss:{p.name}" for p in menu if p.format != "FP32")]
+
+
+def _check_signals(space: Space, problem: Problem) -> None:
+    if isinstance(space, RuleSpace):
+        for name in space.signals:
+            problem.signal(name)
+
+
+def make_search(config: CampaignConfig, space: Space) -> Search:
+    """The search of a config."""
+    search = config.search
+    if isinstance(search, GeneticConfig):
+        settings = GeneticSettings(**search.model_dump(exclude={"kind", "start"}))
+        start: list[Genome] = [
+            strategy_rule(item) if isinstance(item, str) else item.to_rule() for item in search.start
+        ]
+        for genome in start:
+            space.encode(genome)
+        return GeneticSearch(space, seed=config.seed, settings=settings, start=start)
+    if isinstance(search, RandomConfig):
+        return RandomSearch(space, seed=config.seed, population=search.population)
+    assert isinstance(search, CodeConfig)
+    made: Search = load_code(search.kind)(space, seed=config.seed, **search.options)
+    return made
+
+
+def require_allowed(config: CampaignConfig, allowed: Sequence[str], source: Path) -> None:
+    """Refuse to run code that a run directory's config names unless the user names it again.
+
+    Raises:
+        InputError: listing what would have to be allowed.
+    """
+    missing = [name for name in config.code() if name not in allowed]
+    if missing:
+        flags = " ".join(f"--allow-code {name}" for name in missing)
+        raise InputError(f"{source}: its config names code ({', '.join(missing)}); to run it, repeat it: {flags}")

@@ -1,0 +1,432 @@
+"""The campaign's YAML file: every key, its default and its limits, checked at the boundary.
+
+load_config(path, overrides) → CampaignConfig      (errors name the file, the key, the fault, the remedy)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from evoquant.errors import ConfigError, PrecisionError, describe_validation, suggestion
+from evoquant.files import canonical_json, read_text
+from evoquant.genomes.schema import RuleSchema
+from evoquant.genomes.strategies import STRATEGIES
+from evoquant.quantization.precision import Menu
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_CONFIG_BYTES = 2**20
+MAX_NODES = 100_000
+CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+# What cannot change a result stays out of the config's hash.
+NOT_HASHED = ("executor", "cache", "out", "progress")
+
+Positive = Annotated[int, Field(ge=1, le=10_000_000)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+Retention = Annotated[float, Field(gt=0, lt=1)]
+ModelNames = Annotated[list[str], Field(max_length=64)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CodeConfig(_Closed):
+    """An own class, named as `module:Class`, with its keyword arguments."""
+
+    kind: Annotated[str, Field(pattern=CODE.pattern)]
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelsConfig(_Closed):
+    """Profiles by built-in name or path (relative to the config file), by split."""
+
+    train: Annotated[ModelNames, Field(min_length=1)] = ["seed/train"]
+    valid: ModelNames = ["seed/valid"]
+    test: ModelNames = ["seed/test"]
+
+
+class TaskConfig(_Closed):
+    """A real network, measured: an example task by name."""
+
+    kind: Literal["digits"]
+    seed: Annotated[int, Field(ge=0, le=2**32)] = 0
+    block: Positive = 512
+    batch: Positive = 128
+
+
+class CliffConfig(_Closed):
+    """The published objective."""
+
+    kind: Literal["cliff"] = "cliff"
+    threshold: Retention = 0.95
+
+
+class FeasibleFirstConfig(_Closed):
+    """Compression among what keeps the floor."""
+
+    kind: Literal["feasible_first"]
+    floor: Retention = 0.95
+
+
+class BudgetConfig(_Closed):
+    """Retention within a size."""
+
+    kind: Literal["budget"]
+    effective_bits: Annotated[float, Field(gt=0, le=64)]
+
+
+class RuleSpaceConfig(_Closed):
+    """Rules; null lists are filled in from the train models and the menu."""
+
+    kind: Literal["rule"] = "rule"
+    types: list[str] | None = None
+    signals: list[str] | None = None
+    rungs: Annotated[int, Field(ge=0, le=16)] = 3
+
+
+class DirectSpaceConfig(_Closed):
+    """One width per unit of the one model."""
+
+    kind: Literal["direct"]
+
+
+class GeneticConfig(_Closed):
+    """The genetic algorithm; see `evoquant.search.genetic.GeneticSettings`."""
+
+    kind: Literal["genetic"] = "genetic"
+    population: Annotated[int, Field(ge=2, le=1_000_000)] = 200
+    elites: Annotated[int, Field(ge=0, le=10_000)] = 4
+    tournament: Annotated[int, Field(ge=1, le=1000)] = 3
+    crossover_rate: Rate = 0.7
+    mutation_rate: Rate = 0.1
+    immigrant_rate: Rate = 0.05
+    start: list[str | RuleSchema] = Field(default_factory=list)
+
+    @field_validator("start")
+    @classmethod
+    def _known(cls, value: list[str | RuleSchema]) -> list[str | RuleSchema]:
+        for item in value:
+            if isinstance(item, str):
+                _known_strategy(item)
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> GeneticConfig:
+        if self.elites >= self.population:
+            raise ValueError(f"elites ({self.elites}) must be fewer than population ({self.population})")
+        if len(self.start) > self.population:
+            raise ValueError(f"start names {len(self.start)} genomes, population is {self.population}; raise it")
+        return self
+
+
+class RandomConfig(_Closed):
+    """Random search."""
+
+    kind: Literal["random"]
+    population: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+
+
+class PublishedConfig(_Closed):
+    """Figures as printed in the published tables, with their digits: '0.0935', '93.5%', '2.43x'."""
+
+    fitness: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    retention: Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] | None = None
+    compression: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
+
+
+class ChangeConfig(_Closed):
+    """A change to a rule strategy."""
+
+    edges: Annotated[float, Field(ge=0, le=1)] | None = None
+    edge_width: str | None = None
+    threshold: float | None = None
+    protect: list[str] = Field(default_factory=list)
+    unprotect: list[str] = Field(default_factory=list)
+
+
+class CandidateConfig(_Closed):
+    """One candidate of a replay: a strategy, changed or not, or so many random rules."""
+
+    strategy: str | None = None
+    change: ChangeConfig | None = None
+    random: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    data: str
+    published: PublishedConfig | None = None
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> CandidateConfig:
+        if (self.strategy is None) == (self.random is None):
+            raise ValueError("a candidate has either `strategy` or `random`")
+        if self.strategy is not None:
+            _known_strategy(self.strategy)
+        return self
+
+
+class GenerationConfig(_Closed):
+    """One generation of a replay; `afterwards` ones are compared with the champion and do not replace it."""
+
+    generation: str
+    candidates: Annotated[list[CandidateConfig], Field(min_length=1)]
+    published_champion: str | None = None
+    afterwards: bool = False
+
+
+class ReplayConfig(_Closed):
+    """A fixed list of candidates; `data` names the models that they are judged on."""
+
+    kind: Literal["replay"]
+    data: Annotated[dict[str, str], Field(min_length=1)]
+    generations: Annotated[list[GenerationConfig], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _known_data(self) -> ReplayConfig:
+        for generation in self.generations:
+            for candidate in generation.candidates:
+                if candidate.data not in self.data:
+                    raise ValueError(f"data {candidate.data!r} is not defined.{suggestion(candidate.data, self.data)}")
+        return self
+
+
+class StopConfig(_Closed):
+    """When to end: whichever comes first. Wall time ends after a whole generation; resume goes on."""
+
+    generations: Positive = 60
+    stagnation: Positive | None = None
+    target: float | None = None
+    evaluations: Annotated[int, Field(ge=1)] | None = None
+    passes: Annotated[float, Field(gt=0)] | None = None
+    wall_time_s: Annotated[float, Field(gt=0)] | None = None
+
+
+class ExecutorConfig(_Closed):
+    """Where candidates are evaluated; cannot change a result."""
+
+    kind: Literal["auto", "local", "ray"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=4096)] | None = None
+    address: str | None = None
+    batch: Positive = 256
+    limit_s: Annotated[float, Field(gt=0)] | None = None
+
+
+def _tag(default: str, known: tuple[str, ...]) -> Discriminator:
+    def choose(value: Any) -> str:
+        kind = value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default)
+        return "code" if isinstance(kind, str) and kind not in known and CODE.fullmatch(kind) else str(kind)
+
+    return Discriminator(choose)
+
+
+ObjectiveConfig = Annotated[
+    Annotated[CliffConfig, Tag("cliff")]
+    | Annotated[FeasibleFirstConfig, Tag("feasible_first")]
+    | Annotated[BudgetConfig, Tag("budget")]
+    | Annotated[CodeConfig, Tag("code")],
+    _tag("cliff", ("cliff", "feasible_first", "budget")),
+]
+SearchConfig = Annotated[
+    Annotated[GeneticConfig, Tag("genetic")]
+    | Annotated[RandomConfig, Tag("random")]
+    | Annotated[ReplayConfig, Tag("replay")]
+    | Annotated[CodeConfig, Tag("code")],
+    _tag("genetic", ("genetic", "random", "replay")),
+]
+GenomeConfig = Annotated[
+    Annotated[RuleSpaceConfig, Tag("rule")] | Annotated[DirectSpaceConfig, Tag("direct")],
+    _tag("rule", ("rule", "direct")),
+]
+
+
+class CampaignConfig(_Closed):
+    """A whole campaign."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    models: ModelsConfig | None = None
+    task: TaskConfig | None = None
+    menu: list[str] | None = None
+    objective: ObjectiveConfig = CliffConfig()
+    aggregate: Literal["mean", "min", "geometric"] = "mean"
+    genome: GenomeConfig = RuleSpaceConfig()
+    search: SearchConfig = GeneticConfig()
+    stop: StopConfig = StopConfig()
+    finalists: Annotated[int, Field(ge=1, le=1000)] = 32
+    report_test_by_generation: bool = False
+    executor: ExecutorConfig = ExecutorConfig()
+    cache: str | None = None
+    out: str | None = None
+    progress: bool = True
+
+    @field_validator("menu")
+    @classmethod
+    def _known_menu(cls, value: list[str] | None) -> list[str] | None:
+        try:
+            return None if value is None else list(Menu.parse(value).names)
+        except PrecisionError as error:
+            raise ValueError(str(error)) from None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CampaignConfig:
+        if self.task is not None and self.models is not None:
+            raise ValueError("a campaign has either `task` (a real network) or `models` (profiles)")
+        if isinstance(self.search, ReplayConfig) and (self.task or self.models):
+            raise ValueError("a replay names its models under search.data; leave `models` and `task` out")
+        if self.stop.passes is not None and self.task is None:
+            raise ValueError("stop.passes is for measured tasks; use stop.evaluations")
+        if self.stop.wall_time_s is not None and self.executor.limit_s is not None and self.task is None:
+            raise ValueError("executor.limit_s is for measured tasks")
+        return self
+
+    @property
+    def resolved_menu(self) -> Menu:
+        """The menu, or its default: nominal widths for profiles, per channel for real networks."""
+        if self.menu is not None:
+            return Menu.parse(self.menu)
+        suffix = "" if self.task is None else "-channel"
+        return Menu.parse([f"INT{bits}{suffix}" for bits in (2, 4, 8)] + ["FP16", "FP32"])
+
+    def code(self) -> list[str]:
+        """Every `module:attribute` that the config names."""
+        return sorted({part.kind for part in (self.objective, self.search) if isinstance(part, CodeConfig)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with every default filled in."""
+        plain: dict[str, Any] = self.model_dump(mode="json")
+        plain["menu"] = list(self.resolved_menu.names)
+        return plain
+
+    def hash(self) -> str:
+        """sha256 of what can change a result."""
+        kept = {key: value for key, value in self.to_dict().items() if key not in NOT_HASHED}
+        return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[CampaignConfig, str]:
+    """Read a YAML file and apply `key.path=value` overrides; also return the file's text.
+
+    Raises:
+        ConfigError: naming the file, the key, the fault and the remedy.
+    """
+    text = read_text(path, limit=MAX_CONFIG_BYTES, error=ConfigError)
+    data = parse_yaml(text, str(path))
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a campaign is a YAML mapping such as `search: {{kind: genetic}}`.")
+    for override in overrides:
+        _override(data, override)
+    data.setdefault("name", path.stem)
+    _resolve_paths(data, path.parent)
+    return config_from_dict(data, str(path)), text
+
+
+def config_from_dict(data: Any, source: str) -> CampaignConfig:
+    """A config from plain data.
+
+    Raises:
+        ConfigError: naming `source`, the key, the fault and the remedy.
+    """
+    try:
+        return CampaignConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(describe_validation(error, source, _all_keys())) from None
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """`yaml.safe_load` that refuses repeated keys and alias bombs.
+
+    Raises:
+        ConfigError: naming `source` and the line.
+    """
+    try:
+        data = _StrictLoader(text).get_single_data()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{source}: not valid YAML{place}: {getattr(error, 'problem', None) or error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: nested too deep.") from None
+    except ValueError as error:  # dates and numbers that YAML recognises and Python refuses
+        raise ConfigError(f"{source}: {error}.") from None
+    _bounded(data, source)
+    return data
+
+
+class _StrictLoader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is no text", problem_mark=key_node.start_mark)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _bounded(data: Any, source: str) -> None:
+    """Refuse what aliases blow up: count nodes as if every alias were written out."""
+    count, stack = 0, [(data, 0)]
+    while stack:
+        value, depth = stack.pop()
+        count += 1
+        if count > MAX_NODES or depth > 50:
+            raise ConfigError(f"{source}: more than {MAX_NODES} values or 50 levels (aliases count in full).")
+        if isinstance(value, (dict, list)):
+            children = value.values() if isinstance(value, dict) else value
+            stack.extend((child, depth + 1) for child in children)
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {override}: write it as key.path=value, such as --set stop.generations=20.")
+    place = data
+    for part in parts[:-1]:
+        child = place.get(part)
+        if child is None:
+            child = place[part] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {part!r} is no mapping in this file.")
+        place = child
+    place[parts[-1]] = parse_yaml(text, f"--set {override}")
+
+
+def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
+    """Profile paths are relative to the config file; built-in names stay as they are."""
+
+    def absolute(name: Any) -> Any:
+        if isinstance(name, str) and name.endswith(".json"):
+            return str((folder / name).resolve())
+        return name
+
+    models = data.get("models")
+    if isinstance(models, dict):
+        for split, names in models.items():
+            if isinstance(names, list):
+                models[split] = [absolute(name) for name in names]
+
+
+def _known_strategy(name: str) -> None:
+    if name not in STRATEGIES:
+        raise ValueError(f"no strategy is called {name!r}.{suggestion(name, STRATEGIES)}")
+
+
+def _all_keys() -> set[str]:
+    keys: set[str] = set()
+    stack: list[type[BaseModel]] = [_Closed]
+    while stack:
+        model = stack.pop()
+        keys.update(model.model_fields)
+        stack.extend(model.__subclasses__())
+    return keys

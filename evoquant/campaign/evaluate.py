@@ -1,0 +1,203 @@
+"""Genome → allocation → estimator: how a batch of candidates gets its retention, cost and fitness.
+
+Workers return integer sums or per-sample outcomes; only the driver, here, computes retention and fitness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from evoquant.execution.base import Failure
+from evoquant.genomes.base import digest_of
+from evoquant.scoring.objective import Aggregate, Objective, Scores, score
+from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
+from evoquant.search.base import FAILED, OK, CandidateBatch, EvaluationBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.execution.base import Executor
+    from evoquant.genomes.base import Genome, Space
+    from evoquant.scoring.problem import Problem
+
+
+@dataclass
+class Counters:
+    """What evaluation has cost so far.
+
+    Attributes:
+        asked: candidates.
+        distinct: candidates really scored, duplicates within a batch left out; where measured: allocations.
+        passes: full passes over the calibration split (measured only).
+        store_hits: measurements found in the store; depends on the cache, never on the result.
+    """
+
+    asked: int = 0
+    distinct: int = 0
+    passes: float = 0.0
+    store_hits: int = 0
+
+
+class Estimator(Protocol):
+    """Turns candidates into evaluations."""
+
+    counters: Counters
+
+    def use(self, executor: Executor) -> None:
+        """Evaluate on this executor from now on."""
+        ...
+
+    def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, str]) -> EvaluationBatch:
+        """Evaluate a batch; rows in `known_failures` (row → reason) stay failed and are not evaluated again."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Counters as plain data, for the checkpoint."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over counters."""
+        ...
+
+
+def separable_worker(
+    payload: tuple[Space | None, tuple[Problem, ...]],
+) -> Callable[[Any], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Executor factory: a function from rows (or genomes) to `(n, models)` loss sums and cost sums."""
+    space, problems = payload
+
+    def sums(rows: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        losses, costs = [], []
+        for problem in problems:
+            if space is not None and isinstance(rows, np.ndarray):
+                allocations = space.allocate(rows, problem)
+            else:
+                allocations = np.stack([genome.allocate(problem) for genome in rows])
+            losses.append(loss_sums(problem, allocations))
+            costs.append(cost_sums(problem, allocations))
+        return np.stack(losses, axis=1), np.stack(costs, axis=1)
+
+    return sums
+
+
+class SeparableEstimator:
+    """Scores candidates on profiles: Π (1 − s), exact integer sums."""
+
+    def __init__(
+        self,
+        space: Space | None,
+        problems: tuple[Problem, ...],
+        objective: Objective,
+        aggregate: Aggregate,
+        batch: int,
+    ) -> None:
+        self.counters = Counters()
+        self._space = space
+        self._problems = problems
+        self._objective = objective
+        self._aggregate = aggregate
+        self._batch = batch
+        self._executor: Executor | None = None
+
+    def use(self, executor: Executor) -> None:
+        """Place space and problems on the executor's workers."""
+        executor.start(separable_worker, (self._space, self._problems))
+        self._executor = executor
+
+    def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, str]) -> EvaluationBatch:
+        """Score a batch; equal rows are scored once."""
+        assert self._executor is not None
+        items, inverse = _distinct(batch)
+        shape = (len(items), len(self._problems))
+        losses = np.zeros(shape, dtype=np.int64)
+        costs = np.ones(shape, dtype=np.int64)
+        failed: dict[int, str] = {}
+        starts = range(0, len(items), self._batch)
+        results = self._executor.map([items[start : start + self._batch] for start in starts])
+        for start, result in zip(starts, results, strict=True):
+            rows = slice(start, min(start + self._batch, len(items)))
+            if isinstance(result, Failure):
+                failed.update(dict.fromkeys(range(rows.start, rows.stop), result.reason))
+            else:
+                losses[rows], costs[rows] = result
+        self.counters.asked += len(batch)
+        self.counters.distinct += len(items)
+        reasons = {row: failed[item] for row, item in enumerate(inverse.tolist()) if item in failed}
+        reasons.update(known_failures)
+        retention = retention_of(losses)[inverse]
+        retention[list(reasons)] = np.nan
+        scores = score(self._objective, self._problems, retention, costs[inverse], self._aggregate)
+        return as_evaluations(batch, scores, self._space, reasons)
+
+    def state(self) -> dict[str, Any]:
+        """Counters."""
+        return {"asked": self.counters.asked, "distinct": self.counters.distinct}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over counters."""
+        self.counters = Counters(asked=int(state["asked"]), distinct=int(state["distinct"]))
+
+
+def score_genomes(
+    genomes: Sequence[Genome], problems: tuple[Problem, ...], objective: Objective, aggregate: Aggregate
+) -> Scores:
+    """Separable scores of a few genomes on models that no search has seen: finalists, champions, baselines."""
+    losses, costs = separable_worker((None, problems))(genomes)
+    return score(objective, problems, retention_of(losses), costs, aggregate)
+
+
+def as_evaluations(
+    batch: CandidateBatch,
+    scores: Scores,
+    space: Space | None,
+    reasons: Mapping[int, str],
+    details: Mapping[str, Any] | None = None,
+) -> EvaluationBatch:
+    """Put scores, complexity and lazily computed digests together."""
+    n = len(batch)
+    fitness, cost = scores.fitness, scores.cost
+    if batch.on is not None:  # each candidate on the one model it names
+        fitness = scores.per_model[np.arange(n), batch.on]
+    if batch.genes is not None:
+        assert space is not None
+        parts = space.parts(batch.genes)
+    else:
+        parts = np.array([genome.parts for genome in batch.genomes], dtype=np.int64)
+    status = np.full(n, OK, dtype=np.int8)
+    status[list(reasons)] = FAILED
+    undefined = (status == OK) & np.isnan(fitness)
+    status[undefined] = FAILED
+    all_reasons = {**dict.fromkeys(np.flatnonzero(undefined).tolist(), "not_finite"), **reasons}
+    return EvaluationBatch(
+        fitness=fitness,
+        parts=parts,
+        cost=cost,
+        retention=scores.retention,
+        compression=scores.compression,
+        effective_bits=scores.effective_bits,
+        status=status,
+        reasons=all_reasons,
+        digest=lambda row: digest_of(genome_at(batch, space, row)),
+        details=details,
+    )
+
+
+def genome_at(batch: CandidateBatch, space: Space | None, row: int) -> Genome:
+    """The genome of one row of a batch."""
+    if batch.genes is None:
+        return batch.genomes[row]
+    assert space is not None
+    return space.decode(batch.genes[row])
+
+
+def _distinct(batch: CandidateBatch) -> tuple[Any, NDArray[np.intp]]:
+    """Distinct rows of a batch (or its genomes as they are), and for each row the index of its own."""
+    if batch.genes is None:
+        return batch.genomes, np.arange(len(batch), dtype=np.intp)
+    rows, inverse = np.unique(batch.genes, axis=0, return_inverse=True)
+    return rows, inverse.reshape(-1)

@@ -1,0 +1,139 @@
+"""After the search: the finalists on valid models or selection data, the champion on test, once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant.campaign.champion import Champion
+from evoquant.campaign.evaluate import score_genomes
+from evoquant.errors import CampaignError
+from evoquant.genomes.load import genome_from_dict
+from evoquant.models.base import Failed
+from evoquant.rng import generator_for
+from evoquant.scoring.statistics import bootstrap_interval
+from evoquant.search.base import best_first
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evoquant.campaign.build import Campaign
+    from evoquant.genomes.base import Genome
+    from evoquant.scoring.objective import Scores
+
+INTERVAL_LEVEL = 0.95
+
+
+def choose_champion(campaign: Campaign, records: Sequence[dict[str, Any]], provenance: Mapping[str, Any]) -> Champion:
+    """Score the finalists once on what the search has not seen, take the best, report it on test once.
+
+    Raises:
+        CampaignError: there is no finalist, because every candidate failed.
+    """
+    if not records:
+        raise CampaignError("no candidate could be evaluated: every one failed. See the failures in journal.jsonl.")
+    genomes = [genome_from_dict(record["genome"], "journal") for record in records]
+    if campaign.space is None:
+        return _replayed(campaign, records[0], genomes[0], provenance)
+    if campaign.measured:
+        return _measured(campaign, records, genomes, provenance)
+    return _separable(campaign, records, genomes, provenance)
+
+
+def figures(scores: Scores, row: int) -> dict[str, Any]:
+    """Plain data: fitness over the models, and the rest as means over them, per model where there are several."""
+    plain: dict[str, Any] = {
+        "fitness": float(scores.fitness[row]),
+        "retention": float(scores.retention[row].mean()),
+        "compression": float(scores.compression[row].mean()),
+        "effective_bits": float(scores.effective_bits[row].mean()),
+    }
+    if scores.retention.shape[1] > 1:
+        plain["per_model"] = {
+            "fitness": scores.per_model[row].tolist(),
+            "retention": scores.retention[row].tolist(),
+            "compression": scores.compression[row].tolist(),
+        }
+    return plain
+
+
+def _order(scores: Scores, records: Sequence[dict[str, Any]]) -> np.ndarray:
+    parts = np.array([record["parts"] for record in records], dtype=np.int64)
+    return best_first(scores.fitness, parts, scores.cost, lambda row: str(records[row]["digest"]))
+
+
+def _separable(
+    campaign: Campaign, records: Sequence[dict[str, Any]], genomes: Sequence[Genome], provenance: Mapping[str, Any]
+) -> Champion:
+    def on(split: str, chosen: Sequence[Genome]) -> Scores:
+        return score_genomes(chosen, campaign.problems[split], campaign.objective, campaign.config.aggregate)
+
+    best = 0
+    scores: dict[str, dict[str, Any]] = {}
+    if campaign.problems["valid"]:
+        valid = on("valid", genomes)
+        best = int(_order(valid, records)[0])
+        scores["valid"] = figures(valid, best)
+    scores["train"] = figures(on("train", [genomes[best]]), 0)
+    if campaign.problems["test"]:
+        scores["test"] = figures(on("test", [genomes[best]]), 0)
+    ordered = {split: scores[split] for split in ("train", "valid", "test") if split in scores}
+    return Champion(genomes[best], ordered, {**provenance, **_origin(records[best], len(records))})
+
+
+def _measured(
+    campaign: Campaign, records: Sequence[dict[str, Any]], genomes: Sequence[Genome], provenance: Mapping[str, Any]
+) -> Champion:
+    from evoquant.campaign.measure import measure_genomes
+
+    assert campaign.measurer is not None
+    (problem,) = campaign.problems["calibration"]
+    scores: dict[str, dict[str, Any]] = {}
+    selected, _, _ = measure_genomes(genomes, problem, campaign.measurer, "selection", campaign.objective)
+    best = int(_order(selected, records)[0])
+    if np.isnan(selected.fitness[best]):
+        raise CampaignError("none of the finalists could be measured on the selection data.")
+    for split in ("calibration", "selection", "test"):
+        scores[split] = measured_figures(campaign, genomes[best], split)
+    distinct = len({problem.unfold(genome.allocate(problem)) for genome in genomes})
+    extra = {"finalist_passes": {"selection": distinct + 1, "test": 2}}
+    return Champion(genomes[best], scores, {**provenance, **_origin(records[best], len(records)), **extra})
+
+
+def measured_figures(campaign: Campaign, genome: Genome, split: str) -> dict[str, Any]:
+    """Figures of one genome measured on a split, with standard error and a 95% bootstrap interval of retention."""
+    from evoquant.campaign.measure import measure_genomes, reference_outcomes
+
+    assert campaign.measurer is not None
+    (problem,) = campaign.problems["calibration"]
+    scores, retentions, outcomes = measure_genomes([genome], problem, campaign.measurer, split, campaign.objective)
+    plain = figures(scores, 0)
+    result = outcomes[0]
+    if isinstance(result, Failed):
+        raise CampaignError(f"{genome.text}: cannot be measured on {split}: {result.message}")
+    reference = reference_outcomes(campaign.measurer, split)
+    rng = generator_for(campaign.config.seed, 0, f"bootstrap {split}")
+    plain["standard_error"] = retentions[0].standard_error
+    plain["interval"] = list(bootstrap_interval(result, reference, rng, level=INTERVAL_LEVEL))
+    plain["samples"] = retentions[0].samples
+    plain["accuracy"] = float(result.mean())
+    plain["fp32_accuracy"] = float(reference.mean())
+    return plain
+
+
+def _replayed(campaign: Campaign, record: dict[str, Any], genome: Genome, provenance: Mapping[str, Any]) -> Champion:
+    """A replay's champion is judged where its table judges it; that split's name comes from the profile's."""
+    model = campaign.problems["replay"][record["on"]]
+    scores = score_genomes([genome], (model,), campaign.objective, campaign.config.aggregate)
+    split = model.name.rpartition("/")[2]
+    return Champion(genome, {split: figures(scores, 0)}, {**provenance, "label": record["label"]})
+
+
+def _origin(record: Mapping[str, Any], finalists: int) -> dict[str, Any]:
+    return {
+        "id": record["id"],
+        "operator": record["operator"],
+        "parents": record["parents"],
+        "finalists": finalists,
+    }

@@ -1,0 +1,275 @@
+"""The only loop: ask → evaluate → journal → tell → checkpoint.
+
+Progress, budgets, interruption and resume are written once, here, and any search gets them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from evoquant.campaign.build import Campaign, make_executor
+from evoquant.campaign.checkpoint import Checkpoint, JournalDigest, load_checkpoint, save_checkpoint
+from evoquant.campaign.environment import differences, environment_record
+from evoquant.campaign.finals import choose_champion
+from evoquant.campaign.hall import Hall
+from evoquant.campaign.journal import candidate_record, failures_of, generation_record
+from evoquant.campaign.storage import CHAMPION, ENVIRONMENT, JOURNAL, TIMINGS, RunDir
+from evoquant.errors import CampaignError, Interrupted, RunDirError
+from evoquant.execution import auto_choice
+from evoquant.files import canonical_json
+
+if TYPE_CHECKING:
+    from evoquant.campaign.champion import Champion
+
+CHECKPOINT_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an observer hears after each generation; `record` is the journal line."""
+
+    generation: int
+    generations: int
+    record: dict[str, Any]
+    replayed: bool
+    seconds: float
+    asked: int
+    distinct: int
+    store_hits: int
+
+
+class Observer(Protocol):
+    """Anyone who wants to hear how a campaign goes."""
+
+    def generation(self, progress: Progress) -> None:
+        """After each generation."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Something worth knowing: which executor was picked, where a resume goes on."""
+        ...
+
+
+@dataclass
+class _State:
+    """Where the loop stands between two generations."""
+
+    hall: Hall
+    generation: int = 0
+    since_improvement: int = 0
+    digest: JournalDigest = field(default_factory=JournalDigest)
+    search: dict[str, Any] = field(default_factory=dict)
+    estimator: dict[str, Any] = field(default_factory=dict)
+    saved_at: float = 0.0
+
+
+def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | None:
+    """Run, or go on with, the campaign of a run directory that holds its config.
+
+    Returns:
+        The champion, or None where the wall time ended the run before its end.
+
+    Raises:
+        Interrupted: by the user; resumable.
+        CampaignError: every candidate of the first generations failed, or the workers cannot go on.
+        RunDirError: what is evaluated again differs from the journal.
+    """
+    started = time.monotonic()
+    lines = run.journal(repair=True)
+    state = _restore(campaign, run, lines, observer)
+    try:
+        while (reason := _stop(campaign, state)) is None:
+            limit = campaign.config.stop.wall_time_s
+            if limit is not None and time.monotonic() - started >= limit and state.generation >= len(lines):
+                run.append(TIMINGS, {"event": "wall_time", "generation": state.generation, "limit_s": limit})
+                _save(campaign, run, state)
+                observer.message(f"wall time of {limit:g} s reached after generation {state.generation - 1}")
+                return None
+            _generation(campaign, run, state, lines, observer)
+        _save(campaign, run, state)
+        observer.message(f"search ended: {reason}")
+        champion = choose_champion(campaign, state.hall.records, _provenance(campaign, state, reason))
+    except KeyboardInterrupt:
+        _save(campaign, run, state)
+        raise Interrupted(
+            f"interrupted after {state.generation} generations; continue with: evoquant resume {run.path}"
+        ) from None
+    run.put(CHAMPION, champion.to_json())
+    return champion
+
+
+def _generation(campaign: Campaign, run: RunDir, state: _State, lines: list[str], observer: Observer) -> None:
+    """One turn of the circle; a journalled generation must come out the same."""
+    began = time.monotonic()
+    journalled = lines[state.generation] if state.generation < len(lines) else None
+    batch = campaign.search.ask()
+    known = failures_of(json.loads(journalled), batch.first_id) if journalled is not None else {}
+    evaluations = campaign.estimator.evaluate(batch, known)
+    before = state.hall.records[0] if state.hall.records else None
+    records = [
+        candidate_record(batch, evaluations, campaign.space, int(row)) for row in evaluations.best(state.hall.size)
+    ]
+    if state.generation not in campaign.afterwards:
+        state.hall.update(records)
+    champion = state.hall.records[0] if state.hall.records else None
+    improved = champion is not None and (before is None or champion["fitness"] > before["fitness"])
+    record = generation_record(
+        state.generation,
+        batch,
+        evaluations,
+        campaign.space,
+        best=records[0] if records else None,
+        champion=champion,
+        counters=campaign.estimator.counters,
+        measured=campaign.measured,
+    )
+    line = canonical_json(record)
+    if journalled is None:
+        run.append_line(JOURNAL, line)
+        _log_timing(campaign, run, state.generation, time.monotonic() - began)
+    elif line != journalled:
+        raise _mismatch(campaign, run, state.generation)
+    campaign.search.tell(evaluations)
+    state.digest.add(line)
+    state.since_improvement = 0 if improved else state.since_improvement + 1
+    state.generation += 1
+    state.search = campaign.search.state()
+    state.estimator = campaign.estimator.state()
+    seconds = time.monotonic() - began
+    if time.monotonic() - state.saved_at > CHECKPOINT_EVERY_S:
+        _save(campaign, run, state)
+    counters = campaign.estimator.counters
+    observer.generation(
+        Progress(
+            state.generation - 1,
+            campaign.config.stop.generations,
+            record,
+            journalled is not None,
+            seconds,
+            counters.asked,
+            counters.distinct,
+            counters.store_hits,
+        )
+    )
+    if state.generation == 1 and campaign.config.executor.kind == "auto" and not campaign.picked:
+        _pick_executor(campaign, seconds, observer)
+
+
+def _pick_executor(campaign: Campaign, seconds: float, observer: Observer) -> None:
+    """After the first generation, measured locally, decide whether Ray would pay."""
+    import os
+
+    left = campaign.config.stop.generations - 1
+    workers = campaign.config.executor.workers or os.cpu_count() or 1
+    kind, why = auto_choice(seconds, left, workers)
+    campaign.picked = f"{kind}: {why}"
+    observer.message(f"executor {campaign.picked}")
+    if kind == "ray":
+        executor = make_executor("ray", campaign.config.executor.workers, campaign.config.executor.address)
+        campaign.estimator.use(executor)
+        campaign.executor.close()
+        campaign.executor = executor
+
+
+def _restore(campaign: Campaign, run: RunDir, lines: list[str], observer: Observer) -> _State:
+    """From the checkpoint where it fits the journal, else from the start; what is journalled is replayed."""
+    hall = Hall(campaign.config.finalists, earlier_wins=campaign.space is None)
+    state = _State(hall, saved_at=time.monotonic())
+    state.search = campaign.search.state()
+    state.estimator = campaign.estimator.state()
+    # Measured generations are always replayed: each outcome is looked up, or measured again and compared.
+    checkpoint = None if campaign.measured else load_checkpoint(run, campaign.config.hash(), lines)
+    if checkpoint is not None:
+        campaign.search.restore(checkpoint.search)
+        campaign.estimator.restore(checkpoint.estimator)
+        hall.restore(checkpoint.hall)
+        state.generation = checkpoint.generations
+        state.since_improvement = checkpoint.since_improvement
+        state.search, state.estimator = checkpoint.search, checkpoint.estimator
+        for line in lines[: checkpoint.generations]:
+            state.digest.add(line)
+    if lines:
+        observer.message(f"{len(lines)} generations are journalled; replaying from generation {state.generation}")
+    return state
+
+
+def _save(campaign: Campaign, run: RunDir, state: _State) -> None:
+    checkpoint = Checkpoint(
+        state.generation, state.search, state.estimator, state.hall.records, state.since_improvement
+    )
+    if state.generation:
+        save_checkpoint(run, campaign.config.hash(), state.digest.value(), checkpoint)
+    state.saved_at = time.monotonic()
+
+
+def _stop(campaign: Campaign, state: _State) -> str | None:
+    """Why the search ends here, or None."""
+    stop, counters = campaign.config.stop, campaign.estimator.counters
+    if campaign.search.done():
+        return "the list is at its end"
+    if campaign.space is None:
+        return None
+    if state.generation >= stop.generations:
+        return f"{stop.generations} generations"
+    if stop.stagnation is not None and state.since_improvement >= stop.stagnation:
+        return f"no better fitness in {stop.stagnation} generations"
+    if stop.evaluations is not None and counters.asked >= stop.evaluations:
+        return f"{stop.evaluations} evaluations asked"
+    if stop.passes is not None and counters.passes >= stop.passes:
+        return f"{stop.passes:g} passes spent"
+    champion = state.hall.records[0] if state.hall.records else None
+    if champion is None and state.generation >= 3:
+        raise CampaignError(
+            f"every candidate of the first {state.generation} generations failed; see `failures` in journal.jsonl."
+        )
+    if stop.target is not None and champion is not None and champion["fitness"] >= stop.target:
+        return f"fitness {stop.target:g} reached"
+    return None
+
+
+def _mismatch(campaign: Campaign, run: RunDir, generation: int) -> RunDirError:
+    then = run.read(ENVIRONMENT) if run.has(ENVIRONMENT) else {}
+    now = environment_record(inputs=campaign.inputs)
+    return RunDirError(
+        f"{run.path}: generation {generation} evaluates differently than its journal says. "
+        f"Environment: {differences(then, now)} differs from environment.json. "
+        f"Resume where it was started, or start a new run."
+    )
+
+
+def _log_timing(campaign: Campaign, run: RunDir, generation: int, seconds: float) -> None:
+    record: dict[str, Any] = {
+        "generation": generation,
+        "seconds": round(seconds, 6),
+        "executor": campaign.executor.name,
+        "workers": campaign.executor.workers,
+    }
+    if campaign.measurer is not None:
+        record["store_hits"] = campaign.measurer.store_hits
+        record["messages"] = campaign.measurer.messages[-20:]
+        campaign.measurer.messages.clear()
+    run.append(TIMINGS, record, durable=False)
+
+
+def _provenance(campaign: Campaign, state: _State, reason: str) -> dict[str, Any]:
+    config, counters = campaign.config, campaign.estimator.counters
+    record = environment_record()
+    provenance: dict[str, Any] = {
+        "campaign": config.name,
+        "config_hash": config.hash(),
+        "seed": config.seed,
+        "generations": state.generation,
+        "stopped": reason,
+        "evaluations": {"asked": counters.asked, "distinct": counters.distinct},
+        "menu": list(config.resolved_menu.names),
+        "objective": config.objective.model_dump(mode="json"),
+        "inputs": campaign.inputs,
+        "evoquant": record["packages"]["evoquant"],
+    }
+    if campaign.profile is not None:
+        signals = sum(campaign.profile.passes.values())
+        provenance["budget"] = {"signal_passes": signals, "search_passes": counters.passes}
+    return provenance

@@ -1,0 +1,1 @@
+"""Real networks: profile them, and measure them quantized."""

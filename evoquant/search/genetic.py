@@ -1,0 +1,219 @@
+"""A generational genetic algorithm on populations as arrays.
+
+Tournament selection, elitism, uniform crossover over linked genes and per-gene mutation suited to each
+gene's kind (Eiben & Smith, Introduction to Evolutionary Computing, 2nd ed., chapters 4 and 5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant.genomes.base import digest_of, tidy
+from evoquant.rng import generator_for
+from evoquant.search.base import NO_PARENT, OK, CandidateBatch, EvaluationBatch, Turn, best_first
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.genomes.base import Gene, Genome, Space
+
+WIDTH_STEP_RATE = 0.5  # share of width mutations that move one step; the rest draw any width
+FRACTION_SIGMA = 0.05
+LOG_SIGMA = 0.7  # e^0.7 ≈ 2: a threshold is typically doubled or halved
+RESAMPLE_RATE = 0.2  # share of fraction and threshold mutations that draw afresh
+
+
+@dataclass(frozen=True)
+class GeneticSettings:
+    """Settings of `GeneticSearch`; rates are probabilities.
+
+    Attributes:
+        population: candidates in the first generation and survivors in every later one.
+        elites: best distinct survivors carried over unchanged.
+        tournament: contestants per parent.
+        crossover_rate: children with two parents.
+        mutation_rate: genes changed in a child.
+        immigrant_rate: children drawn at random instead.
+    """
+
+    population: int = 200
+    elites: int = 4
+    tournament: int = 3
+    crossover_rate: float = 0.7
+    mutation_rate: float = 0.1
+    immigrant_rate: float = 0.05
+
+
+class GeneticSearch:
+    """See the module's docstring."""
+
+    def __init__(
+        self, space: Space, *, seed: int, settings: GeneticSettings | None = None, start: Sequence[Genome] = ()
+    ) -> None:
+        self.space = space
+        self._seed = seed
+        self._settings = settings or GeneticSettings()
+        self._start = tuple(start)[: self._settings.population]
+        self._generation = 0
+        self._next_id = 0
+        self._turn = Turn()
+        self._open: CandidateBatch | None = None
+        width = len(space.genes)
+        self._ids = np.empty(0, dtype=np.int64)
+        self._genes = np.empty((0, width))
+        self._fitness = np.empty(0)
+        self._parts = np.empty(0, dtype=np.int64)
+        self._cost = np.empty(0, dtype=np.int64)
+        self._groups = np.array([gene.group for gene in space.genes], dtype=np.intp)
+
+    def ask(self) -> CandidateBatch:
+        """The start and random genomes first, then the children of the survivors."""
+        batch = self._first() if len(self._ids) == 0 else self._children()
+        self._turn.asked(len(batch))
+        self._open = batch
+        return batch
+
+    def tell(self, evaluations: EvaluationBatch) -> None:
+        """Survivors: the best distinct old ones (elites) and all children that did not fail."""
+        self._turn.told(len(evaluations))
+        batch = self._open
+        assert batch is not None and batch.genes is not None
+        (ok,) = np.nonzero(evaluations.status == OK)
+        old = self._elites()
+        self._ids = np.concatenate([self._ids[old], batch.first_id + ok])
+        self._genes = np.concatenate([self._genes[old], batch.genes[ok]])
+        self._fitness = np.concatenate([self._fitness[old], evaluations.fitness[ok]])
+        self._parts = np.concatenate([self._parts[old], evaluations.parts[ok]])
+        self._cost = np.concatenate([self._cost[old], evaluations.cost[ok]])
+        self._next_id = batch.first_id + len(batch)
+        self._generation += 1
+        self._open = None
+
+    def done(self) -> bool:
+        """Never: the campaign decides."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """Survivors and counters."""
+        self._turn.settled()
+        return {
+            "generation": self._generation,
+            "next_id": self._next_id,
+            "ids": self._ids.tolist(),
+            "genes": self._genes.tolist(),
+            "fitness": self._fitness.tolist(),
+            "parts": self._parts.tolist(),
+            "cost": self._cost.tolist(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a state."""
+        self._generation = int(state["generation"])
+        self._next_id = int(state["next_id"])
+        self._ids = np.array(state["ids"], dtype=np.int64)
+        self._genes = np.array(state["genes"], dtype=np.float64).reshape(-1, len(self.space.genes))
+        self._fitness = np.array(state["fitness"], dtype=np.float64)
+        self._parts = np.array(state["parts"], dtype=np.int64)
+        self._cost = np.array(state["cost"], dtype=np.int64)
+
+    def _first(self) -> CandidateBatch:
+        # Also after a generation in which every candidate failed: then the streams differ by generation.
+        n = self._settings.population
+        start = self._start if self._generation == 0 else ()
+        rng = generator_for(self._seed, self._generation, "sample")
+        rows = [self.space.encode(genome) for genome in start]
+        drawn = self.space.sample(rng, n - len(rows))
+        genes = self.space.canonical(np.concatenate([np.array(rows).reshape(-1, drawn.shape[1]), drawn]))
+        operators = ("start",) * len(rows) + ("random",) * len(drawn)
+        return CandidateBatch(self._next_id, np.full((n, 2), NO_PARENT, dtype=np.int64), operators, genes=genes)
+
+    def _children(self) -> CandidateBatch:
+        settings = self._settings
+        n = settings.population - settings.elites
+        rng = generator_for(self._seed, self._generation, "variation")
+        rank = np.empty(len(self._ids), dtype=np.int64)
+        order = best_first(self._fitness, self._parts, self._cost, lambda row: self._genes[row].tobytes().hex())
+        rank[order] = np.arange(len(self._ids))
+        contestants = rng.integers(0, len(self._ids), (n, 2, settings.tournament))
+        places = rank[contestants].argmin(axis=2)
+        chosen = np.take_along_axis(contestants, places[:, :, None], axis=2)[:, :, 0]
+        parents = self._genes[chosen]  # (n, 2, genes)
+        random = self.space.sample(rng, n)
+        # Genes without an effect are drawn afresh, so that a mutation that wakes one brings something new.
+        first = np.where(self.space.dormant(parents[:, 0]), random, parents[:, 0])
+        crossed = (rng.random(n) < settings.crossover_rate) & (chosen[:, 0] != chosen[:, 1])
+        swap = (rng.random((n, self._groups.max() + 1)) < 0.5)[:, self._groups] & crossed[:, None]
+        children = np.where(swap, parents[:, 1], first)
+        mutated = rng.random(children.shape) < settings.mutation_rate
+        children = np.where(mutated, mutate(self.space.genes, children, rng), children)
+        immigrant = rng.random(n) < settings.immigrant_rate
+        genes = self.space.canonical(np.where(immigrant[:, None], random, children))
+        changed = (genes != np.where(crossed[:, None], genes, parents[:, 0])).any(axis=1)
+        operators = tuple(
+            _operator(bool(i), bool(c), bool(m)) for i, c, m in zip(immigrant, crossed, changed, strict=True)
+        )
+        ids = np.where(immigrant[:, None], NO_PARENT, self._ids[chosen])
+        ids[:, 1] = np.where(crossed, ids[:, 1], NO_PARENT)
+        return CandidateBatch(self._next_id, ids, operators, genes=genes)
+
+    def _elites(self) -> NDArray[np.intp]:
+        """Rows of the best survivors, no two with the same genes."""
+        chosen: list[int] = []
+        seen: set[bytes] = set()
+        for row in best_first(self._fitness, self._parts, self._cost, self._row_key).tolist():
+            if len(chosen) == self._settings.elites:
+                break
+            key = self._genes[row].tobytes()
+            if key not in seen:
+                seen.add(key)
+                chosen.append(row)
+        return np.array(chosen, dtype=np.intp)
+
+    def _row_key(self, row: int) -> str:
+        """The tie-break: the genome's digest."""
+        return digest_of(self.space.decode(self._genes[row]))
+
+
+def mutate(genes: Sequence[Gene], columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """`(n, genes)`: every gene changed by one step of its kind.
+
+    Flags flip; choices draw another code; widths move one step or draw any; fractions and thresholds take a normal
+    step (on a log scale for thresholds) or are drawn afresh; a fraction may also be switched off.
+    """
+    n = len(columns)
+    result = columns.copy()
+    for j, gene in enumerate(genes):
+        column = columns[:, j]
+        span = int(gene.high - gene.low)
+        if gene.kind == "flag":
+            result[:, j] = 1 - column
+        elif gene.kind == "choice":
+            result[:, j] = (
+                gene.low + (column - gene.low + rng.integers(1, span + 1, n)) % (span + 1) if span else column
+            )
+        elif gene.kind == "width":
+            step = column + rng.choice([-1.0, 1.0], n)
+            drawn = rng.integers(int(gene.low), int(gene.high) + 1, n)
+            result[:, j] = np.where(rng.random(n) < WIDTH_STEP_RATE, step, drawn)
+        elif gene.kind == "fraction":
+            step = column + rng.normal(0.0, FRACTION_SIGMA, n)
+            drawn = np.where(rng.random(n) < 0.5, 0.0, rng.uniform(gene.low, gene.high, n))
+            result[:, j] = np.where(rng.random(n) < RESAMPLE_RATE, drawn, step)
+        else:
+            step = column * np.exp(rng.normal(0.0, LOG_SIGMA, n))
+            drawn = np.exp(rng.uniform(np.log(gene.low), np.log(gene.high), n))
+            result[:, j] = np.where(rng.random(n) < RESAMPLE_RATE, drawn, step)
+    return tidy(genes, result)
+
+
+def _operator(immigrant: bool, crossed: bool, changed: bool) -> str:
+    if immigrant:
+        return "random"
+    if crossed:
+        return "crossover"
+    return "mutation" if changed else "copy"

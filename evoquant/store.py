@@ -1,0 +1,207 @@
+"""Measured outcomes on disk: nothing is measured twice, whichever genome, campaign or budget asks.
+
+A cache: safe to delete, and rebuilt by measuring again. Only the driver writes to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant.errors import InputError
+from evoquant.files import canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+FILE = "outcomes-1.sqlite"  # the number is the table's version: another layout takes another file
+WAIT_S = 60.0
+_KEYS_PER_QUERY = 500  # below SQLite's oldest limit of variables in a statement
+
+
+def outcome_key(
+    allocation: Sequence[str], model_digest: str, block_digest: str, quantizer_version: str, numeric_environment: str
+) -> str:
+    """sha256 hex of everything that decides the outcomes of a measurement.
+
+    Args:
+        allocation: one precision name per layer, in layer order.
+        model_digest: of architecture and weights.
+        block_digest: of inputs and labels.
+        quantizer_version: the quantizer's.
+        numeric_environment: versions, CPU features and batch size.
+    """
+    content = {
+        "allocation": list(allocation),
+        "model": model_digest,
+        "block": block_digest,
+        "quantizer": quantizer_version,
+        "environment": numeric_environment,
+    }
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+class Store:
+    """Outcomes by key, in one SQLite file in WAL mode; several campaigns may share it. A context manager."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """The store in `folder`, made where there is none; a damaged one is moved aside and started anew.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                return cls(path, _connect(path))
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                _move_aside(path)
+                return cls(path, _connect(path))
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"{path}: the store of outcomes cannot be used: {error}; set another `cache:`.") from None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def get(self, keys: Iterable[str]) -> dict[str, NDArray[np.uint8]]:
+        """Key → `(samples,)` uint8 outcomes, read-only, for those keys that are known.
+
+        An outcome that does not match its digest is forgotten, so that it can be put again.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        wanted = list(dict.fromkeys(keys))
+        rows: list[tuple[str, Any, Any]] = self._guarded(lambda: self._select(wanted), otherwise=[])
+        found: dict[str, NDArray[np.uint8]] = {}
+        damaged: list[str] = []
+        for key, value, digest in rows:
+            if isinstance(value, bytes) and hashlib.sha256(value).digest() == digest:
+                found[key] = np.frombuffer(value, dtype=np.uint8)
+            else:
+                damaged.append(key)
+        if damaged:
+            self._guarded(lambda: self._write("DELETE FROM outcomes WHERE key = ?", [(key,) for key in damaged]))
+        return found
+
+    def put(self, items: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Add outcomes in one transaction; keys that are known keep theirs.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        rows = []
+        for key, outcome in items.items():
+            value = np.ascontiguousarray(outcome, dtype=np.uint8).tobytes()
+            rows.append((key, value, hashlib.sha256(value).digest()))
+        statement = "INSERT OR IGNORE INTO outcomes (key, value, digest) VALUES (?, ?, ?)"
+        self._guarded(lambda: self._write(statement, rows), again=True)
+
+    def close(self) -> None:
+        """Close the file; the store cannot be used afterwards."""
+        self._connection.close()
+
+    def _select(self, keys: list[str]) -> list[tuple[str, Any, Any]]:
+        rows: list[tuple[str, Any, Any]] = []
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            part = keys[start : start + _KEYS_PER_QUERY]
+            marks = ",".join("?" * len(part))
+            rows += self._connection.execute(f"SELECT key, value, digest FROM outcomes WHERE key IN ({marks})", part)
+        return rows
+
+    def _write(self, statement: str, rows: list[Any]) -> None:
+        if not rows:
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(statement, rows)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _guarded(self, action: Callable[[], Any], *, otherwise: Any = None, again: bool = False) -> Any:
+        """`action`; where the file turns out damaged, begin a new one and act `again` on it or return `otherwise`."""
+        try:
+            try:
+                return action()
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._connection.close()
+                _move_aside(self.path)
+                self._connection = _connect(self.path)
+                return action() if again else otherwise
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"{self.path}: the store of outcomes failed: {error}; set another `cache:`.") from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # a crash may lose the last outcomes, never the file
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS outcomes (key TEXT PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
+        )
+        connection.execute("SELECT key, value, digest FROM outcomes LIMIT 1").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file itself is at fault, rather than a lock, a full disk or its permissions."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _move_aside(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            os.replace(part, part.with_name(part.name + ".damaged"))
+
+
+def cache_folder(configured: str | None, run_dir: Path) -> Path:
+    """The folder for outcomes and trained networks, created: the first of these that can be written to.
+
+    `configured`, the environment's EVOQUANT_CACHE, ~/.cache/evoquant, RUN_DIR/cache.
+
+    Raises:
+        InputError: none can.
+    """
+    named = [text for text in (configured, os.environ.get("EVOQUANT_CACHE")) if text]
+    candidates = [*(Path(text) for text in named), Path("~/.cache/evoquant"), run_dir / "cache"]
+    for candidate in candidates:
+        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home directory
+            folder = candidate.expanduser()
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+    shown = ", ".join(str(candidate) for candidate in candidates)
+    raise InputError(f"no folder for the cache: none of {shown} can be written to; set `cache:` to one that can.")
