@@ -1,1 +1,16 @@
 """evoquant: evolves mixed-precision bit allocations, and the heuristics behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["load", "profile", "resume", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Forward to `evoquant.api` on first use, so that importing a part does not import the whole."""
+    if name in __all__:
+        from evoquant import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'evoquant' has no attribute {name!r}")

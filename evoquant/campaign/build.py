@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +57,11 @@ LAYER_TYPES = ("Attention", "Classifier", "Conv", "Embedding", "LayerNorm", "Lin
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """What the report says of a replay's candidate beside its scores."""
+class ReplayCandidate:
+    """A replay's candidate: what is evaluated, and what the report says beside its scores."""
 
     label: str
+    genome: Genome
     data: str
     published: dict[str, str]
     reason: str | None
@@ -95,7 +96,6 @@ class Campaign:
     store: Store | None = None
     picked: str = ""
     afterwards: frozenset[int] = frozenset()
-    replay_labels: list[list[Candidate]] = field(default_factory=list)
 
     @property
     def measured(self) -> bool:
@@ -232,17 +232,7 @@ def _build_replay(config: CampaignConfig, replay: ReplayConfig, executor: Execut
     names = list(replay.data)
     profiles = [any_profile(name) for name in replay.data.values()]
     problems = tuple(compile_problem(profile, menu) for profile in profiles)
-    entries: list[list[ReplayEntry]] = []
-    labels: list[list[Candidate]] = []
-    for number, generation in enumerate(replay.generations):
-        row = [found for c in generation.candidates for found in _replay_candidates(config, c, number, menu)]
-        entries.append([ReplayEntry(label, genome, names.index(c.data)) for label, genome, c in row])
-        labels.append(
-            [
-                Candidate(label, c.data, c.published.model_dump(exclude_none=True) if c.published else {}, c.reason)
-                for label, _, c in row
-            ]
-        )
+    entries = [[ReplayEntry(c.label, c.genome, names.index(c.data)) for c in row] for row in replay_plan(config)]
     objective = make_objective(config)
     estimator = SeparableEstimator(None, problems, objective, config.aggregate, config.executor.batch)
     estimator.use(executor)
@@ -258,27 +248,40 @@ def _build_replay(config: CampaignConfig, replay: ReplayConfig, executor: Execut
         executor,
         inputs,
         afterwards=afterwards,
-        replay_labels=labels,
     )
 
 
-def _replay_candidates(
-    config: CampaignConfig, candidate: CandidateConfig, generation: int, menu: Menu
-) -> list[tuple[str, Genome, CandidateConfig]]:
-    if candidate.strategy is not None:
-        if candidate.change is None:
-            return [(candidate.strategy, strategy(candidate.strategy), candidate)]
-        change = candidate.change.model_dump(exclude_none=True)
-        said = ", ".join(
-            f"{key} {'+'.join(value) if isinstance(value, list) else value}"
-            for key, value in change.items()
-            if value != []
-        )
-        return [(f"{candidate.strategy}: {said}", with_change(strategy_rule(candidate.strategy), **change), candidate)]
-    assert candidate.random is not None
-    space = RuleSpace(menu, LAYER_TYPES, _default_signals(menu), 3)
-    rows = space.canonical(space.sample(generator_for(config.seed, generation, "replay"), candidate.random))
-    return [(f"random {i + 1}", space.decode(row), candidate) for i, row in enumerate(rows)]
+def replay_plan(config: CampaignConfig) -> list[list[ReplayCandidate]]:
+    """Every generation's candidates of a replay, random ones drawn from the config's seed."""
+    assert isinstance(config.search, ReplayConfig)
+    return [
+        [
+            ReplayCandidate(
+                label,
+                genome,
+                candidate.data,
+                candidate.published.model_dump(exclude_none=True) if candidate.published else {},
+                candidate.reason,
+            )
+            for candidate in generation.candidates
+            for label, genome in _replay_genomes(config, candidate, number)
+        ]
+        for number, generation in enumerate(config.search.generations)
+    ]
+
+
+def _replay_genomes(config: CampaignConfig, candidate: CandidateConfig, generation: int) -> list[tuple[str, Genome]]:
+    if candidate.random is not None:
+        menu = config.resolved_menu
+        space = RuleSpace(menu, LAYER_TYPES, _default_signals(menu), 3)
+        rows = space.canonical(space.sample(generator_for(config.seed, generation, "replay"), candidate.random))
+        return [(f"random {i + 1}", space.decode(row)) for i, row in enumerate(rows)]
+    assert candidate.strategy is not None
+    if candidate.change is None:
+        return [(candidate.strategy, strategy(candidate.strategy))]
+    change = candidate.change.model_dump(exclude_defaults=True)
+    said = ", ".join(f"{key} {'+'.join(value) if isinstance(value, list) else value}" for key, value in change.items())
+    return [(f"{candidate.strategy}, {said}", with_change(strategy_rule(candidate.strategy), **change))]
 
 
 def make_space(config: CampaignConfig, problems: tuple[Problem, ...]) -> Space:

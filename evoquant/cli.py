@@ -1,0 +1,282 @@
+"""The command line: results to stdout, progress and messages to stderr.
+
+Exit codes: 0 fine; 1 the campaign failed; 2 bad input; 130 interrupted, resumable.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from evoquant.errors import EvoquantError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evoquant.report.tables import Table
+
+app = typer.Typer(
+    name="evoquant",
+    help="Evolve mixed-precision bit allocations for neural networks, and the heuristics behind them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, such as runs/evolve-0.")]
+ExecutorOption = Annotated[str | None, typer.Option("--executor", help="local, ray or auto.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="How many workers (Ray).")]
+AddressOption = Annotated[str | None, typer.Option("--address", help="An existing Ray cluster; else RAY_ADDRESS.")]
+AllowOption = Annotated[
+    list[str] | None, typer.Option("--allow-code", help="module:attribute that the run's config may import.")
+]
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A campaign's YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="The run directory; default runs/<name>-<seed>.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The campaign's seed.")] = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the config.")
+    ] = None,
+) -> None:
+    """Run a campaign."""
+    from evoquant import api
+
+    given = {"seed": seed, "executor.kind": executor, "executor.workers": workers, "executor.address": address}
+    changes = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    with _observer() as observer:
+        outcome = api.run(config, out=out, overrides=changes, observer=observer)
+    _finish(outcome)
+
+
+@app.command()
+def resume(
+    run_dir: RunDirArgument,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    allow_code: AllowOption = None,
+) -> None:
+    """Go on with an interrupted campaign; the journal ends as if it had never stopped."""
+    from evoquant import api
+
+    if executor not in (None, "local", "ray", "auto"):
+        raise InputError(f"--executor {executor}: choose local, ray or auto.")
+    with _observer() as observer:
+        outcome = api.resume(
+            run_dir,
+            executor=executor,
+            workers=workers,
+            address=address,
+            allow_code=allow_code or (),
+            observer=observer,
+        )
+    if not outcome.fresh:
+        _say(f"{run_dir} is finished already; nothing to resume.")
+    _finish(outcome)
+
+
+@app.command()
+def report(
+    run_dir: RunDirArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report's data.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    allow_code: AllowOption = None,
+) -> None:
+    """Show what a run found; also while it is running."""
+    from evoquant.campaign.build import require_allowed
+    from evoquant.files import pretty_json
+    from evoquant.report.data import load_run, report_data
+    from evoquant.report.tables import markdown, run_tables
+
+    data = load_run(run_dir)
+    require_allowed(data.config, allow_code or (), run_dir)
+    summary = report_data(data)
+    if as_json:
+        sys.stdout.write(pretty_json(summary))
+        return
+    tables = run_tables(data)
+    if as_markdown:
+        sys.stdout.write(markdown(tables))
+        return
+    _draw(tables)
+    spent = summary["evaluations"]
+    line = f"{summary['generations']} generations, {spent['asked']} candidates asked, {spent['distinct']} distinct"
+    if "budget" in summary:
+        budget = summary["budget"]
+        line += (
+            f"; passes over the calibration split: {budget['search_passes']:g} search, "
+            f"{budget['signal_passes']:g} signals"
+        )
+    _print(f"{line}; seed {summary['seed']}, config {summary['config_hash'][:12]}")
+    if summary["failures"]:
+        _print(f"{summary['failures']} candidates failed; see `failures` in journal.jsonl")
+    if not summary["finished"]:
+        _print(f"not finished; continue with: evoquant resume {run_dir}")
+
+
+@app.command()
+def profile(
+    source: Annotated[str, typer.Argument(metavar="NAME", help="seed/train, seed/valid, seed/test, seed-additive/…")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
+) -> None:
+    """Write a built-in model's profile as JSON, or check a profile file of your own."""
+    from evoquant.campaign.build import any_profile
+    from evoquant.profiles.model import profile_to_json
+
+    _emit(profile_to_json(any_profile(source)), out)
+
+
+@app.command()
+def apply(
+    heuristic: Annotated[str, typer.Argument(metavar="CHAMPION|BASELINE", help="A champion file, or a strategy.")],
+    model: Annotated[str, typer.Argument(metavar="PROFILE", help="A profile's JSON file or built-in name.")],
+    menu: Annotated[str | None, typer.Option(help="Precisions, comma-separated; default: the profile's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show which width a heuristic gives to each layer of a model."""
+    from evoquant.files import pretty_json
+    from evoquant.report.allocation import allocate, allocation_table, load_any_profile, load_genome
+
+    genome, found = load_genome(heuristic), load_any_profile(model)
+    allocation = allocate(genome, found, menu.split(",") if menu else None)
+    if as_json:
+        sys.stdout.write(pretty_json(allocation))
+    else:
+        _draw([allocation_table(allocation)])
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="A run directory or champion file.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="json, yaml, python, rust or csv.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
+    model: Annotated[str | None, typer.Option("--profile", help="The model, for csv.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="List the targets.")] = False,
+    allow_code: AllowOption = None,
+) -> None:
+    """Export a champion heuristic as data or as code."""
+    from evoquant import api
+    from evoquant.export import TARGETS, render
+
+    if show:
+        for name, target in TARGETS.items():
+            _print(f"{name:8} {target.description}")
+        return
+    if run_dir is None or to is None:
+        raise InputError("export needs RUN_DIR and --to TARGET; `evoquant export --list` shows the targets.")
+    if run_dir.is_dir():
+        from evoquant.campaign.build import require_allowed
+        from evoquant.report.data import load_run
+
+        data = load_run(run_dir)
+        require_allowed(data.config, allow_code or (), run_dir)
+        if data.champion is None:
+            raise InputError(f"{run_dir}: the run is not finished; continue with: evoquant resume {run_dir}")
+    from evoquant.report.allocation import load_any_profile
+
+    text = render(to, api.load(run_dir), load_any_profile(model) if model else None)
+    _emit(text, out)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    import importlib.metadata
+
+    _print(importlib.metadata.version("evoquant"))
+
+
+def main() -> None:
+    """Entry point: one clear message for every expected fault, never a traceback."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = app(standalone_mode=False)
+    except EvoquantError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        sys.exit(0)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except Exception as error:
+        _usage(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Exception) -> NoReturn:
+    """Wrong options end with code 2 and the command's usage; anything else is a bug and is raised."""
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show()
+    sys.exit(2)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    """Treat SIGTERM like Ctrl-C, so that a scheduler's stop checkpoints too."""
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    _say(f"evoquant: {message}")
+    sys.exit(code)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _emit(text: str, out: Path | None) -> None:
+    from evoquant.files import write_atomic
+
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_atomic(out, text)
+        _say(f"wrote {out}")
+
+
+def _observer() -> Any:
+    from evoquant.report.progress import observer
+
+    return observer()
+
+
+def _draw(tables: Sequence[Table]) -> None:
+    from evoquant.report.progress import draw
+
+    draw(tables)
+
+
+def _finish(outcome: Any) -> None:
+    """The verdict, and where everything is."""
+    from evoquant.report.data import load_run
+    from evoquant.report.tables import run_tables
+
+    if outcome.champion is None:
+        _say(f"not finished; continue with: evoquant resume {outcome.path}")
+        return
+    _draw(run_tables(load_run(outcome.path)))
+    _print(f"results: {outcome.path}    report: evoquant report {outcome.path}")
+    _print(f"export:  evoquant export {outcome.path} --to python")
+
+
+if __name__ == "__main__":
+    main()

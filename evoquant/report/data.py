@@ -1,0 +1,78 @@
+"""A run directory read back, and `report --json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evoquant.campaign.champion import Champion, load_champion
+from evoquant.campaign.config import CampaignConfig, config_from_dict
+from evoquant.campaign.storage import CHAMPION, RESOLVED, RunDir
+from evoquant.errors import RunDirError
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run directory's contents.
+
+    Attributes:
+        path: the folder.
+        config: as resolved.
+        config_hash: as journalled at the start.
+        journal: one record a generation.
+        champion: None while the run is not finished.
+    """
+
+    path: Path
+    config: CampaignConfig
+    config_hash: str
+    journal: list[dict[str, Any]]
+    champion: Champion | None
+
+
+def load_run(path: Path) -> RunData:
+    """Read a run directory, finished or not; nothing in it is changed.
+
+    Raises:
+        RunDirError: it is none, or a file in it is damaged.
+    """
+    directory = RunDir.open(path, hold=False)
+    resolved = directory.read(RESOLVED)
+    if not isinstance(resolved, dict) or not isinstance(resolved.get("config"), dict):
+        raise RunDirError(f"{path / RESOLVED}: should hold `hash` and `config`.")
+    config = config_from_dict(resolved["config"], str(path / RESOLVED))
+    journal = [json.loads(line) for line in directory.journal()]
+    champion = load_champion(path / CHAMPION) if directory.has(CHAMPION) else None
+    return RunData(path, config, str(resolved.get("hash")), journal, champion)
+
+
+def report_data(run: RunData) -> dict[str, Any]:
+    """What `evoquant report --json` prints; a key whose value is not known yet is left out.
+
+    Raises:
+        RunDirError: no generation is finished yet.
+    """
+    if not run.journal:
+        raise RunDirError(f"{run.path}: no generation is finished yet; nothing to report.")
+    last = run.journal[-1]
+    data: dict[str, Any] = {"name": run.config.name, "finished": run.champion is not None}
+    if run.champion is not None:
+        data["champion"] = {
+            "genome": run.champion.genome.to_dict(),
+            "text": run.champion.genome.text,
+            "scores": {split: dict(figures) for split, figures in run.champion.scores.items()},
+        }
+        for key in ("stopped", "budget", "finalist_passes"):
+            if key in run.champion.provenance:
+                data[key] = run.champion.provenance[key]
+    failures = sum(len(record["failures"]) for record in run.journal)
+    return {
+        **data,
+        "generations": len(run.journal),
+        "evaluations": last["evaluations"],
+        "failures": failures,
+        "seed": run.config.seed,
+        "config_hash": run.config_hash,
+    }

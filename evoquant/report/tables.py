@@ -1,0 +1,130 @@
+"""Tables as plain data: the command line draws them, experiments write them as Markdown."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from evoquant.campaign.build import any_profile, make_objective
+from evoquant.campaign.config import ModelsConfig, ReplayConfig
+from evoquant.campaign.evaluate import score_genomes
+from evoquant.genomes.load import genome_from_dict
+from evoquant.report.ancestry import lineage
+from evoquant.report.journey import journey_tables
+from evoquant.scoring.problem import compile_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evoquant.report.data import RunData
+
+# The published heuristics' test fitness, which a rediscovery is held against.
+MILESTONES = ((3.4204, "Gen 4"), (3.8273, "Gen 5"))
+UNIFORM_FP16 = 3.8843
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; `numeric` columns are set flush right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+    numeric: frozenset[int] = field(default_factory=frozenset)
+
+    def to_markdown(self) -> str:
+        """GitHub Markdown, ending with a newline."""
+        rule = ["---:" if i in self.numeric else "---" for i in range(len(self.columns))]
+        cells = [self.columns, tuple(rule), *self.rows]
+        lines = ["| " + " | ".join(re.sub(r"\|", r"\\|", cell) for cell in row) + " |" for row in cells]
+        notes = "".join(f"\n{note}\n" for note in self.notes)
+        return f"### {self.title}\n\n" + "\n".join(lines) + "\n" + notes
+
+
+def run_tables(run: RunData) -> list[Table]:
+    """All tables of a run, the verdict last."""
+    if isinstance(run.config.search, ReplayConfig):
+        return [Table(*parts) for parts in journey_tables(run)]
+    tables = [generations_table(run)]
+    if run.champion is not None:
+        tables.append(scores_table(run.champion.genome.text, run.champion.scores))
+    return tables
+
+
+def generations_table(run: RunData) -> Table:
+    """Generation by generation where the champion improved; with test figures where the config asks for them."""
+    by_test = run.config.report_test_by_generation and run.config.task is None
+    test = _test_fitness(run) if by_test else {}
+    steps = lineage(run)
+    rows = []
+    passed: set[float] = set()
+    previous = 0.0
+    for step in steps:
+        record = step.record
+        retention = record["retention"][0]
+        cells = [
+            str(step.generation),
+            f"{record['fitness']:.4f}",
+            f"{retention:.2%}",
+            f"{record['compression'][0]:.3f}x",
+            f"{record['fitness'] - previous:+.4f}",
+        ]
+        if by_test:
+            value = test[record["id"]]
+            marks = [f"passes {name}" for level, name in MILESTONES if value >= level and level not in passed]
+            passed.update(level for level, _ in MILESTONES if value >= level)
+            cells += [f"{value:.4f}", ", ".join(marks)]
+        cells += [step.by, step.change]
+        rows.append(tuple(cells))
+        previous = record["fitness"]
+    columns = ["Gen", "Fitness", "Retention", "Compr.", "Change"]
+    columns += ["TEST", ""] if by_test else []
+    columns += ["By", "What changed"]
+    notes = []
+    if by_test:
+        notes.append("TEST is computed from the journalled champions after the run; the search never sees it.")
+    title = f"{run.config.name}: generations in which the champion changed ({len(run.journal)} in all)"
+    return Table(title, tuple(columns), rows, tuple(notes), frozenset(range(6 if by_test else 5)))
+
+
+def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The champion's figures, split by split."""
+    rows = []
+    for split, figures in scores.items():
+        interval = figures.get("interval")
+        bounds = f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else ""
+        rows.append(
+            (
+                split,
+                f"{figures['fitness']:.4f}",
+                f"{figures['retention']:.2%}",
+                bounds,
+                f"{figures['compression']:.4f}x",
+                f"{figures['effective_bits']:.3f}",
+            )
+        )
+    columns = ("Split", "Fitness", "Retention", "95% interval", "Compression", "Bits/weight")
+    if not any(row[3] for row in rows):
+        columns = (*columns[:3], *columns[4:])
+        rows = [(*row[:3], *row[4:]) for row in rows]
+    return Table(f"Champion: {text}", columns, rows, numeric=frozenset(range(1, len(columns))))
+
+
+def _test_fitness(run: RunData) -> dict[int, float]:
+    """Champion id → fitness on the test models."""
+    champions = {record["champion"]["id"]: record["champion"] for record in run.journal if record["champion"]}
+    models = run.config.models or ModelsConfig()
+    if not models.test:
+        return {}
+    menu = run.config.resolved_menu
+    problems = tuple(compile_problem(any_profile(name), menu) for name in models.test)
+    genomes = [genome_from_dict(record["genome"], str(run.path)) for record in champions.values()]
+    scores = score_genomes(genomes, problems, make_objective(run.config), run.config.aggregate)
+    return dict(zip(champions, scores.fitness.tolist(), strict=True))
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """All tables as one Markdown text."""
+    return "\n".join(table.to_markdown() for table in tables)
