@@ -83,7 +83,8 @@ def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | 
     try:
         while (reason := _stop(campaign, state)) is None:
             limit = campaign.config.stop.wall_time_s
-            if limit is not None and time.monotonic() - started >= limit and state.generation >= len(lines):
+            fresh = state.generation > len(lines)  # every allowance is good for one generation at least
+            if limit is not None and fresh and time.monotonic() - started >= limit:
                 run.append(TIMINGS, {"event": "wall_time", "generation": state.generation, "limit_s": limit})
                 _save(campaign, run, state)
                 observer.message(f"wall time of {limit:g} s reached after generation {state.generation - 1}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from evoquant.scoring.problem import Problem
 
-GeneKind = Literal["flag", "choice", "width", "fraction", "log"]
+GeneKind = Literal["flag", "option", "width", "fraction", "log"]
 
 FLAG_RATE = 0.25
 ABSENT_RATE = 0.5
@@ -29,8 +29,8 @@ class Gene:
 
     Attributes:
         name: for reports.
-        kind: `flag` 0 or 1; `choice` an unordered code; `width` a menu index; `fraction` of the layers, where 0
-            means none; `log` a positive threshold that is varied on a log scale.
+        kind: `flag` 0 or 1; `option` an unordered code, where 0 means absent; `width` a menu index; `fraction` of the
+            layers, where 0 means none; `log` a positive threshold that is varied on a log scale.
         low, high: inclusive limits.
         group: genes of one group are inherited together.
     """
@@ -109,13 +109,16 @@ def digest_of(genome: Genome) -> str:
 
 
 def sample_genes(genes: Sequence[Gene], rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    """`(n, genes)` random columns: flags on with probability ¼, fractions 0 with ½, thresholds log-uniform."""
+    """`(n, genes)` random columns: flags on with probability ¼; options and fractions 0 with ½; thresholds log-uniform."""
     columns = np.empty((n, len(genes)))
     for j, gene in enumerate(genes):
         if gene.kind == "flag":
             columns[:, j] = rng.random(n) < FLAG_RATE
-        elif gene.kind in ("choice", "width"):
+        elif gene.kind == "width":
             columns[:, j] = rng.integers(int(gene.low), int(gene.high) + 1, n)
+        elif gene.kind == "option":
+            codes = rng.integers(1, int(gene.high) + 1, n)
+            columns[:, j] = np.where(rng.random(n) < ABSENT_RATE, 0, codes)
         elif gene.kind == "fraction":
             values = rng.uniform(gene.low, gene.high, n)
             columns[:, j] = np.where(rng.random(n) < ABSENT_RATE, 0.0, values)

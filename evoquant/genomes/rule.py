@@ -175,7 +175,7 @@ class RuleSpace:
         genes += [Gene("edges", "fraction", 0, LARGEST_EDGE, 1), Gene("edge width", "width", 0, widest, 1)]
         for rung in range(self.rungs):
             genes += [
-                Gene(f"rung {rung} signal", "choice", 0, len(self.signals), 2 + rung),  # 0: no such rung
+                Gene(f"rung {rung} signal", "option", 0, len(self.signals), 2 + rung),
                 Gene(f"rung {rung} above", "log", SMALLEST_THRESHOLD, LARGEST_THRESHOLD, 2 + rung),
                 Gene(f"rung {rung} width", "width", 0, widest, 2 + rung),
             ]

@@ -21,9 +21,9 @@ def agrees(published: str, value: float) -> bool:
     return f"{shown:.{places}f}" == digits
 
 
-def beside(published: str | None, value: float, form: str) -> str:
+def beside(published: str | None, value: float, form: str, unit: str = "") -> str:
     """Our figure, and where there is a published one, that and yes or no."""
-    ours = format(value, form)
+    ours = format(value, form) + unit
     if published is None:
         return ours
     return f"{ours} ({published} {'yes' if agrees(published, value) else 'no'})"
@@ -84,7 +84,7 @@ def _figures(candidate: ReplayCandidate, fitness: float, retention: float, compr
     return (
         beside(published.get("fitness"), fitness, ".4f"),
         beside(published.get("retention"), retention, ".2%"),
-        beside(published.get("compression"), compression, ".4f") + "x" * ("compression" not in published),
+        beside(published.get("compression"), compression, ".4f", "x"),
     )
 
 

@@ -166,13 +166,12 @@ def best_first(
 
     Digests are computed only where all else is equal. NaN comes last.
     """
-    order = np.lexsort((cost, parts, -np.where(np.isnan(fitness), -np.inf, fitness)))
+    worst_last = np.where(np.isnan(fitness), -np.inf, fitness)
+    order = np.lexsort((cost, parts, -worst_last))
     wanted = len(order) if count is None else min(count, len(order))
-    same = (
-        (np.diff(fitness[order]) == 0) & (np.diff(parts[order]) == 0) & (np.diff(cost[order]) == 0)
-        if len(order) > 1
-        else np.zeros(0, dtype=bool)
-    )
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for column in (worst_last, parts, cost):
+        same &= column[order[1:]] == column[order[:-1]]
     result = order.tolist()
     start = 0
     while start < wanted:

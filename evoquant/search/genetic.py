@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from evoquant.genomes.base import Gene, Genome, Space
 
 WIDTH_STEP_RATE = 0.5  # share of width mutations that move one step; the rest draw any width
+DROP_RATE = 0.5  # share of mutations of a present option that drop it
 FRACTION_SIGMA = 0.05
 LOG_SIGMA = 0.7  # e^0.7 ≈ 2: a threshold is typically doubled or halved
 RESAMPLE_RATE = 0.2  # share of fraction and threshold mutations that draw afresh
@@ -136,9 +137,8 @@ class GeneticSearch:
         settings = self._settings
         n = settings.population - settings.elites
         rng = generator_for(self._seed, self._generation, "variation")
-        rank = np.empty(len(self._ids), dtype=np.int64)
-        order = best_first(self._fitness, self._parts, self._cost, lambda row: self._genes[row].tobytes().hex())
-        rank[order] = np.arange(len(self._ids))
+        rank = _ranks(self._fitness, self._parts, self._cost)
+        # Equals share a rank, so that a tournament among them is a draw by lot and neutral changes can drift.
         contestants = rng.integers(0, len(self._ids), (n, 2, settings.tournament))
         places = rank[contestants].argmin(axis=2)
         chosen = np.take_along_axis(contestants, places[:, :, None], axis=2)[:, :, 0]
@@ -182,20 +182,18 @@ class GeneticSearch:
 def mutate(genes: Sequence[Gene], columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """`(n, genes)`: every gene changed by one step of its kind.
 
-    Flags flip; choices draw another code; widths move one step or draw any; fractions and thresholds take a normal
-    step (on a log scale for thresholds) or are drawn afresh; a fraction may also be switched off.
+    Flags flip; options are dropped or draw a code; widths move one step or draw any; fractions and thresholds take a
+    normal step (on a log scale for thresholds) or are drawn afresh; a fraction may also be switched off.
     """
     n = len(columns)
     result = columns.copy()
     for j, gene in enumerate(genes):
         column = columns[:, j]
-        span = int(gene.high - gene.low)
         if gene.kind == "flag":
             result[:, j] = 1 - column
-        elif gene.kind == "choice":
-            result[:, j] = (
-                gene.low + (column - gene.low + rng.integers(1, span + 1, n)) % (span + 1) if span else column
-            )
+        elif gene.kind == "option":
+            code = rng.integers(1, int(gene.high) + 1, n)
+            result[:, j] = np.where((column > 0) & (rng.random(n) < DROP_RATE), 0, code)
         elif gene.kind == "width":
             step = column + rng.choice([-1.0, 1.0], n)
             drawn = rng.integers(int(gene.low), int(gene.high) + 1, n)
@@ -209,6 +207,16 @@ def mutate(genes: Sequence[Gene], columns: NDArray[np.float64], rng: np.random.G
             drawn = np.exp(rng.uniform(np.log(gene.low), np.log(gene.high), n))
             result[:, j] = np.where(rng.random(n) < RESAMPLE_RATE, drawn, step)
     return tidy(genes, result)
+
+
+def _ranks(fitness: NDArray[np.float64], parts: NDArray[np.int64], cost: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`(n,)` ranks, 0 is best; candidates equal in fitness, parts and cost share one."""
+    order = np.lexsort((cost, parts, -fitness))
+    keys = np.stack([fitness[order], parts[order], cost[order]])
+    steps = (np.diff(keys, axis=1) != 0).any(axis=0)
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.concatenate([[0], np.cumsum(steps)])
+    return ranks
 
 
 def _operator(immigrant: bool, crossed: bool, changed: bool) -> str:

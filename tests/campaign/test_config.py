@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evoquant.campaign.config import CampaignConfig, load_config, parse_yaml
+from evoquant.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def write(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_valid_and_named_after_their_file(path):
+    config, text = load_config(path)
+    assert config.name == path.stem
+    assert text.startswith("#")
+
+
+def test_an_empty_mapping_is_a_campaign(tmp_path):
+    config, _ = load_config(write(tmp_path, "{}"))
+    assert config.name == "mine"
+    assert config.to_dict()["menu"] == ["INT2", "INT4", "INT8", "FP16", "FP32"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("search: {populatoin: 3}", ["mine.yaml", "search.populatoin", "unknown key", "'population'"]),
+        ("search: {kind: genetik}", ["search.kind", "'genetik'", "'genetic'"]),
+        ("objective: {kind: clif}", ["objective.kind", "'cliff'"]),
+        ("search: {population: 0}", ["search.population", "greater than or equal to 2", "0"]),
+        ("search: {population: 1000000000000}", ["search.population", "1000000"]),
+        ("search: {population: 4, elites: 4}", ["elites (4) must be fewer than population (4)"]),
+        ("search: {start: [all_fp61]}", ["'all_fp61'", "'all_fp16'"]),
+        ("menu: [INT4, INT9]", ["menu", "'INT9'", "INT4-channel"]),
+        ("objective: {threshold: .nan}", ["objective.threshold"]),
+        ("seed: -1", ["seed", "-1"]),
+        ("name: ../evil", ["name", "../evil"]),
+        ("seed: 1\nseed: 2", ["'seed' stands twice", "line 2"]),
+        ("- 1", ["YAML mapping"]),
+        ("a: [", ["not valid YAML", "line"]),
+        ("a: !!python/object/apply:os.system [ls]", ["not valid YAML"]),
+        ("task: {kind: digits}\nmodels: {}", ["either `task`", "`models`"]),
+        ("stop: {passes: 3}", ["stop.passes", "stop.evaluations"]),
+        ("schema_version: 2", ["schema_version"]),
+        ("search: {kind: replay, data: {a: seed/test}, generations: [{generation: '1', candidates: [{data: b}]}]}", []),
+    ],
+)
+def test_faults_name_file_key_fault_and_remedy(tmp_path, text, parts):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    for part in ["mine.yaml", *parts]:
+        assert part in str(caught.value)
+
+
+def test_overrides(tmp_path):
+    path = write(tmp_path, "search: {population: 10}")
+    config, _ = load_config(path, ["search.population=20", "stop.generations=3", "seed=7", "menu=[FP16, FP32]"])
+    assert (config.search.population, config.stop.generations, config.seed) == (20, 3, 7)
+    assert config.menu == ["FP16", "FP32"]
+    for wrong in ("seed", "search..x=1", "search.population.x=1"):
+        with pytest.raises(ConfigError, match="--set"):
+            load_config(path, [wrong])
+
+
+def test_the_hash_leaves_out_what_cannot_change_a_result():
+    base = CampaignConfig(name="x")
+    for same in ({"executor": {"kind": "ray", "workers": 2}}, {"cache": "/tmp"}, {"out": "a"}, {"progress": False}):
+        assert CampaignConfig(name="x", **same).hash() == base.hash()
+    for other in ({"seed": 1}, {"stop": {"generations": 5}}, {"menu": ["FP16", "FP32"]}):
+        assert CampaignConfig(name="x", **other).hash() != base.hash()
+
+
+def test_the_hash_is_that_of_the_resolved_config():
+    config = CampaignConfig(name="x", search={"kind": "random"})
+    assert CampaignConfig.model_validate(config.to_dict()).hash() == config.hash()
+
+
+def test_aliases_that_blow_up_are_refused():
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    with pytest.raises(ConfigError, match="aliases count in full"):
+        parse_yaml("\n".join(lines), "bomb")
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_parsed_or_refused_in_our_words(text):
+    try:
+        parse_yaml(text, "here")
+    except ConfigError as error:
+        assert str(error).startswith("here")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["search", "kind", "population", "stop", "name", "menu", "objective", "genome", "task"])
+                | st.text(max_size=3),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_data_is_a_config_or_refused_in_our_words(data):
+    from evoquant.campaign.config import config_from_dict
+
+    try:
+        config_from_dict(data, "here")
+    except ConfigError as error:
+        assert str(error).startswith("here")

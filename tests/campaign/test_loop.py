@@ -1,0 +1,235 @@
+"""Journal, resume, stopping: the campaign's loop on the seed suite with the local executor."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evoquant import api
+from evoquant.campaign.storage import CHAMPION, CHECKPOINT, JOURNAL, REPORT, TIMINGS, RunDir
+from evoquant.errors import ConfigError, InputError, Interrupted, RunDirError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = ["executor.kind=local", "stop.generations=6", "search.population=20"]
+
+
+def run(out, *more, config="evolve"):
+    return api.run(CONFIGS / f"{config}.yaml", out=out, overrides=[*SMALL, *more])
+
+
+def journal(path):
+    return (path / JOURNAL).read_bytes()
+
+
+class StopAfter:
+    """An observer that interrupts like Ctrl-C after so many generations."""
+
+    def __init__(self, generations):
+        self.left = generations
+
+    def generation(self, progress):
+        self.left -= not progress.replayed
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+    def message(self, text):
+        pass
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(out)
+    return out
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    names = {path.name for path in whole.iterdir()}
+    promised = {"config.yaml", "resolved.json", "environment.json", JOURNAL, TIMINGS, CHECKPOINT, CHAMPION, REPORT}
+    assert promised <= names
+    lines = [json.loads(line) for line in journal(whole).splitlines()]
+    assert [line["generation"] for line in lines] == list(range(6))
+    report = json.loads((whole / REPORT).read_text())
+    assert set(report["champion"]["scores"]) == {"train", "valid", "test"}
+    assert report["evaluations"]["asked"] == 20 + 5 * 16
+
+
+def test_the_same_seed_gives_the_same_journal_and_another_seed_another(whole, tmp_path):
+    run(tmp_path / "same")
+    run(tmp_path / "other", "seed=1")
+    assert journal(tmp_path / "same") == journal(whole)
+    assert (tmp_path / "same" / CHAMPION).read_bytes() == (whole / CHAMPION).read_bytes()
+    assert journal(tmp_path / "other") != journal(whole)
+
+
+@pytest.mark.parametrize("stops", [[1], [3], [5], [1, 1], [2, 3]])
+@pytest.mark.parametrize("checkpoint", ["kept", "lost", "damaged"])
+def test_interrupted_and_resumed_is_byte_identical(whole, tmp_path, stops, checkpoint):
+    out = tmp_path / "run"
+    for i, generations in enumerate(stops):
+        with pytest.raises(Interrupted, match="evoquant resume"):
+            if i == 0:
+                api.run(CONFIGS / "evolve.yaml", out=out, overrides=SMALL, observer=StopAfter(generations))
+            else:
+                api.resume(out, observer=StopAfter(generations))
+        if checkpoint == "lost":
+            (out / CHECKPOINT).unlink()
+        elif checkpoint == "damaged":
+            (out / CHECKPOINT).write_text('{"version": 1')
+    assert api.resume(out).fresh
+    assert journal(out) == journal(whole)
+    assert (out / CHAMPION).read_bytes() == (whole / CHAMPION).read_bytes()
+    assert (out / REPORT).read_bytes() == (whole / REPORT).read_bytes()
+    assert not api.resume(out).fresh
+
+
+@pytest.mark.parametrize("cut", [1, 40, 4000])
+def test_a_torn_last_line_is_evaluated_again(whole, tmp_path, cut):
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        api.run(CONFIGS / "evolve.yaml", out=out, overrides=SMALL, observer=StopAfter(4))
+    (out / JOURNAL).write_bytes(journal(out)[:-cut])
+    api.resume(out)
+    assert journal(out) == journal(whole)
+
+
+def test_a_damaged_line_before_the_last_is_named(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        api.run(CONFIGS / "evolve.yaml", out=out, overrides=SMALL, observer=StopAfter(4))
+    lines = journal(out).splitlines(keepends=True)
+    lines[1] = b"garbage\n"
+    (out / JOURNAL).write_bytes(b"".join(lines))
+    with pytest.raises(RunDirError, match="line 2 is damaged"):
+        api.resume(out)
+
+
+def test_a_journal_that_says_otherwise_is_refused_naming_the_generation(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        api.run(CONFIGS / "evolve.yaml", out=out, overrides=SMALL, observer=StopAfter(4))
+    (out / CHECKPOINT).unlink()
+    lines = journal(out).decode().splitlines(keepends=True)
+    lines[2] = lines[2].replace('"median":', '"median":1', 1)
+    (out / JOURNAL).write_text("".join(lines))
+    with pytest.raises(RunDirError, match=r"generation 2 evaluates differently.*environment\.json"):
+        api.resume(out)
+
+
+def test_killed_twice_at_any_moment(whole, tmp_path):
+    out = tmp_path / "run"
+    overrides = [word for item in SMALL for word in ("--set", item)]
+    start = [sys.executable, "-m", "evoquant.cli", "run", str(CONFIGS / "evolve.yaml"), "--out", str(out), *overrides]
+    again = [sys.executable, "-m", "evoquant.cli", "resume", str(out)]
+    for command in (start, again):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        before = len(journal(out)) if (out / JOURNAL).exists() else 0
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if (out / JOURNAL).exists() and len(journal(out)) > before:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(again, check=True, capture_output=True)
+    assert journal(out) == journal(whole)
+    assert (out / CHAMPION).read_bytes() == (whole / CHAMPION).read_bytes()
+
+
+def test_a_used_run_directory_is_refused_with_the_resume_command(whole):
+    with pytest.raises(RunDirError, match="evoquant resume"):
+        run(whole)
+
+
+def test_two_processes_on_one_run_directory(whole):
+    with RunDir.open(whole), pytest.raises(RunDirError, match="another process"):
+        RunDir.open(whole)
+
+
+def test_another_config_is_refused(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        api.run(CONFIGS / "evolve.yaml", out=out, overrides=SMALL, observer=StopAfter(1))
+    resolved = json.loads((out / "resolved.json").read_text())
+    resolved["config"]["seed"] = 5
+    (out / "resolved.json").write_text(json.dumps(resolved))
+    with pytest.raises(RunDirError, match="hash"):
+        api.resume(out)
+
+
+def test_a_config_that_cannot_be_built_leaves_the_place_free(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(InputError, match="nosuch"):
+        run(out, "genome.signals=[nosuch]")
+    run(out)
+
+
+@pytest.mark.parametrize(
+    ("stop", "generations", "why"),
+    [
+        ("stop.stagnation=2", None, "no better fitness in 2 generations"),
+        ("stop.target=0.01", 1, "fitness 0.01 reached"),
+        ("stop.evaluations=30", 2, "30 evaluations asked"),
+        ("stop.generations=2", 2, "2 generations"),
+    ],
+)
+def test_stopping(tmp_path, stop, generations, why):
+    outcome = run(tmp_path / "run", stop)
+    assert outcome.champion.provenance["stopped"] == why
+    lines = journal(tmp_path / "run").splitlines()
+    if generations is not None:
+        assert len(lines) == generations
+    else:
+        fitness = [json.loads(line)["champion"]["fitness"] for line in lines]
+        assert len(set(fitness[-3:])) == 1
+
+
+def test_wall_time_ends_after_a_whole_generation_and_resume_goes_on(whole, tmp_path):
+    out = tmp_path / "run"
+    outcome = run(out, "stop.wall_time_s=0.000001")
+    assert outcome.champion is None
+    assert not (out / CHAMPION).exists()
+    for _ in range(20):  # each resume has a new allowance, too short for more than the check
+        if api.resume(out).champion is not None:
+            break
+        assert journal(whole).startswith(journal(out))
+    resolved = json.loads((out / "resolved.json").read_text())
+    assert resolved["config"]["stop"]["wall_time_s"] == 0.000001
+
+
+def test_several_models_and_other_objectives(tmp_path):
+    models = "models={train: [seed/train, seed/valid], valid: [], test: [seed/test]}"
+    for i, more in enumerate(
+        (["aggregate=min"], ["objective={kind: feasible_first}"], ["objective={kind: budget, effective_bits: 8}"])
+    ):
+        outcome = run(tmp_path / str(i), models, *more)
+        assert set(outcome.champion.scores) == {"train", "test"}
+        assert len(outcome.champion.scores["train"]["per_model"]["fitness"]) == 2
+
+
+def test_direct_genomes(tmp_path):
+    one = "models={train: [seed/test], valid: [], test: []}"
+    outcome = run(tmp_path / "one", "genome={kind: direct}", one)
+    assert outcome.champion.genome.to_dict()["model"] == "seed/test"
+    with pytest.raises(ConfigError, match=r"genome\.kind: direct"):
+        run(tmp_path / "two", "genome={kind: direct}")
+
+
+def test_own_code_needs_to_be_allowed_again(tmp_path):
+    out = tmp_path / "run"
+    code = "evoquant.search.random:RandomSearch"
+    overrides = ["executor.kind=local", "stop.generations=3", f"search={{kind: '{code}', options: {{population: 5}}}}"]
+    with pytest.raises(Interrupted):
+        api.run(CONFIGS / "evolve.yaml", out=out, overrides=overrides, observer=StopAfter(1))
+    with pytest.raises(InputError, match=f"--allow-code {code}"):
+        api.resume(out)
+    assert api.resume(out, allow_code=[code]).champion is not None
+
+
+def test_unlisted_populations_carry_a_digest(tmp_path):
+    outcome = run(tmp_path / "run", "search.population=2100", "stop.generations=2")
+    line = json.loads(journal(outcome.path).splitlines()[0])
+    assert set(line["population"]) == {"first_id", "size", "digest"}
