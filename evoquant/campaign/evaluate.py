@@ -117,10 +117,11 @@ class SeparableEstimator:
         losses = np.zeros(shape, dtype=np.int64)
         costs = np.ones(shape, dtype=np.int64)
         failed: dict[int, str] = {}
-        starts = range(0, len(items), self._batch)
-        results = self._executor.map([items[start : start + self._batch] for start in starts])
+        size = min(self._batch, -(-len(items) // self._executor.workers))
+        starts = range(0, len(items), size)
+        results = self._executor.map([items[start : start + size] for start in starts])
         for start, result in zip(starts, results, strict=True):
-            rows = slice(start, min(start + self._batch, len(items)))
+            rows = slice(start, min(start + size, len(items)))
             if isinstance(result, Failure):
                 failed.update(dict.fromkeys(range(rows.start, rows.stop), result.reason))
             else:

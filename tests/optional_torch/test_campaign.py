@@ -1,0 +1,103 @@
+"""Campaigns on a real network: the same loop with measured retention."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+from evoquant import api
+from evoquant.errors import Interrupted, RunDirError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = ["executor.kind=local", "stop.generations=3", "search.population=8"]
+
+
+class StopAfter:
+    def __init__(self, generations):
+        self.left = generations
+
+    def generation(self, progress):
+        self.left -= not progress.replayed
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+    def message(self, text):
+        pass
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(out, cache, *more, observer=None):
+    return api.run(CONFIGS / "digits.yaml", out=out, overrides=[*SMALL, f"cache={cache}", *more], observer=observer)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cache):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(out, cache)
+    return out
+
+
+def test_scores_budget_and_intervals(whole):
+    report = json.loads((whole / "report.json").read_text())
+    scores = report["champion"]["scores"]
+    assert list(scores) == ["calibration", "selection", "test"]
+    low, high = scores["test"]["interval"]
+    assert low <= scores["test"]["retention"] <= high
+    assert report["budget"]["search_passes"] == report["evaluations"]["distinct"]
+    assert (whole / "profile.json").exists()
+
+
+def test_nothing_is_measured_twice_in_this_run_or_the_next(whole, cache, tmp_path):
+    run(tmp_path / "again", cache)
+    assert (tmp_path / "again/journal.jsonl").read_bytes() == (whole / "journal.jsonl").read_bytes()
+    assert (tmp_path / "again/report.json").read_bytes() == (whole / "report.json").read_bytes()
+    lines = [json.loads(line) for line in (tmp_path / "again/journal.jsonl").read_text().splitlines()]
+    digests = {digest for line in lines for digest in line["measured"]["measurements"]}
+    assert len(digests) <= lines[-1]["evaluations"]["distinct"]
+
+
+def test_resumed_with_the_cache_deleted_is_byte_identical(whole, tmp_path):
+    cache, out = tmp_path / "cache", tmp_path / "run"
+    with pytest.raises(Interrupted):
+        run(out, cache, observer=StopAfter(2))
+    shutil.rmtree(cache)
+    api.resume(out)
+    assert (out / "journal.jsonl").read_bytes() == (whole / "journal.jsonl").read_bytes()
+    assert (out / "champion.json").read_bytes() == (whole / "champion.json").read_bytes()
+
+
+def test_an_outcome_that_differs_is_refused_naming_the_generation(cache, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        run(out, cache, observer=StopAfter(2))
+    lines = (out / "journal.jsonl").read_text().splitlines()
+    line = json.loads(lines[1])
+    first = next(iter(line["measured"]["measurements"].values()))
+    lines[1] = lines[1].replace(first["outcomes"], "0" * 32)
+    (out / "journal.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunDirError, match="generation 1 evaluates differently"):
+        api.resume(out)
+
+
+def test_a_failure_in_the_journal_stays_failed(cache, tmp_path):
+    """A candidate that a time limit cut off is kept as it was journalled; a resume does not try it again."""
+    from evoquant.campaign.build import build_campaign
+    from evoquant.campaign.config import load_config
+
+    config, _ = load_config(CONFIGS / "digits.yaml", [*SMALL, f"cache={cache}"])
+    campaign = build_campaign(config, cache)
+    try:
+        batch = campaign.search.ask()
+        evaluations = campaign.estimator.evaluate(batch, {2: "time_limit"})
+    finally:
+        campaign.close()
+    assert evaluations.reasons == {2: "time_limit"}
+    assert 2 not in evaluations.best(len(batch)).tolist()
