@@ -222,7 +222,7 @@ def _build_measured(config: CampaignConfig, cache: Path, executor: Executor) -> 
     estimator = MeasuredEstimator(space, problem, objective, config.aggregate, measurer)
     estimator.limit(config.executor.limit_s)
     inputs = {f"task {task.name}": task.model_digest, "profile": profile.digest}
-    problems = {"calibration": (problem,)}
+    problems: dict[str, tuple[Problem, ...]] = {"calibration": (problem,)}
     search = make_search(config, space)
     return Campaign(config, problems, space, search, estimator, objective, executor, inputs, measurer, profile, store)
 

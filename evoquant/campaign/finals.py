@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.build import Campaign
     from evoquant.genomes.base import Genome
+    from evoquant.models.base import Split
     from evoquant.scoring.objective import Scores
 
 INTERVAL_LEVEL = 0.95
@@ -78,7 +79,9 @@ def _separable(
     scores["train"] = figures(on("train", [genomes[best]]), 0)
     if campaign.problems["test"]:
         scores["test"] = figures(on("test", [genomes[best]]), 0)
-    ordered = {split: scores[split] for split in ("train", "valid", "test") if split in scores}
+    ordered: dict[str, dict[str, Any]] = {
+        split: scores[split] for split in ("train", "valid", "test") if split in scores
+    }
     return Champion(genomes[best], ordered, {**provenance, **_origin(records[best], len(records))})
 
 
@@ -90,18 +93,19 @@ def _measured(
     assert campaign.measurer is not None
     (problem,) = campaign.problems["calibration"]
     scores: dict[str, dict[str, Any]] = {}
+    splits: tuple[Split, ...] = ("calibration", "selection", "test")
     selected, _, _ = measure_genomes(genomes, problem, campaign.measurer, "selection", campaign.objective)
     best = int(_order(selected, records)[0])
     if np.isnan(selected.fitness[best]):
         raise CampaignError("none of the finalists could be measured on the selection data.")
-    for split in ("calibration", "selection", "test"):
+    for split in splits:
         scores[split] = measured_figures(campaign, genomes[best], split)
     distinct = len({problem.unfold(genome.allocate(problem)) for genome in genomes})
     extra = {"finalist_passes": {"selection": distinct + 1, "test": 2}}
     return Champion(genomes[best], scores, {**provenance, **_origin(records[best], len(records)), **extra})
 
 
-def measured_figures(campaign: Campaign, genome: Genome, split: str) -> dict[str, Any]:
+def measured_figures(campaign: Campaign, genome: Genome, split: Split) -> dict[str, Any]:
     """Figures of one genome measured on a split, with standard error and a 95% bootstrap interval of retention."""
     from evoquant.campaign.measure import measure_genomes, reference_outcomes
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from evoquant.execution.base import Executor
     from evoquant.genomes.base import Genome, Space
-    from evoquant.models.base import MeasuredTask
+    from evoquant.models.base import MeasuredTask, Split
     from evoquant.scoring.problem import Problem
     from evoquant.search.base import CandidateBatch, EvaluationBatch
     from evoquant.store import Store
@@ -70,7 +70,7 @@ class Measurer:
             found.update(measured)
         return [found[key] for key in keys]
 
-    def split(self, allocations: Sequence[Widths], split: str) -> list[NDArray[np.uint8] | Failed]:
+    def split(self, allocations: Sequence[Widths], split: Split) -> list[NDArray[np.uint8] | Failed]:
         """Outcomes of each allocation over all blocks of a split, `(samples,)`; the first failure otherwise."""
         blocks = self.task.blocks(split)
         requests = [Request(widths, split, block.index) for widths in allocations for block in blocks]
@@ -208,7 +208,7 @@ class MeasuredEstimator:
         self._asked = set(state["blocks"])
 
 
-def reference_outcomes(measurer: Measurer, split: str) -> NDArray[np.uint8]:
+def reference_outcomes(measurer: Measurer, split: Split) -> NDArray[np.uint8]:
     """The FP32 network's outcomes on a split.
 
     Raises:
@@ -224,7 +224,7 @@ def measure_genomes(
     genomes: Sequence[Genome],
     problem: Problem,
     measurer: Measurer,
-    split: str,
+    split: Split,
     objective: Objective,
 ) -> tuple[Scores, list[Retention], list[NDArray[np.uint8] | Failed]]:
     """Scores, retentions and outcomes of a few genomes on a split: finalists, champion, baselines.

@@ -30,7 +30,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     notes: tuple[str, ...] = ()
     numeric: frozenset[int] = field(default_factory=frozenset)
 
@@ -91,7 +91,7 @@ def generations_table(run: RunData) -> Table:
 
 def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
     """The champion's figures, split by split."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for split, figures in scores.items():
         interval = figures.get("interval")
         bounds = f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else ""
@@ -105,7 +105,7 @@ def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
                 f"{figures['effective_bits']:.3f}",
             )
         )
-    columns = ("Split", "Fitness", "Retention", "95% interval", "Compression", "Bits/weight")
+    columns: tuple[str, ...] = ("Split", "Fitness", "Retention", "95% interval", "Compression", "Bits/weight")
     if not any(row[3] for row in rows):
         columns = (*columns[:3], *columns[4:])
         rows = [(*row[:3], *row[4:]) for row in rows]

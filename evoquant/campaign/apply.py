@@ -1,0 +1,98 @@
+"""Apply a heuristic to a model: what `apply` and the exporters share.
+
+load_genome(name or file) → Genome      load_any_profile(name or file) → ModelProfile
+allocation_rows(genome, profile, menu) → one row a layer
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evoquant.campaign.champion import SCHEMA, VERSION, load_champion
+from evoquant.campaign.config import parse_yaml
+from evoquant.campaign.storage import CHAMPION
+from evoquant.errors import GenomeError, suggestion
+from evoquant.files import read_text
+from evoquant.genomes.load import genome_from_dict
+from evoquant.genomes.strategies import STRATEGIES
+from evoquant.quantization.precision import SEED_MENU, Menu
+from evoquant.scoring.problem import WIDTH_SIGNALS, compile_problem
+
+if TYPE_CHECKING:
+    from evoquant.genomes.base import Genome
+    from evoquant.profiles.model import ModelProfile
+
+__all__ = ["allocation_rows", "load_any_profile", "load_genome", "profile_menu"]
+
+_SUFFIXES = (".json", ".yaml", ".yml")
+
+
+def load_genome(name_or_path: str) -> Genome:
+    """The heuristic of a run directory, a champion file (JSON or YAML), or the strategy of that name.
+
+    Raises:
+        InputError: there is none, or the file is no champion.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        return load_champion(path / CHAMPION).genome
+    if path.suffix in (".yaml", ".yml"):
+        return _from_yaml(path)
+    if path.is_file() or path.suffix in _SUFFIXES:
+        return load_champion(path).genome
+    if name_or_path not in STRATEGIES:
+        raise GenomeError(
+            f"no champion file and no strategy is called {name_or_path!r}.{suggestion(name_or_path, STRATEGIES)}"
+        )
+    return STRATEGIES[name_or_path]
+
+
+def _from_yaml(path: Path) -> Genome:
+    data = parse_yaml(read_text(path, error=GenomeError), str(path))
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise GenomeError(f"{path}: not a champion file: `schema` should be {SCHEMA!r}.")
+    if data.get("version") != VERSION:
+        raise GenomeError(f"{path}: version: {data.get('version')!r} is not supported; this evoquant reads {VERSION}.")
+    return genome_from_dict(data.get("genome"), f"{path}: genome")
+
+
+def load_any_profile(name_or_path: str) -> ModelProfile:
+    """The built-in profile of that name (`seed/train`), or that of a JSON file.
+
+    Raises:
+        ProfileError: neither.
+    """
+    from evoquant.campaign.build import any_profile  # brings all searches along, which exporting does not need
+
+    return any_profile(name_or_path)
+
+
+def profile_menu(profile: ModelProfile) -> Menu:
+    """The widths that every layer of a profile knows something about, or the nominal ones where it knows none."""
+    for kind in WIDTH_SIGNALS:
+        common = set.intersection(*(set(getattr(layer, kind)) for layer in profile.layers))
+        if common:
+            return Menu.parse(sorted(common))
+    return SEED_MENU
+
+
+def allocation_rows(genome: Genome, profile: ModelProfile, menu: Menu) -> list[dict[str, Any]]:
+    """One row a layer, in order: `layer`, `type`, `parameters`, `precision`, and `bits` with scales counted.
+
+    Raises:
+        InputError: the genome cannot be applied to this model, or not with this menu.
+    """
+    problem = compile_problem(profile, menu)
+    widths = problem.unfold(genome.allocate(problem))
+    precisions = {precision.name: precision for precision in menu}
+    return [
+        {
+            "layer": layer.name,
+            "type": layer.type,
+            "parameters": layer.parameters,
+            "precision": width,
+            "bits": precisions[width].bits(layer.shape, layer.channel_axis),
+        }
+        for layer, width in zip(profile.layers, widths, strict=True)
+    ]
