@@ -79,9 +79,8 @@ def _separable(
     scores["train"] = figures(on("train", [genomes[best]]), 0)
     if campaign.problems["test"]:
         scores["test"] = figures(on("test", [genomes[best]]), 0)
-    ordered: dict[str, dict[str, Any]] = {
-        split: scores[split] for split in ("train", "valid", "test") if split in scores
-    }
+    names: tuple[str, ...] = ("train", "valid", "test")
+    ordered = {name: scores[name] for name in names if name in scores}
     return Champion(genomes[best], ordered, {**provenance, **_origin(records[best], len(records))})
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 TRIES = 3
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Worker:
@@ -160,7 +160,8 @@ class RayExecutor:
             raise InputError(f"Ray cannot be reached {where}: {_first_line(error)}. Try --executor local.") from None
         self._owns = True
         if self._given is None and self._address is not None:
-            self.workers = max(1, int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call])
+            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            self.workers = max(1, int(resources.get("CPU", 1)))
 
     def _stop_actors(self) -> None:
         import ray

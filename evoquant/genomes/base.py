@@ -109,7 +109,7 @@ def digest_of(genome: Genome) -> str:
 
 
 def sample_genes(genes: Sequence[Gene], rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    """`(n, genes)` random columns: flags on with probability ¼; options and fractions 0 with ½; thresholds log-uniform."""
+    """`(n, genes)` random columns: flags on with ¼; options and fractions absent with ½; thresholds log-uniform."""
     columns = np.empty((n, len(genes)))
     for j, gene in enumerate(genes):
         if gene.kind == "flag":

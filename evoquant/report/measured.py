@@ -9,6 +9,7 @@ import numpy as np
 from evoquant.campaign.build import build_campaign
 from evoquant.campaign.finals import measured_figures
 from evoquant.genomes.strategies import strategy
+from evoquant.models.base import Split
 from evoquant.report.tables import Table
 from evoquant.store import cache_folder
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from evoquant.report.data import RunData
 
+SPLITS: tuple[Split, ...] = ("calibration", "selection", "test")
 EVOLVED = "evolved champion"
 
 
@@ -31,9 +33,7 @@ def measured_rows(run: RunData, baselines: Sequence[str]) -> list[dict[str, Any]
         rows = []
         for name in (*baselines, EVOLVED):
             genome = run.champion.genome if name == EVOLVED else strategy(name)
-            scores = {
-                split: measured_figures(campaign, genome, split) for split in ("calibration", "selection", "test")
-            }
+            scores = {split: measured_figures(campaign, genome, split) for split in SPLITS}
             rows.append(
                 {
                     "campaign": run.config.name,

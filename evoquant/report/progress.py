@@ -28,7 +28,8 @@ def draw(tables: Sequence[Table]) -> None:
     terminal = sys.stdout.isatty()
     console = Console(width=None if terminal else WIDE, highlight=False)
     for table in tables:
-        drawn = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+        console.print(Text(table.title, style="bold"))
+        drawn = RichTable(box=box.SIMPLE_HEAD)
         for i, column in enumerate(table.columns):
             drawn.add_column(Text(column), justify="right" if i in table.numeric else "left", overflow="fold")
         for row in table.rows:
@@ -70,17 +71,18 @@ class Plain:
 
     def __init__(self) -> None:
         self._last = 0.0
-        self._began = time.monotonic()
+        self._seconds = 0.0
 
     def generation(self, progress: Step) -> None:
         """A line now and then, and for the last generation."""
         now = time.monotonic()
+        self._seconds += progress.seconds
         last = progress.generation + 1 == progress.generations
         if now - self._last < PLAIN_EVERY_S and not last:
             return
         self._last = now
         best, reuse = _figures(progress)
-        rate = progress.asked / max(now - self._began, 1e-9)
+        rate = progress.asked / self._seconds
         self.message(
             f"generation {progress.generation + 1}/{progress.generations}: {best}  {rate:,.0f} evaluations/s, {reuse}"
         )
@@ -106,7 +108,7 @@ class Bar:
             transient=True,
         )
         self._task: Any = None
-        self._began = time.monotonic()
+        self._seconds = 0.0
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -118,7 +120,8 @@ class Bar:
     def generation(self, progress: Step) -> None:
         """Advance the bar."""
         best, reuse = _figures(progress)
-        rate = progress.asked / max(time.monotonic() - self._began, 1e-9)
+        self._seconds += progress.seconds
+        rate = progress.asked / self._seconds
         figures = f"{best}  {rate:,.0f}/s  {reuse}"
         if self._task is None:
             self._task = self._progress.add_task("generation", total=progress.generations, figures=figures)

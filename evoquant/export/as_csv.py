@@ -1,0 +1,33 @@
+"""CSV: one model's allocation, a line for each layer."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from evoquant.campaign.apply import allocation_rows, profile_menu
+from evoquant.errors import InputError
+
+if TYPE_CHECKING:
+    from evoquant.campaign.champion import Champion
+    from evoquant.profiles.model import ModelProfile
+    from evoquant.quantization.precision import Menu
+
+COLUMNS = ("layer", "precision", "parameters", "bits")
+
+
+def render(champion: Champion, *, profile: ModelProfile | None, menu: Menu | None) -> str:
+    """`layer,precision,parameters,bits` with scales counted in the bits.
+
+    Raises:
+        InputError: no profile was given, or the champion cannot be applied to it.
+    """
+    if profile is None:
+        raise InputError("csv is one model's allocation: name the model with --profile PROFILE.")
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in allocation_rows(champion.genome, profile, menu or profile_menu(profile)):
+        writer.writerow([row[column] for column in COLUMNS])
+    return stream.getvalue()

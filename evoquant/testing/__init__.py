@@ -1,0 +1,1 @@
+"""Conformance suites, shipped, so that plug-ins outside the project can run them."""
