@@ -103,7 +103,8 @@ class GeneticConfig(_Closed):
     """The genetic algorithm; see `evoquant.search.genetic.GeneticSettings`."""
 
     kind: Literal["genetic"] = "genetic"
-    population: Annotated[int, Field(ge=2, le=1_000_000)] = 200
+    population: Annotated[int, Field(ge=2, le=1_000_000)] = 100
+    initial: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
     elites: Annotated[int, Field(ge=0, le=10_000)] = 4
     tournament: Annotated[int, Field(ge=1, le=1000)] = 3
     crossover_rate: Rate = 0.7
@@ -123,8 +124,9 @@ class GeneticConfig(_Closed):
     def _fits(self) -> GeneticConfig:
         if self.elites >= self.population:
             raise ValueError(f"elites ({self.elites}) must be fewer than population ({self.population})")
-        if len(self.start) > self.population:
-            raise ValueError(f"start names {len(self.start)} genomes, population is {self.population}; raise it")
+        first = self.initial or self.population
+        if len(self.start) > first:
+            raise ValueError(f"start names {len(self.start)} genomes, the first generation has {first}; raise initial")
         return self
 
 
@@ -132,7 +134,7 @@ class RandomConfig(_Closed):
     """Random search."""
 
     kind: Literal["random"]
-    population: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+    population: Annotated[int, Field(ge=1, le=1_000_000)] = 100
 
 
 class PublishedConfig(_Closed):
@@ -200,7 +202,7 @@ class ReplayConfig(_Closed):
 class StopConfig(_Closed):
     """When to end: whichever comes first. Wall time ends after a whole generation; resume goes on."""
 
-    generations: Positive = 60
+    generations: Positive = 120
     stagnation: Positive | None = None
     target: float | None = None
     evaluations: Annotated[int, Field(ge=1)] | None = None

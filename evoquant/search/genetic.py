@@ -34,7 +34,8 @@ class GeneticSettings:
     """Settings of `GeneticSearch`; rates are probabilities.
 
     Attributes:
-        population: candidates in the first generation and survivors in every later one.
+        population: survivors of a generation: elites and children.
+        initial: candidates of the first generation; by default `population`.
         elites: best distinct survivors carried over unchanged.
         tournament: contestants per parent.
         crossover_rate: children with two parents.
@@ -42,7 +43,8 @@ class GeneticSettings:
         immigrant_rate: children drawn at random instead.
     """
 
-    population: int = 200
+    population: int = 100
+    initial: int | None = None
     elites: int = 4
     tournament: int = 3
     crossover_rate: float = 0.7
@@ -59,7 +61,7 @@ class GeneticSearch:
         self.space = space
         self._seed = seed
         self._settings = settings or GeneticSettings()
-        self._start = tuple(start)[: self._settings.population]
+        self._start = tuple(start)
         self._generation = 0
         self._next_id = 0
         self._turn = Turn()
@@ -124,7 +126,7 @@ class GeneticSearch:
 
     def _first(self) -> CandidateBatch:
         # Also after a generation in which every candidate failed: then the streams differ by generation.
-        n = self._settings.population
+        n = self._settings.initial or self._settings.population
         start = self._start if self._generation == 0 else ()
         rng = generator_for(self._seed, self._generation, "sample")
         rows = [self.space.encode(genome) for genome in start]
