@@ -25,9 +25,12 @@ def render(champion: Champion, *, profile: ModelProfile | None, menu: Menu | Non
     """
     if profile is None:
         raise InputError("csv is one model's allocation: name the model with --profile PROFILE.")
+    rows = allocation_rows(champion.genome, profile, menu or profile_menu(profile))
+    # The minimal style leaves a lone carriage return unquoted, which no reader takes.
+    quoting = csv.QUOTE_NONNUMERIC if any("\r" in row["layer"] for row in rows) else csv.QUOTE_MINIMAL
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
     writer.writerow(COLUMNS)
-    for row in allocation_rows(champion.genome, profile, menu or profile_menu(profile)):
+    for row in rows:
         writer.writerow([row[column] for column in COLUMNS])
     return stream.getvalue()

@@ -28,9 +28,7 @@ def test_cliff():
 @given(st.floats(0, 1), st.floats(1, 16), st.floats(0.5, 0.99))
 def test_cliff_against_the_formula(retention, compression, threshold):
     expected = (
-        0.1 * retention
-        if retention < threshold
-        else compression * (1 + (retention - threshold) / (1 - threshold))
+        0.1 * retention if retention < threshold else compression * (1 + (retention - threshold) / (1 - threshold))
     )
     assert fitness(Cliff(threshold), retention, compression) == pytest.approx(expected)
 
