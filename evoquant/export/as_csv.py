@@ -26,10 +26,11 @@ def render(champion: Champion, *, profile: ModelProfile | None, menu: Menu | Non
     if profile is None:
         raise InputError("csv is one model's allocation: name the model with --profile PROFILE.")
     rows = allocation_rows(champion.genome, profile, menu or profile_menu(profile))
-    # The minimal style leaves a lone carriage return unquoted, which no reader takes.
-    quoting = csv.QUOTE_NONNUMERIC if any("\r" in row["layer"] for row in rows) else csv.QUOTE_MINIMAL
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
+    if any("\r" in row["layer"] for row in rows):  # left unquoted by the minimal style, and then no reader takes it
+        writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    else:
+        writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
         writer.writerow([row[column] for column in COLUMNS])

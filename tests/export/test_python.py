@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from .conftest import GROUPED_MENU, SIGNALS, champion_of, random_rules, with_types
 
 from evoquant.errors import InputError, PrecisionError
 from evoquant.export import render
@@ -14,6 +13,8 @@ from evoquant.genomes.strategies import strategy
 from evoquant.profiles.model import LayerProfile, ModelProfile, profile_to_dict, profile_to_json
 from evoquant.quantization.precision import SEED_MENU, Menu
 from evoquant.scoring.problem import compile_problem
+
+from .conftest import GROUPED_MENU, SIGNALS, champion_of, random_rules, with_types
 
 # Runs in an interpreter that sees nothing but the standard library.
 DRIVER = """
@@ -160,7 +161,8 @@ def test_nothing_allowed_is_an_error(tmp_path):
 def test_thresholds_to_the_last_bit(tmp_path, value):
     rule = Rule("INT4", (Rung("weight_mean", value, "FP16"),), edges=0.1 + 0.2, edge_width="FP32")
     module = load(tmp_path, render("python", champion_of(rule)))
-    assert module.RUNGS == ((("weight_mean",), value, "FP16"),)
+    ((names, above, width),) = module.RUNGS
+    assert (names, above, width) == (("weight_mean",), value, "FP16")
     assert module.EDGES == 0.1 + 0.2
 
 
@@ -169,7 +171,8 @@ def test_menu_argument_and_default(tmp_path):
     champion = champion_of(Rule("INT8"))
     assert load(tmp_path, render("python", champion, menu=menu), "a").allocate([{"type": "Conv"}]) == ["INT8-channel"]
     del champion.provenance["menu"]
-    assert load(tmp_path, render("python", champion), "b").MENU == SEED_MENU.names
+    menu_of_none = load(tmp_path, render("python", champion), "b").MENU
+    assert menu_of_none == SEED_MENU.names
     with pytest.raises(PrecisionError, match="has no INT4"):
         render("python", champion_of(Rule("INT4")), menu=menu)
 

@@ -2,7 +2,6 @@ import shutil
 import subprocess
 
 import pytest
-from .conftest import GROUPED_MENU, champion_of, random_rules
 
 from evoquant.errors import InputError
 from evoquant.export import render
@@ -11,6 +10,8 @@ from evoquant.genomes.strategies import STRATEGIES, strategy
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.scoring.problem import compile_problem
+
+from .conftest import GROUPED_MENU, champion_of, random_rules
 
 RUSTC = shutil.which("rustc")
 needs_rustc = pytest.mark.skipif(RUSTC is None, reason="rustc is not installed: the Rust export is not compiled")

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import yaml
-from .conftest import champion_of
 
 from evoquant.campaign.apply import load_genome, profile_menu
 from evoquant.campaign.champion import load_champion
@@ -17,6 +16,8 @@ from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU, Menu
 from evoquant.scoring.problem import compile_problem
+
+from .conftest import champion_of
 
 DIRECT = Direct("m", (("no", "INT4"), ("1e5", "FP16"), ("line\nbreak", "INT8"), ("größe", "FP32")))
 

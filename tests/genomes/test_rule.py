@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def test_changes():
 @settings(deadline=None)
 def test_changes_say_something_where_rules_differ(rows):
     rules = [SPACE.decode(row) for row in rows]
-    for before, after in zip(rules, rules[1:], strict=False):
+    for before, after in itertools.pairwise(rules):
         text = changes(before, after)
         assert text
         assert "\n" not in text

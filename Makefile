@@ -1,0 +1,77 @@
+# `make run` and `make test` need python3 (3.11 or newer) and make; everything else goes into .venv.
+# Another interpreter: make run PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= runs/journey-42
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+# -qq: errors only. The constraints pin every version; the stamps make a second call instant.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+CORE := $(VENV)/.core.stamp
+DEV := $(VENV)/.dev.stamp
+TORCH := $(VENV)/.torch.stamp
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test lint format install install-torch install-dev clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+run: $(CORE)  ## replay the published journey on Ray; resume it if it was interrupted, show it if it is done
+	@if [ -e '$(OUT)/journal.jsonl' ]; then \
+	    echo '$(OUT) is there already; for a fresh run: make run OUT=runs/another' >&2; \
+	    $(BIN)/evoquant resume '$(OUT)'; \
+	else \
+	    $(BIN)/evoquant run configs/journey.yaml --out '$(OUT)'; \
+	fi
+
+test: $(DEV) $(TORCH)  ## install what the tests need, PyTorch too, and run them (PYTEST_ARGS=… is passed on)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# mypy reads PyTorch's own types, so linting wants it too.
+lint: $(DEV) $(TORCH)  ## ruff (lint, format) and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(DEV)  ## let ruff format and fix what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+install: $(CORE)  ## the package alone, editable, in .venv
+
+install-torch: $(TORCH)  ## also PyTorch and scikit-learn, for real networks
+
+install-dev: $(DEV)  ## also pytest, ruff and mypy
+
+$(BIN)/python:
+	@command -v '$(PYTHON)' >/dev/null || { \
+	    echo 'evoquant needs Python 3.11 or newer; there is no $(PYTHON) here. Try: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "evoquant needs Python 3.11 or newer; $(PYTHON) is $$('$(PYTHON)' -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo 'creating $(VENV)' >&2
+	@'$(PYTHON)' -m venv '$(VENV)' || { \
+	    rm -rf '$(VENV)'; echo 'the environment could not be made; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+
+$(CORE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing evoquant into $(VENV) (a minute or two the first time)' >&2
+	@$(PIP) -e .
+	@touch $@
+
+$(DEV): $(CORE)
+	@echo 'installing the development tools' >&2
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+$(TORCH): $(CORE)
+	@echo 'installing PyTorch and scikit-learn (a few minutes the first time)' >&2
+	@$(PIP) -e '.[torch]'
+	@touch $@
+
+clean:  ## remove .venv, caches and builds; runs stay
+	rm -rf '$(VENV)' build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
