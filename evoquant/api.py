@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evoquant.campaign.apply import load_any_champion
 from evoquant.campaign.build import any_profile as profile
 from evoquant.campaign.build import build_campaign, require_allowed
 from evoquant.campaign.champion import Champion, load_champion
@@ -113,8 +114,7 @@ def load(path: str | Path) -> Champion:
     Raises:
         InputError: there is none.
     """
-    place = Path(path)
-    return load_champion(place / CHAMPION if place.is_dir() else place)
+    return load_any_champion(Path(path))
 
 
 def resolved_config(directory: RunDir) -> CampaignConfig:

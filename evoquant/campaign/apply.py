@@ -9,12 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evoquant.campaign.champion import SCHEMA, VERSION, load_champion
-from evoquant.campaign.config import parse_yaml
+from evoquant.campaign.champion import Champion, champion_from_dict, load_champion
 from evoquant.campaign.storage import CHAMPION
+from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import GenomeError, suggestion
 from evoquant.files import read_text
-from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.strategies import STRATEGIES
 from evoquant.quantization.precision import SEED_MENU, Menu
 from evoquant.scoring.problem import WIDTH_SIGNALS, compile_problem
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from evoquant.genomes.base import Genome
     from evoquant.profiles.model import ModelProfile
 
-__all__ = ["allocation_rows", "load_any_profile", "load_genome", "profile_menu"]
+__all__ = ["allocation_rows", "load_any_champion", "load_any_profile", "load_genome", "profile_menu"]
 
 _SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -35,12 +34,8 @@ def load_genome(name_or_path: str) -> Genome:
         InputError: there is none, or the file is no champion.
     """
     path = Path(name_or_path)
-    if path.is_dir():
-        return load_champion(path / CHAMPION).genome
-    if path.suffix in (".yaml", ".yml"):
-        return _from_yaml(path)
-    if path.is_file() or path.suffix in _SUFFIXES:
-        return load_champion(path).genome
+    if path.is_dir() or path.is_file() or path.suffix in _SUFFIXES:
+        return load_any_champion(path).genome
     if name_or_path not in STRATEGIES:
         raise GenomeError(
             f"no champion file and no strategy is called {name_or_path!r}.{suggestion(name_or_path, STRATEGIES)}"
@@ -48,13 +43,15 @@ def load_genome(name_or_path: str) -> Genome:
     return STRATEGIES[name_or_path]
 
 
-def _from_yaml(path: Path) -> Genome:
-    data = parse_yaml(read_text(path, error=GenomeError), str(path))
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise GenomeError(f"{path}: not a champion file: `schema` should be {SCHEMA!r}.")
-    if data.get("version") != VERSION:
-        raise GenomeError(f"{path}: version: {data.get('version')!r} is not supported; this evoquant reads {VERSION}.")
-    return genome_from_dict(data.get("genome"), f"{path}: genome")
+def load_any_champion(path: Path) -> Champion:
+    """The champion of a run directory, or of a JSON or YAML file.
+
+    Raises:
+        GenomeError: there is none, or the file is no champion.
+    """
+    if path.suffix in (".yaml", ".yml"):
+        return champion_from_dict(parse_yaml(read_text(path, error=GenomeError), str(path)), str(path))
+    return load_champion(path / CHAMPION if path.is_dir() else path)
 
 
 def load_any_profile(name_or_path: str) -> ModelProfile:

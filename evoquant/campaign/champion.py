@@ -55,17 +55,28 @@ def load_champion(path: Path) -> Champion:
     Raises:
         GenomeError: the file cannot be read or is no champion; the message names file and key.
     """
-    data = read_json(path, error=GenomeError)
+    return champion_from_dict(read_json(path, error=GenomeError), str(path))
+
+
+def champion_from_dict(data: Any, source: str) -> Champion:
+    """A champion from its JSON form as plain data.
+
+    Raises:
+        GenomeError: it is none; the message begins with `source` and names the key.
+    """
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise GenomeError(f"{path}: not a champion file: `schema` should be {SCHEMA!r}.")
+        raise GenomeError(f"{source}: not a champion file: `schema` should be {SCHEMA!r}.")
     if data.get("version") != VERSION:
-        raise GenomeError(f"{path}: version: {data.get('version')!r} is not supported; this evoquant reads {VERSION}.")
+        raise GenomeError(
+            f"{source}: version: {data.get('version')!r} is not supported; this evoquant reads {VERSION}."
+        )
     if unknown := sorted(set(data) - _KEYS):
-        raise GenomeError(f"{path}: {unknown[0]}: unknown key. Known: {', '.join(sorted(_KEYS))}.")
+        raise GenomeError(f"{source}: {unknown[0]}: unknown key. Known: {', '.join(sorted(_KEYS))}.")
+    genome = genome_from_dict(data.get("genome"), f"{source}: genome")
     for key in ("scores", "provenance"):
         if not isinstance(data.get(key), dict):
-            raise GenomeError(f"{path}: {key}: should be an object.")
+            raise GenomeError(f"{source}: {key}: should be an object.")
     for split, figures in data["scores"].items():
         if not isinstance(figures, dict):
-            raise GenomeError(f"{path}: scores.{split}: should be an object.")
-    return Champion(genome_from_dict(data.get("genome"), f"{path}: genome"), data["scores"], data["provenance"])
+            raise GenomeError(f"{source}: scores.{split}: should be an object.")
+    return Champion(genome, data["scores"], data["provenance"])

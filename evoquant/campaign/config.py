@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import ConfigError, PrecisionError, describe_validation, suggestion
 from evoquant.files import canonical_json, read_text
 from evoquant.genomes.schema import RuleSchema
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_CONFIG_BYTES = 2**20
-MAX_NODES = 100_000
 CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 # What cannot change a result stays out of the config's hash.
@@ -340,52 +339,6 @@ def config_from_dict(data: Any, source: str) -> CampaignConfig:
         return CampaignConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe_validation(error, source, _all_keys())) from None
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    """`yaml.safe_load` that refuses repeated keys and alias bombs.
-
-    Raises:
-        ConfigError: naming `source` and the line.
-    """
-    try:
-        data = _StrictLoader(text).get_single_data()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{source}: not valid YAML{place}: {getattr(error, 'problem', None) or error}.") from None
-    except RecursionError:
-        raise ConfigError(f"{source}: nested too deep.") from None
-    except ValueError as error:  # dates and numbers that YAML recognises and Python refuses
-        raise ConfigError(f"{source}: {error}.") from None
-    _bounded(data, source)
-    return data
-
-
-class _StrictLoader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is no text", problem_mark=key_node.start_mark)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _bounded(data: Any, source: str) -> None:
-    """Refuse what aliases blow up: count nodes as if every alias were written out."""
-    count, stack = 0, [(data, 0)]
-    while stack:
-        value, depth = stack.pop()
-        count += 1
-        if count > MAX_NODES or depth > 50:
-            raise ConfigError(f"{source}: more than {MAX_NODES} values or 50 levels (aliases count in full).")
-        if isinstance(value, (dict, list)):
-            children = value.values() if isinstance(value, dict) else value
-            stack.extend((child, depth + 1) for child in children)
 
 
 def _override(data: dict[str, Any], override: str) -> None:

@@ -55,7 +55,10 @@ class Observer(Protocol):
 
 @dataclass
 class _State:
-    """Where the loop stands between two generations."""
+    """Where the loop stands between two generations.
+
+    The last three are snapshots for the checkpoint: an interruption may come in the middle of a generation.
+    """
 
     hall: Hall
     generation: int = 0
@@ -63,6 +66,7 @@ class _State:
     digest: JournalDigest = field(default_factory=JournalDigest)
     search: dict[str, Any] = field(default_factory=dict)
     estimator: dict[str, Any] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
     saved_at: float = 0.0
 
 
@@ -139,6 +143,7 @@ def _generation(campaign: Campaign, run: RunDir, state: _State, lines: list[str]
     state.generation += 1
     state.search = campaign.search.state()
     state.estimator = campaign.estimator.state()
+    state.records = state.hall.records
     seconds = time.monotonic() - began
     if time.monotonic() - state.saved_at > CHECKPOINT_EVERY_S:
         _save(campaign, run, state)
@@ -189,7 +194,7 @@ def _restore(campaign: Campaign, run: RunDir, lines: list[str], observer: Observ
         hall.restore(checkpoint.hall)
         state.generation = checkpoint.generations
         state.since_improvement = checkpoint.since_improvement
-        state.search, state.estimator = checkpoint.search, checkpoint.estimator
+        state.search, state.estimator, state.records = checkpoint.search, checkpoint.estimator, checkpoint.hall
         for line in lines[: checkpoint.generations]:
             state.digest.add(line)
     if lines:
@@ -198,9 +203,7 @@ def _restore(campaign: Campaign, run: RunDir, lines: list[str], observer: Observ
 
 
 def _save(campaign: Campaign, run: RunDir, state: _State) -> None:
-    checkpoint = Checkpoint(
-        state.generation, state.search, state.estimator, state.hall.records, state.since_improvement
-    )
+    checkpoint = Checkpoint(state.generation, state.search, state.estimator, state.records, state.since_improvement)
     if state.generation:
         save_checkpoint(run, campaign.config.hash(), state.digest.value(), checkpoint)
     state.saved_at = time.monotonic()

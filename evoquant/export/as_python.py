@@ -111,7 +111,7 @@ def allocate(layers):
     for members in units.values():
         unit = [layers[index] for index in members]
         positions = [_position(layers, index) for index in members]
-        position = positions[0] if len(positions) == 1 else sum(positions) / len(positions)
+        position = positions[0] if len(positions) == 1 else math.fsum(positions) / len(positions)
         width = _repair(_width(unit, position, rungs), unit)
         for index in members:
             widths[index] = width
@@ -165,11 +165,11 @@ def _value(signal, unit):
     if kind == "loss":
         return 1.0 - math.prod(1.0 - value for value in values)
     if kind in ("parameters", "fisher", "weight_error"):
-        return sum(values)
+        return math.fsum(values)
     if kind.endswith("_range"):
         return max(values)
     sizes = [_parameters(layer) for layer in unit]
-    return sum(value * size for value, size in zip(values, sizes)) / sum(sizes)
+    return math.fsum(value * size for value, size in zip(values, sizes)) / sum(sizes)
 
 
 def _repair(width, unit):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evoquant.scoring.problem import Problem
 
 SMALLEST_THRESHOLD, LARGEST_THRESHOLD = 1e-5, 1.0
+LARGEST_SIZE = 1e12
 LARGEST_EDGE = 0.5
 CHUNK = 4096  # genomes allocated at once, to bound the memory of the vectorised ladder
 
@@ -145,8 +146,8 @@ def changes(before: Rule, after: Rule) -> str:
         ("otherwise", "else"),
     ):
         old, new = getattr(before, name), getattr(after, name)
-        if old != new and not (old is None or new is None):
-            found.append(f"{label} {old} → {new}")
+        if old != new and new is not None:
+            found.append(f"{label} {new}" if old is None else f"{label} {old} → {new}")
     for rung in before.rungs:
         if rung not in after.rungs:
             found.append(f"−({rung.signal} > {rung.above:g} {rung.width})")
@@ -170,13 +171,16 @@ class RuleSpace:
         self.rungs = rungs if signals else 0
         widest = len(menu) - 1
         count = len(self.types)
+        # Shares and losses lie in [0, 1]; sizes and ranges have no such limit.
+        bounded = all(name == "gradient_sensitivity" or name.startswith("loss:") for name in self.signals)
+        largest = LARGEST_THRESHOLD if bounded else LARGEST_SIZE
         genes = [Gene(f"protect {kind}", "flag", 0, 1, 0) for kind in self.types]
         genes.append(Gene("protected width", "width", 0, widest, 0))
         genes += [Gene("edges", "fraction", 0, LARGEST_EDGE, 1), Gene("edge width", "width", 0, widest, 1)]
         for rung in range(self.rungs):
             genes += [
                 Gene(f"rung {rung} signal", "option", 0, len(self.signals), 2 + rung),
-                Gene(f"rung {rung} above", "log", SMALLEST_THRESHOLD, LARGEST_THRESHOLD, 2 + rung),
+                Gene(f"rung {rung} above", "log", SMALLEST_THRESHOLD, largest, 2 + rung),
                 Gene(f"rung {rung} width", "width", 0, widest, 2 + rung),
             ]
         genes.append(Gene("otherwise", "width", 0, widest, 2 + self.rungs))
@@ -207,7 +211,7 @@ class RuleSpace:
             ladder = result[:, first : first + 3 * self.rungs].reshape(len(genes), self.rungs, 3)
             order = np.argsort(ladder[:, :, 0] == 0, axis=1, kind="stable")
             ladder = np.take_along_axis(ladder, order[:, :, None], axis=1)
-            result[:, first : first + 3 * self.rungs] = ladder.reshape(len(genes), -1)
+            result[:, first : first + 3 * self.rungs] = ladder.reshape(len(genes), 3 * self.rungs)
         return result
 
     def parts(self, genes: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -124,7 +124,7 @@ def _layers_of(name: str, module: torch.nn.Module) -> Iterator[tuple[Layer, torc
     if isinstance(module, nn.MultiheadAttention):
         # its output projection is never called as a module, so it comes with its parent
         for part in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"):
-            weight: nn.Parameter | None = module.out_proj.weight if "." in part else getattr(module, part)
+            weight: Any = module.out_proj.weight if "." in part else getattr(module, part)
             if weight is not None:
                 full = f"{name}.{part}".lstrip(".")
                 short = full.removesuffix(".weight").removesuffix("_weight")

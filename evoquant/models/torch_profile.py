@@ -119,9 +119,10 @@ def _measured_losses(
     for index, widths in enumerate(allocations):
         outcomes = answers[index * blocks : (index + 1) * blocks]
         failed = next((outcome for outcome in outcomes if isinstance(outcome, Failed)), None)
+        measured = [outcome for outcome in outcomes if not isinstance(outcome, Failed)]
         if failed is not None and widths == reference:
             raise CampaignError(f"the FP32 network could not be measured: {failed.reason}: {failed.message}")
-        correct[widths] = None if failed is not None else sum(int(np.sum(outcome)) for outcome in outcomes)  # type: ignore[arg-type]
+        correct[widths] = None if failed is not None else sum(int(np.sum(outcome)) for outcome in measured)
     base = correct[reference]
     if not base:
         raise ProfileError("the FP32 network gets no sample of the calibration split right, so it has no retention.")

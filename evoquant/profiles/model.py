@@ -109,6 +109,12 @@ class ModelProfile:
             if layer.name in seen:
                 raise ProfileError(f"profile {self.name!r}: two layers are called {layer.name!r}; names are unique.")
             seen.add(layer.name)
+        for layer in self.layers:
+            if layer.tie_group in seen:
+                raise ProfileError(
+                    f"profile {self.name!r}: layer {layer.name!r}: the tie group {layer.tie_group!r} has the name of a "
+                    f"layer; rename the group."
+                )
 
     def __reduce__(self) -> tuple[Any, ...]:  # read-only mappings do not travel to workers by themselves
         return (_from_dict, (profile_to_dict(self), self.name))

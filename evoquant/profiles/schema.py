@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evoquant.errors import PrecisionError
 from evoquant.quantization.precision import Precision
 
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("a name has printable characters only")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
 Sensitivity = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 
 

@@ -137,7 +137,7 @@ def _fault(values: NDArray[np.float32], precision: Precision, channel_axis: int 
 
 
 def _absmax(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    return np.asarray(np.maximum(rows.max(axis=1), -rows.min(axis=1)), dtype=np.float32)
 
 
 def _scales(rows: NDArray[np.float32], precision: Precision) -> NDArray[np.float16]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from evoquant.errors import InputError, PrecisionError, ProfileError, suggestion
-from evoquant.scoring.cost import Cost, bits_cost
+from evoquant.scoring.cost import BIT_UNITS, Cost, bits_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -157,6 +157,11 @@ def compile_problem(profile: ModelProfile, menu: Menu) -> Problem:
         ProfileError: nothing is allowed for a unit, or the sums would not fit 62 bits.
     """
     layers = profile.layers
+    if profile.parameters * 32 * BIT_UNITS > LARGEST_SUM:
+        raise ProfileError(
+            f"profile {profile.name!r} is too large: {profile.parameters} weights in units of 1/{BIT_UNITS} bit exceed "
+            f"2^62; split the model."
+        )
     groups: dict[tuple[str, str], list[int]] = {}
     for index, layer in enumerate(layers):
         key = ("layer", layer.name) if layer.tie_group is None else ("tie", layer.tie_group)
@@ -187,7 +192,9 @@ def compile_problem(profile: ModelProfile, menu: Menu) -> Problem:
     for what, table in (("bits", problem.cost.table), ("loss", problem.loss)):
         largest = int(np.abs(table).max()) if table is not None else 0
         if len(units) * largest > LARGEST_SUM or problem.cost.reference > LARGEST_SUM:
-            raise ProfileError(f"profile {profile.name!r} is too large: {len(units)} units of {what} exceed 2^62.")
+            raise ProfileError(
+                f"profile {profile.name!r} is too large: {len(units)} units of {what} exceed 2^62; split the model."
+            )
     return problem
 
 
@@ -206,7 +213,7 @@ def _largest(unit: Sequence[LayerProfile]) -> LayerProfile:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return values[0] if len(values) == 1 else sum(values) / len(values)
+    return values[0] if len(values) == 1 else math.fsum(values) / len(values)
 
 
 def _merge_scalar(name: str, unit: Sequence[LayerProfile]) -> float:
@@ -214,11 +221,11 @@ def _merge_scalar(name: str, unit: Sequence[LayerProfile]) -> float:
     if len(unit) == 1:  # the layer's own figure, to the last bit
         return values[0]
     if name == "parameters":
-        return sum(values)
+        return math.fsum(values)
     if name.endswith("_range"):
         return max(values)
     total = sum(layer.parameters for layer in unit)
-    return sum(value * layer.parameters for value, layer in zip(values, unit, strict=True)) / total
+    return math.fsum(value * layer.parameters for value, layer in zip(values, unit, strict=True)) / total
 
 
 def _merge_widths(grouped: Sequence[Sequence[LayerProfile]]) -> dict[str, dict[str, NDArray[np.float64]]]:
@@ -233,7 +240,7 @@ def _merge_widths(grouped: Sequence[Sequence[LayerProfile]]) -> dict[str, dict[s
             if kind == "loss":
                 column = [v[0] if len(v) == 1 else 1.0 - math.prod(1.0 - s for s in v) for v in values]
             else:
-                column = [v[0] if len(v) == 1 else sum(v) for v in values]
+                column = [v[0] if len(v) == 1 else math.fsum(v) for v in values]
             merged[kind][width] = _frozen(np.array(column, dtype=np.float64))
     return merged
 

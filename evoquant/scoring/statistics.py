@@ -52,13 +52,15 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of retention by resampling pairs (Efron 1979), for outcomes 0 or 1.
 
-    Pairs fall into four cells, so a resample is one multinomial draw.
+    Pairs fall into four cells, so a resample is one multinomial draw. NaN where the reference never scores.
     """
     cells = np.bincount(2 * quantized.astype(np.intp) + reference.astype(np.intp), minlength=4)
     draws = rng.multinomial(len(reference), cells / cells.sum(), size=resamples)
     reference_hits = draws[:, 1] + draws[:, 3]
     quantized_hits = draws[:, 2] + draws[:, 3]
     ratios = quantized_hits[reference_hits > 0] / reference_hits[reference_hits > 0]
+    if not len(ratios):
+        return float("nan"), float("nan")
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(ratios, [tail, 1.0 - tail])
     return float(low), float(high)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evoquant.genomes.base import digest_of, tidy
+from evoquant.rng import generator_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +28,7 @@ def check_space(space: Space, problem: Problem, *, n: int = 64, seed: int = 0) -
     Raises:
         AssertionError: a promise is broken; the message names it.
     """
-    genes = space.sample(np.random.default_rng(seed), n)
+    genes = space.sample(generator_for(seed, 0, "conformance"), n)
     _check_sample(space, genes, n, seed)
     _check_canonical(space, genes, problem)
     _check_round_trip(space, genes)
@@ -51,7 +52,7 @@ def _check_sample(space: Space, genes: NDArray[np.float64], n: int, seed: int) -
         whole = gene.kind in ("flag", "option", "width")
         _require(not whole or (column == np.rint(column)).all(), f"sample: gene {gene.name!r} is no whole number")
     _require(np.array_equal(tidy(space.genes, genes), genes), "sample: rows are not tidy")
-    again = space.sample(np.random.default_rng(seed), n)
+    again = space.sample(generator_for(seed, 0, "conformance"), n)
     _require(np.array_equal(again, genes), "sample: depends on more than its generator")
 
 

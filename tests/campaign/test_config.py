@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evoquant.campaign.config import CampaignConfig, load_config, parse_yaml
+from evoquant.campaign.config import CampaignConfig, load_config
+from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from evoquant.execution.local import LocalExecutor
 
 from evoquant.campaign.build import LAYER_TYPES
 from evoquant.campaign.evaluate import SeparableEstimator
+from evoquant.execution.local import LocalExecutor
 from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import RuleSpace
 from evoquant.genomes.strategies import STRATEGIES

@@ -87,9 +87,9 @@ def test_equally_large_members_give_the_first_ones_type():
     assert problem.types.tolist() == ["Conv"]
 
 
-def test_a_layer_and_a_tie_group_of_one_name_stay_apart():
-    problem = problem_of(layer("a"), layer("b", tie_group="a"), layer("c", tie_group="a"))
-    assert problem.unit_of_layer.tolist() == [0, 1, 1]
+def test_a_tie_group_with_the_name_of_a_layer_is_refused():
+    with pytest.raises(ProfileError, match="tie group 'a' has the name of a layer"):
+        problem_of(layer("a"), layer("b", tie_group="a"), layer("c", tie_group="a"))
 
 
 def test_single_layers_keep_their_figures_to_the_last_bit():

@@ -82,7 +82,7 @@ class DigitsTask:
 
     def payload(self) -> dict[str, Any]:
         """For `evoquant.models.torch.start_measurer`."""
-        data = {split: pack_arrays(self.data[split]) for split in SPLITS}
+        data: dict[str, bytes] = {split: pack_arrays(self.data[split]) for split in SPLITS}
         return make_payload(
             ARCHITECTURE, self._layers, pack_arrays(self.weights), data, block=self.block, batch=self.batch
         )
