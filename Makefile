@@ -22,7 +22,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 run: $(CORE)  ## replay the published journey on Ray; resume it if it was interrupted, show it if it is done
-	@if [ -e '$(OUT)/journal.jsonl' ]; then \
+	@if [ -e '$(OUT)/resolved.json' ]; then \
 	    echo '$(OUT) is there already; for a fresh run: make run OUT=runs/another' >&2; \
 	    $(BIN)/evoquant resume '$(OUT)'; \
 	else \
