@@ -16,7 +16,7 @@ TORCH := $(VENV)/.torch.stamp
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint format install install-torch install-dev clean
+.PHONY: help run test lint format results install install-torch install-dev clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -41,6 +41,9 @@ lint: $(DEV) $(TORCH)  ## ruff (lint, format) and mypy --strict
 format: $(DEV)  ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+results: $(TORCH)  ## make everything in results/ again
+	@for script in experiments/*.py; do echo $$script >&2; $(BIN)/python $$script || exit 1; done
 
 install: $(CORE)  ## the package alone, editable, in .venv
 

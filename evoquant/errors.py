@@ -104,7 +104,11 @@ def describe_validation(error: ValidationError, source: str, known_keys: Iterabl
     """Turn pydantic's report into one line per fault: file, key, fault, value and, for a misspelt key, the remedy."""
     keys = list(known_keys)
     lines = []
-    for fault in error.errors(include_url=False)[:8]:
+    faults = error.errors(include_url=False)
+    broken = {fault["loc"][:1] for fault in faults if len(fault["loc"]) > 1}
+    for fault in faults[:8]:
+        if fault["type"] == "too_short" and fault["loc"] in broken:
+            continue  # only because every item of the list is faulty, which is said already
         place = _place(fault["loc"])
         if fault["type"] == "union_tag_invalid":
             context = fault["ctx"]

@@ -19,6 +19,8 @@ def auto_choice(
     left = batch_seconds * batches_left
     saved = left * (1.0 - 1.0 / max(cpus, 1))
     measured = f"a batch takes {batch_seconds:.3g} s, {left:.3g} s are left"
+    if cpus <= 1:
+        return "local", f"{measured}; one worker saves nothing"
     if saved > ray_start_s:
         return "ray", f"{measured}; {cpus} workers save about {saved:.0f} s"
     return "local", f"{measured}; starting Ray would cost more than {cpus} workers save"

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 # A module-level function from a payload to the function that works on batches; called once in each worker.
 Factory = Callable[[Any], Callable[[Any], Any]]
 
+# A `sys.exit` in somebody's model must not end the campaign; KeyboardInterrupt and GeneratorExit must get through.
+CAUGHT = (Exception, SystemExit)
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -27,24 +30,32 @@ class Failure:
 
 
 class Executor(Protocol):
-    """Where batches are worked on."""
+    """Where batches are worked on; `workers` is how many are worked on at once, known for certain after `start`."""
 
     name: str
     workers: int
 
     def start(self, factory: Factory, payload: Any, limit_s: float | None = None) -> None:
-        """Build the state in every worker; a second call replaces it. `limit_s` is the wall limit of one batch.
+        """Build the state in every worker; a second call replaces it.
+
+        Args:
+            factory: a module-level function, which other processes can import.
+            payload: what the factory gets; to be read only, since workers may share its arrays.
+            limit_s: wall limit of one batch in seconds; building the state does not count.
 
         Raises:
             CampaignError: the factory raised, or no worker can be started.
+            InputError: the machines that were asked for cannot be reached.
         """
         ...
 
     def map(self, batches: Sequence[Any]) -> Iterator[Any | Failure]:
         """Results in the order of the batches; one that raises, hangs or dies gives a `Failure`, the others go on.
 
+        One map at a time: `start`, `close` or another `map` ends the one before.
+
         Raises:
-            CampaignError: `start` was not called.
+            CampaignError: `start` was not called, or a worker that was lost cannot be started again.
         """
         ...
 
@@ -53,6 +64,29 @@ class Executor(Protocol):
         ...
 
 
+def guarded(function: Callable[[Any], Any], batch: Any) -> Any | Failure:
+    """The function's result for a batch, or the `Failure` that tells what it raised."""
+    try:
+        return function(batch)
+    except CAUGHT as error:
+        return raised(error)
+
+
+def raised(error: BaseException) -> Failure:
+    """The `Failure` for an exception."""
+    return Failure(f"raised:{type(error).__name__}", str(error))
+
+
+def cannot_start(fault: str) -> str:
+    """The message for a worker whose state cannot be built."""
+    return f"a worker cannot start: {fault}"
+
+
 def not_started(name: str) -> str:
     """The message for a map before its start."""
     return f"the {name} executor was not started: call start(factory, payload) before map(batches)."
+
+
+def timed_out(limit_s: float) -> Failure:
+    """The `Failure` of a batch past its limit."""
+    return Failure("time_limit", f"stopped after {limit_s:g} s")

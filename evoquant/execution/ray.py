@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evoquant.errors import CampaignError, InputError
-from evoquant.execution.base import Factory, Failure, not_started
+from evoquant.errors import CampaignError
+from evoquant.execution.base import CAUGHT, Factory, Failure, cannot_start, guarded, not_started, raised, timed_out
+from evoquant.execution.cluster import cluster_cpus, connect, first_line, free_cpus, is_connected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 TRIES = 3
+PLACE_S = 30.0  # patience with a cluster that has no free CPU for a worker
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Worker:
     """An actor: state built once, then batch after batch."""
 
-    def __init__(self, factory: Factory, payload: Any) -> None:
-        self._function = factory(payload)
+    def __init__(self) -> None:
+        # Before anything imports NumPy or PyTorch, which read it while they load: so the factory is sent later.
+        os.environ.update(ONE_THREAD)
+        self._function: Callable[[Any], Any] | None = None
+
+    def ready(self) -> None:
+        """Come back once the actor has a place on the cluster."""
+
+    def build(self, factory: Factory, payload: Any) -> str | None:
+        """Build the state; what the factory raised, or None."""
+        try:
+            self._function = factory(payload)
+        except CAUGHT as error:
+            return f"{type(error).__name__}: {error}"
+        return None
 
     def work(self, batch: Any) -> Any | Failure:
         """The result for a batch; an exception becomes a `Failure`."""
-        try:
-            return self._function(batch)
-        except Exception as error:
-            return Failure(f"raised:{type(error).__name__}", str(error))
-
-    def ready(self) -> bool:
-        """Whether the state is built."""
-        return True
+        assert self._function is not None
+        return guarded(self._function, batch)
 
 
 class RayExecutor:
     """One actor per worker.
 
+    A cluster of its own is shut down by `close`; a connection that the caller made is used as it is and left open.
+
     Args:
-        workers: actors; by default one for each CPU of the cluster.
+        workers: actors; by default one for each CPU. On a full cluster there may be fewer.
         address: of an existing cluster; by default RAY_ADDRESS, else a local cluster is started.
     """
 
@@ -48,11 +60,11 @@ class RayExecutor:
     def __init__(self, workers: int | None = None, address: str | None = None) -> None:
         self.workers = workers or os.cpu_count() or 1
         self._given = workers
-        self._address = address or os.environ.get("RAY_ADDRESS")
-        self._actors: list[Any] = []
-        self._new_actor: Any = None
-        self._limit_s: float | None = None
+        address = address or os.environ.get("RAY_ADDRESS")
+        self._address = None if address == "local" else address
+        self._pool: _Pool | None = None
         self._owns = False
+        self._turn = 0
 
     def __enter__(self) -> RayExecutor:
         return self
@@ -61,120 +73,81 @@ class RayExecutor:
         self.close()
 
     def start(self, factory: Factory, payload: Any, limit_s: float | None = None) -> None:
-        """Build the state in every actor; see `Executor.start`."""
-        import ray
+        """Build the state in every actor; see `Executor.start`.
 
+        Raises:
+            CampaignError: the factory raised, or no actor can be started.
+            InputError: the cluster cannot be reached.
+        """
         self._connect()
         self._stop_actors()
-        placed = ray.put(payload)  # shipped once, not once per worker
-        remote = ray.remote(num_cpus=1, max_restarts=0)(Worker)
-        self._new_actor = lambda: remote.remote(factory, placed)
-        self._limit_s = limit_s
-        self._actors = [self._new_actor() for _ in range(self.workers)]
+        self._pool = _Pool(factory, payload, limit_s)
         try:
-            ray.get([actor.ready.remote() for actor in self._actors])
-        except ray.exceptions.RayError as error:
+            self._pool.fill(self._given or self.workers)
+        except BaseException:
             self._stop_actors()
-            cause = getattr(error, "cause", None) or error
-            raise CampaignError(f"a worker cannot start: {_first_line(cause)}") from None
+            raise
+        self.workers = len(self._pool.seats)
 
     def map(self, batches: Sequence[Any]) -> Iterator[Any | Failure]:
-        """Results in the order of the batches; see `Executor.map`."""
-        if not self._actors:
+        """Results in the order of the batches; see `Executor.map`.
+
+        Raises:
+            CampaignError: `start` was not called, or a lost actor cannot be started again.
+        """
+        if self._pool is None:
             raise CampaignError(not_started(self.name))
+        self._turn += 1
+        return self._results(self._pool, batches, self._turn)
+
+    def _results(self, pool: _Pool, batches: Sequence[Any], turn: int) -> Iterator[Any | Failure]:
+        self._still(turn)
+        pool.free_all()
         results: dict[int, Any] = {}
-        waiting = list(range(len(batches)))[::-1]
-        tries = dict.fromkeys(waiting, 0)
-        idle = list(range(len(self._actors)))
-        running: dict[Any, tuple[int, int, float]] = {}  # reference → batch, actor, start
+        waiting = deque(range(len(batches)))
+        tries = [0] * len(batches)
         following = 0
         while following < len(batches):
-            while waiting and idle:
-                index, actor = waiting.pop(), idle.pop(0)
+            for seat in pool.idle()[: len(waiting)]:  # before yielding: the caller may take its time
+                index = waiting.popleft()
                 tries[index] += 1
-                reference = self._actors[actor].work.remote(batches[index])
-                running[reference] = (index, actor, time.monotonic())
-            for reference, outcome in self._finished(running):
-                index, actor, _ = running.pop(reference)
-                idle.append(actor)
-                if isinstance(outcome, Failure) and outcome.reason in ("time_limit", "worker_lost"):
-                    self._replace(actor)
-                    if outcome.reason == "worker_lost" and tries[index] < TRIES:
-                        waiting.append(index)
-                        continue
-                results[index] = outcome
+                pool.give(seat, index, batches[index])
             while following in results:
                 yield results.pop(following)
+                self._still(turn)
                 following += 1
+            if following == len(batches):
+                return
+            for index, outcome in pool.finished():
+                lost = isinstance(outcome, Failure) and outcome.reason == "worker_lost"
+                if lost and tries[index] < TRIES:
+                    waiting.appendleft(index)
+                else:
+                    results[index] = outcome
 
-    def _finished(self, running: dict[Any, tuple[int, int, float]]) -> list[tuple[Any, Any]]:
-        """References that came back, died or ran out of time, with their outcome."""
-        import ray
-
-        timeout = None
-        if self._limit_s is not None:
-            oldest = min(start for _, _, start in running.values())
-            timeout = max(0.0, oldest + self._limit_s - time.monotonic())
-        ready, _ = ray.wait(list(running), num_returns=1, timeout=timeout)
-        found: list[tuple[Any, Any]] = []
-        for reference in ready:
-            try:
-                found.append((reference, ray.get(reference)))
-            except ray.exceptions.RayError as error:
-                found.append((reference, Failure("worker_lost", _first_line(error))))
-        if not ready and self._limit_s is not None:
-            now = time.monotonic()
-            for reference, (_, _, start) in running.items():
-                if now - start >= self._limit_s:
-                    found.append((reference, Failure("time_limit", f"stopped after {self._limit_s:g} s")))
-        return found
-
-    def _replace(self, actor: int) -> None:
-        import ray
-
-        ray.kill(self._actors[actor])
-        self._actors[actor] = self._new_actor()
+    def _still(self, turn: int) -> None:
+        """Refuse to go on after another map, or after `close`, where any call would make Ray start a cluster."""
+        if turn != self._turn:
+            raise CampaignError("this map ended when start, map or close was called; take its results before that.")
 
     def _connect(self) -> None:
         """Start a local cluster, or join the given one; a connection that the caller made is used as it is."""
-        import ray
-
-        if ray.is_initialized():
-            return
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        try:
-            if self._address is not None:
-                ray.init(address=self._address, **quiet)
-            else:
-                kept = {name: os.environ.get(name) for name in ONE_THREAD}
-                os.environ.update(ONE_THREAD)  # the cluster's processes inherit it; ours has loaded its BLAS already
-                try:
-                    ray.init(num_cpus=self.workers, include_dashboard=False, **quiet)
-                finally:
-                    for name, value in kept.items():
-                        os.environ.pop(name) if value is None else os.environ.update({name: value})
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            where = f"at {self._address}" if self._address else "here"
-            raise InputError(f"Ray cannot be reached {where}: {_first_line(error)}. Try --executor local.") from None
-        self._owns = True
-        if self._given is None and self._address is not None:
-            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            self.workers = max(1, int(resources.get("CPU", 1)))
+        if not is_connected():
+            connect(self._address, self.workers)
+            self._owns = True
+        if self._given is None:
+            self.workers = cluster_cpus()
 
     def _stop_actors(self) -> None:
-        import ray
-
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors = []
+        self._turn += 1
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool = None
 
     def close(self) -> None:
-        """Stop the actors, and the cluster where this executor started it."""
-        import sys
-
-        if "ray" not in sys.modules:
+        """Stop the actors, and the cluster or the connection where this executor made it."""
+        self._turn += 1
+        if self._pool is None and not self._owns:
             return
         import ray
 
@@ -182,9 +155,163 @@ class RayExecutor:
             self._stop_actors()
             if self._owns:
                 ray.shutdown()
-        self._owns = False
+        self._pool, self._owns = None, False
 
 
-def _first_line(error: BaseException | Any) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+@dataclass(eq=False)
+class _Seat:
+    """One worker's place: its actor and what it is waiting for.
+
+    Attributes:
+        reference: to the build or the batch in progress; None when idle.
+        index: of the batch in progress.
+        since: when it was sent.
+        placed: a reference that is there once the actor has a place on the cluster.
+        deaths: how often in a row it died while building.
+    """
+
+    actor: Any = None
+    reference: Any = None
+    index: int | None = None
+    since: float = 0.0
+    placed: Any = None
+    deaths: int = 0
+
+
+class _Pool:
+    """Actors with the same state, each with one batch at a time: who dies takes no second batch along."""
+
+    def __init__(self, factory: Factory, payload: Any, limit_s: float | None) -> None:
+        import ray
+
+        self._limit_s = limit_s
+        self._factory = factory
+        self._new: Any = ray.remote(num_cpus=1, max_restarts=0)(Worker)
+        try:
+            self._payload = ray.put(payload)  # shipped once, not once per worker
+        except TypeError as error:
+            raise CampaignError(cannot_start(f"the payload cannot be sent: {first_line(error)}")) from error
+        self.seats: list[_Seat] = []
+
+    def fill(self, workers: int) -> None:
+        """Start actors and wait until their state is built."""
+        self.seats = [_Seat() for _ in range(workers)]
+        for seat in self.seats:
+            self._build(seat)
+        while any(seat.reference is not None for seat in self.seats):
+            self.finished()
+
+    def idle(self) -> list[_Seat]:
+        """Seats that can take a batch."""
+        return [seat for seat in self.seats if seat.reference is None]
+
+    def give(self, seat: _Seat, index: int, batch: Any) -> None:
+        """Send an idle seat a batch."""
+        seat.reference, seat.index, seat.since = seat.actor.work.remote(batch), index, time.monotonic()
+
+    def free_all(self) -> None:
+        """Start those again that still work for a map that nobody follows any more."""
+        for seat in self.seats:
+            if seat.index is not None:
+                self._build(seat)
+
+    def finished(self) -> list[tuple[int, Any | Failure]]:
+        """Wait until something happens; the batches that came back, died or ran out of time."""
+        import ray
+
+        pending = {seat.reference: seat for seat in self.seats if seat.reference is not None}
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=self._patience())
+        found: list[tuple[int, Any | Failure]] = []
+        for reference in ready:
+            seat = pending[reference]
+            if seat.index is None:
+                self._built(seat)
+                continue
+            outcome, lives = _outcome(reference)
+            found.append((seat.index, outcome))
+            if lives:
+                seat.reference = seat.index = None
+            else:
+                self._build(seat)
+        if not ready:
+            self._drop_unplaced()
+        return found + self._overdue()
+
+    def _patience(self) -> float | None:
+        """Seconds until the next limit; None where only an event can follow."""
+        working = [seat.since for seat in self.seats if seat.index is not None]
+        ends = [since + self._limit_s for since in working if self._limit_s is not None]
+        if not working:
+            ends = [seat.since + PLACE_S for seat in self.seats if seat.placed is not None]
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
+
+    def _overdue(self) -> list[tuple[int, Failure]]:
+        found: list[tuple[int, Failure]] = []
+        for seat in self.seats:
+            late = self._limit_s is not None and time.monotonic() - seat.since >= self._limit_s
+            if self._limit_s is not None and seat.index is not None and late:
+                found.append((seat.index, timed_out(self._limit_s)))
+                self._build(seat)
+        return found
+
+    def _build(self, seat: _Seat) -> None:
+        """Send a new actor the factory, in place of the seat's old one."""
+        import ray
+
+        if seat.actor is not None:
+            ray.kill(seat.actor)
+        seat.actor = self._new.remote()
+        seat.placed = seat.actor.ready.remote()
+        seat.reference = seat.actor.build.remote(self._factory, self._payload)
+        seat.index, seat.since = None, time.monotonic()
+
+    def _built(self, seat: _Seat) -> None:
+        outcome, lives = _outcome(seat.reference)
+        seat.deaths = 0 if lives else seat.deaths + 1
+        if 0 < seat.deaths < TRIES:
+            self._build(seat)
+            return
+        if isinstance(outcome, Failure):  # it died, or the factory or its payload cannot be unpickled there
+            outcome = f"{outcome.reason.removeprefix('raised:')}: {outcome.message}"
+        if outcome is not None:
+            raise CampaignError(cannot_start(outcome))
+        seat.reference = seat.placed = None
+
+    def _drop_unplaced(self) -> None:
+        """Go on without the actors that the cluster has had no CPU for, where there are others."""
+        import ray
+
+        for seat in list(self.seats):
+            if seat.placed is None or time.monotonic() - seat.since < PLACE_S:
+                continue
+            if ray.wait([seat.placed], timeout=0)[0]:
+                seat.placed = None  # it has a place, and its factory takes its time
+            else:
+                ray.kill(seat.actor)
+                self.seats.remove(seat)
+        if not self.seats:
+            found = f"the Ray cluster has {cluster_cpus()} CPUs, {free_cpus()} of them free, and a worker takes one"
+            raise CampaignError(
+                f"no worker found a place within {PLACE_S:g} s: {found}. Wait, or use --executor local."
+            )
+
+    def stop(self) -> None:
+        """Kill the actors."""
+        import ray
+
+        for seat in self.seats:
+            if seat.actor is not None:
+                ray.kill(seat.actor)
+        self.seats = []
+
+
+def _outcome(reference: Any) -> tuple[Any, bool]:
+    """What a call to an actor came to, and whether the actor lives."""
+    import ray
+
+    try:
+        return ray.get(reference), True
+    except ray.exceptions.RayTaskError as error:  # not from the function, which is guarded: what cannot be (un)pickled
+        return raised(error.cause), True
+    except ray.exceptions.RayError as error:
+        return Failure("worker_lost", first_line(error)), False

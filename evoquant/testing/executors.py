@@ -1,0 +1,237 @@
+"""Conformance of executors: what the campaign relies on.
+
+    check_executor(make)
+
+`make()` returns a fresh executor that has not started. Every check closes its own. The factories below are
+module-level functions, as an executor's workers need them, and may serve other tests.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant.errors import CampaignError
+from evoquant.execution.base import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evoquant.execution.base import Executor
+
+HANG_S = 600.0
+LIMIT_S = 1.0
+AMPLE_S = 120.0
+
+
+def check_executor(make: Callable[[], Executor]) -> None:
+    """Run every check.
+
+    Raises:
+        AssertionError: naming what does not hold.
+    """
+    check_order(make)
+    check_values(make)
+    check_failures(make)
+    check_turns(make)
+    check_state(make)
+    check_unfinished_map(make)
+    check_factory(make)
+    check_time_limit(make)
+    check_lost_worker(make)
+
+
+def check_order(make: Callable[[], Executor]) -> None:
+    """Results come in the order of the batches, however long each takes; no batch, no result."""
+    with closing(make()) as executor:
+        executor.start(sleeper, 10)
+        assert executor.workers >= 1, f"workers is {executor.workers}, expected at least 1"
+        naps = [0.2, 0.0, 0.05, 0.0, 0.1, 0.0, 0.0, 0.02]
+        found = list(executor.map(naps))
+        assert found == [10 + nap for nap in naps], f"results are not those of the batches, in their order: {found}"
+        assert list(executor.map([])) == [], "no batches should give no results"
+
+
+def check_values(make: Callable[[], Executor]) -> None:
+    """Batches and results are opaque: None, nested tuples and arrays arrive as they were sent."""
+    with closing(make()) as executor:
+        executor.start(echo, None)
+        batches: list[Any] = [None, False, (), {"a": [1, (2.5, None)]}, "ü"]
+        assert list(executor.map(batches)) == batches, "a result differs from what the function returned"
+        array = np.arange(12, dtype=np.int64).reshape(3, 4)
+        found: Any = next(iter(executor.map([array])))
+        assert found.dtype == array.dtype and np.array_equal(found, array), "an array arrived changed"
+
+
+def check_failures(make: Callable[[], Executor]) -> None:
+    """What the function raises becomes that batch's `Failure`; the others go on, `sys.exit` or not."""
+    with closing(make()) as executor:
+        executor.start(raiser, None)
+        found = list(executor.map([0, "ValueError", 1, "SystemExit", 2]))
+        assert found[0::2] == [0, 1, 2], f"batches beside one that raised should go on: {found}"
+        _fails(found[1], "raised:ValueError", "asked to raise")
+        _fails(found[3], "raised:SystemExit", "asked to raise")
+
+
+def check_turns(make: Callable[[], Executor]) -> None:
+    """A map needs a start before it; closing twice is harmless; a closed executor can start again."""
+    executor = make()
+    with closing(executor):
+        _refuses(lambda: list(executor.map([1])), "map before start", "start")
+        executor.close()
+        executor.start(echo, None)
+        assert list(executor.map([1])) == [1], "closed before its start, the executor should still work"
+        executor.close()
+        executor.close()
+        _refuses(lambda: list(executor.map([1])), "map after close", "start")
+        executor.start(echo, None)
+        assert list(executor.map([2])) == [2], "closed and started again, the executor should work"
+
+
+def check_state(make: Callable[[], Executor]) -> None:
+    """State is built once per worker, also over several maps; another start replaces it."""
+    with closing(make()) as executor, tempfile.TemporaryDirectory() as folder:
+        for round_ in ("first", "second"):
+            log = Path(folder) / round_
+            executor.start(builder, (str(log), round_))
+            found = list(executor.map(range(6))) + list(executor.map(range(6)))
+            expected = [(round_, batch) for batch in (*range(6), *range(6))]
+            assert found == expected, f"the {round_} start's state is not what the batches met: {found}"
+            built = log.read_text("utf-8").count("\n")
+            assert built == executor.workers, f"state was built {built} times by {executor.workers} workers"
+
+
+def check_unfinished_map(make: Callable[[], Executor]) -> None:
+    """A map that was given up half-way leaves nothing behind in the next one."""
+    with closing(make()) as executor:
+        executor.start(sleeper, 0, AMPLE_S)
+        unfinished = iter(executor.map([0.0, 0.3, 0.3, 0.3]))
+        assert next(unfinished) == 0.0, "the first result is wrong"
+        found = list(executor.map([0.01, 0.02]))
+        assert found == [0.01, 0.02], f"the next map got something else than its own results: {found}"
+
+
+def check_factory(make: Callable[[], Executor]) -> None:
+    """A factory that raises is a `CampaignError` with the exception's name and text, with or without a limit."""
+    with closing(make()) as executor:
+        for limit_s in (None, AMPLE_S):
+            start = partial(executor.start, broken, "layer 3", limit_s)
+            _refuses(start, "a broken factory", "KeyError")
+            _refuses(start, "a broken factory", "layer 3")
+        _refuses(partial(executor.start, deadly, None, AMPLE_S), "a factory that kills its worker", "cannot start")
+        executor.start(echo, None)
+        assert list(executor.map([1])) == [1], "after a factory that raised, another should start"
+
+
+def check_time_limit(make: Callable[[], Executor]) -> None:
+    """A batch past its limit is `time_limit`; building the state again does not eat up the limit of those behind it."""
+    with closing(make()) as executor:
+        executor.start(slow_sleeper, 1.5 * LIMIT_S, LIMIT_S)
+        began = time.monotonic()
+        found = list(executor.map([0.0, HANG_S, 0.01, 0.02, 0.03]))
+        assert time.monotonic() - began < HANG_S / 4, "a batch that hangs should be stopped soon after its limit"
+        _fails(found.pop(1), "time_limit", "")
+        assert found == [0.0, 0.01, 0.02, 0.03], f"batches beside one that hangs should go on: {found}"
+
+
+def check_lost_worker(make: Callable[[], Executor]) -> None:
+    """A batch whose worker is killed is tried again, with the same result; one that always kills is `worker_lost`."""
+    with closing(make()) as executor, tempfile.TemporaryDirectory() as folder:
+        executor.start(killer, folder, AMPLE_S)
+        found = list(executor.map(["a", "once", "b", "always", "c"]))
+        _fails(found.pop(3), "worker_lost", "")
+        assert found == ["a", "once", "b", "c"], f"a worker that was killed once should not change results: {found}"
+        assert list(executor.map(["d"])) == ["d"], "after lost workers the next map should work"
+
+
+def echo(_: Any) -> Callable[[Any], Any]:
+    """Factory: a batch's result is the batch."""
+    return _same
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+def sleeper(plus: float) -> Callable[[float], float]:
+    """Factory: sleep for the batch's seconds, then return them plus the payload."""
+
+    def sleep(seconds: float) -> float:
+        time.sleep(seconds)
+        return plus + seconds
+
+    return sleep
+
+
+def slow_sleeper(start_s: float) -> Callable[[float], float]:
+    """Factory: `sleeper(0)` that takes the payload's seconds to build."""
+    time.sleep(start_s)
+    return sleeper(0)
+
+
+def raiser(_: Any) -> Callable[[Any], Any]:
+    """Factory: a batch that names an exception raises it."""
+
+    def work(batch: Any) -> Any:
+        if batch == "SystemExit":
+            raise SystemExit("asked to raise")
+        if batch == "ValueError":
+            raise ValueError("asked to raise")
+        return batch
+
+    return work
+
+
+def builder(payload: tuple[str, str]) -> Callable[[Any], Any]:
+    """Factory: adds a line to the payload's file; results carry the payload's word."""
+    log, word = payload
+    with Path(log).open("a", encoding="utf-8") as stream:
+        stream.write(f"{os.getpid()}\n")
+    return lambda batch: (word, batch)
+
+
+def broken(what: str) -> Callable[[Any], Any]:
+    """Factory: raises."""
+    raise KeyError(what)
+
+
+def deadly(_: Any) -> Callable[[Any], Any]:
+    """Factory: kills its worker."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return _same
+
+
+def killer(folder: str) -> Callable[[str], str]:
+    """Factory: the batch `always` kills its worker, `once` does when it is first tried (a file in the folder tells)."""
+
+    def work(batch: str) -> str:
+        marker = Path(folder) / batch
+        if batch == "always" or (batch == "once" and not marker.exists()):
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+    return work
+
+
+def _fails(result: Any, reason: str, text: str) -> None:
+    assert isinstance(result, Failure), f"expected a Failure with the reason {reason}, got {result!r}"
+    assert result.reason == reason, f"expected the reason {reason}, got {result.reason}: {result.message}"
+    assert text in result.message, f"the message of {reason} lacks {text!r}: {result.message}"
+
+
+def _refuses(call: Callable[[], object], when: str, text: str) -> None:
+    try:
+        call()
+    except CampaignError as error:
+        assert text in str(error), f"{when}: the message lacks {text!r}: {error}"
+        return
+    raise AssertionError(f"{when} should raise CampaignError")
