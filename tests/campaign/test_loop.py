@@ -12,6 +12,7 @@ import pytest
 from evoquant import api
 from evoquant.campaign.storage import CHAMPION, CHECKPOINT, JOURNAL, REPORT, TIMINGS, RunDir
 from evoquant.errors import ConfigError, InputError, Interrupted, RunDirError
+from evoquant.testing.interrupt import StopAfter
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = ["executor.kind=local", "stop.generations=6", "search.population=20"]
@@ -23,21 +24,6 @@ def run(out, *more, config="evolve"):
 
 def journal(path):
     return (path / JOURNAL).read_bytes()
-
-
-class StopAfter:
-    """An observer that interrupts like Ctrl-C after so many generations."""
-
-    def __init__(self, generations):
-        self.left = generations
-
-    def generation(self, progress):
-        self.left -= not progress.replayed
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-    def message(self, text):
-        pass
 
 
 @pytest.fixture(scope="module")

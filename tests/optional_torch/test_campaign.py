@@ -11,22 +11,10 @@ pytest.importorskip("sklearn")
 
 from evoquant import api
 from evoquant.errors import Interrupted, RunDirError
+from evoquant.testing.interrupt import StopAfter
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = ["executor.kind=local", "stop.generations=3", "search.population=8"]
-
-
-class StopAfter:
-    def __init__(self, generations):
-        self.left = generations
-
-    def generation(self, progress):
-        self.left -= not progress.replayed
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-    def message(self, text):
-        pass
 
 
 @pytest.fixture(scope="module")
