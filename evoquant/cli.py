@@ -118,6 +118,8 @@ def report(
             f"; passes over the calibration split: {budget['search_passes']:g} search, "
             f"{budget['signal_passes']:g} signals"
         )
+        apart = summary.get("finalist_passes", {})
+        line += "".join(f", {passes} over the {split} split" for split, passes in apart.items())
     _print(f"{line}; seed {summary['seed']}, config {summary['config_hash'][:12]}")
     if summary["failures"]:
         _print(f"{summary['failures']} candidates failed; see `failures` in journal.jsonl")
