@@ -102,6 +102,12 @@ class Campaign:
         """Whether retention comes from real forward passes."""
         return self.measurer is not None
 
+    @property
+    def generations(self) -> int:
+        """The most generations that there will be."""
+        search = self.config.search
+        return len(search.generations) if isinstance(search, ReplayConfig) else self.config.stop.generations
+
     def close(self) -> None:
         """Stop the workers, close the store."""
         self.executor.close()

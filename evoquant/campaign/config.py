@@ -26,7 +26,7 @@ MAX_CONFIG_BYTES = 2**20
 CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 # What cannot change a result stays out of the config's hash.
-NOT_HASHED = ("executor", "cache", "out", "progress")
+NOT_HASHED = ("executor", "cache", "out")
 
 Positive = Annotated[int, Field(ge=1, le=10_000_000)]
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -178,7 +178,6 @@ class GenerationConfig(_Closed):
 
     generation: str
     candidates: Annotated[list[CandidateConfig], Field(min_length=1)]
-    published_champion: str | None = None
     afterwards: bool = False
 
 
@@ -266,7 +265,6 @@ class CampaignConfig(_Closed):
     executor: ExecutorConfig = ExecutorConfig()
     cache: str | None = None
     out: str | None = None
-    progress: bool = True
 
     @field_validator("menu")
     @classmethod
@@ -284,8 +282,8 @@ class CampaignConfig(_Closed):
             raise ValueError("a replay names its models under search.data; leave `models` and `task` out")
         if self.stop.passes is not None and self.task is None:
             raise ValueError("stop.passes is for measured tasks; use stop.evaluations")
-        if self.stop.wall_time_s is not None and self.executor.limit_s is not None and self.task is None:
-            raise ValueError("executor.limit_s is for measured tasks")
+        if self.executor.limit_s is not None and self.task is None:
+            raise ValueError("executor.limit_s is for measured tasks; a profile is scored in microseconds")
         return self
 
     @property

@@ -151,7 +151,7 @@ def _generation(campaign: Campaign, run: RunDir, state: _State, lines: list[str]
     observer.generation(
         Progress(
             state.generation - 1,
-            campaign.config.stop.generations,
+            campaign.generations,
             record,
             journalled is not None,
             seconds,
@@ -168,7 +168,7 @@ def _pick_executor(campaign: Campaign, seconds: float, observer: Observer) -> No
     """After the first generation, measured locally, decide whether Ray would pay."""
     import os
 
-    left = campaign.config.stop.generations - 1
+    left = campaign.generations - 1
     workers = campaign.config.executor.workers or os.cpu_count() or 1
     kind, why = auto_choice(seconds, left, workers)
     campaign.picked = f"{kind}: {why}"

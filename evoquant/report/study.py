@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,11 +81,6 @@ def study_table(title: str, rows: Sequence[dict[str, Any]], notes: tuple[str, ..
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write raw rows as JSON lines."""
     write_atomic(path, "".join(canonical_json(row) + "\n" for row in rows))
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read raw rows back."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _count(value: float) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from evoquant.errors import InputError, PrecisionError, ProfileError, suggestion
+from evoquant.errors import PrecisionError, ProfileError, suggestion
 from evoquant.scoring.cost import BIT_UNITS, Cost, bits_cost
 
 if TYPE_CHECKING:
@@ -264,15 +264,3 @@ def _merge_allowed(
                 f"widen the menu or the layers' `allowed`."
             )
     return allowed
-
-
-def require_same_menu(problems: Sequence[Problem]) -> Menu:
-    """The menu that all problems share.
-
-    Raises:
-        InputError: they differ.
-    """
-    menus = {problem.menu for problem in problems}
-    if len(menus) != 1:
-        raise InputError("all models of a campaign use one menu.")
-    return problems[0].menu

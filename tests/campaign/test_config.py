@@ -50,6 +50,7 @@ def test_an_empty_mapping_is_a_campaign(tmp_path):
         ("a: !!python/object/apply:os.system [ls]", ["not valid YAML"]),
         ("task: {kind: digits}\nmodels: {}", ["either `task`", "`models`"]),
         ("stop: {passes: 3}", ["stop.passes", "stop.evaluations"]),
+        ("executor: {limit_s: 3}", ["executor.limit_s is for measured tasks"]),
         ("schema_version: 2", ["schema_version"]),
         ("search: {kind: replay, data: {a: seed/test}, generations: [{generation: '1', candidates: [{data: b}]}]}", []),
     ],
@@ -73,7 +74,7 @@ def test_overrides(tmp_path):
 
 def test_the_hash_leaves_out_what_cannot_change_a_result():
     base = CampaignConfig(name="x")
-    for same in ({"executor": {"kind": "ray", "workers": 2}}, {"cache": "/tmp"}, {"out": "a"}, {"progress": False}):
+    for same in ({"executor": {"kind": "ray", "workers": 2}}, {"cache": "/tmp"}, {"out": "a"}):
         assert CampaignConfig(name="x", **same).hash() == base.hash()
     for other in ({"seed": 1}, {"stop": {"generations": 5}}, {"menu": ["FP16", "FP32"]}):
         assert CampaignConfig(name="x", **other).hash() != base.hash()
