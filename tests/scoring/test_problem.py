@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evoquant.errors import InputError, ProfileError
+from evoquant.errors import ProfileError
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU, Menu
-from evoquant.scoring.problem import LOSS_UNITS, compile_problem, integer_loss, require_same_menu
+from evoquant.scoring.problem import LOSS_UNITS, compile_problem, integer_loss
 from evoquant.scoring.separable import cost_sums, loss_sums
 
 LOSSES = dict(zip(SEED_MENU.names, (0.4, 0.2, 0.1, 0.01, 0.0), strict=True))
@@ -245,10 +245,3 @@ def test_against_plain_python(drawn, random):
         assert losses[row] == total_loss
         assert Fraction(int(costs[row]), 1024) == total_bits
         assert math.exp(-losses[row] / LOSS_UNITS) == pytest.approx(kept, rel=1e-10)
-
-
-def test_one_menu_for_all_models():
-    one, other = problem_of(layer("a")), problem_of(layer("a"), menu=Menu.parse(["FP16", "FP32"]))
-    assert require_same_menu([one, one]) is one.menu
-    with pytest.raises(InputError, match="one menu"):
-        require_same_menu([one, other])
