@@ -21,6 +21,12 @@ GeneKind = Literal["flag", "option", "width", "fraction", "log"]
 
 FLAG_RATE = 0.25
 ABSENT_RATE = 0.5
+WIDTH_STEP_RATE = 0.5  # share of width mutations that move one step; the rest draw any width
+DROP_RATE = 0.5  # share of mutations of a present option that drop it
+FRACTION_SIGMA = 0.05
+LOG_SIGMA = 0.7  # e^0.7 ≈ 2: a threshold is typically doubled or halved
+RESAMPLE_RATE = 0.2  # share of fraction and threshold mutations that draw afresh
+TUNE_SIGMA = 0.2  # a tuned number typically moves by a fifth
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,20 @@ class Space(Protocol):
         """`(n, genes)`: genes that have no effect where they are."""
         ...
 
+    def cross(
+        self, first: NDArray[np.float64], second: NDArray[np.float64], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """`(n, genes)` children, row for row, of two parents each."""
+        ...
+
+    def mutate(self, genes: NDArray[np.float64], rate: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """`(n, genes)` with every gene changed with probability `rate`."""
+        ...
+
+    def tune(self, genes: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """`(n, genes)` with only the numbers changed, a little: thresholds, fractions, constants; the form stays."""
+        ...
+
     def canonical(self, genes: NDArray[np.float64]) -> NDArray[np.float64]:
         """`(n, genes)` with equal rows for equal heuristics."""
         ...
@@ -103,6 +123,39 @@ class Space(Protocol):
         ...
 
 
+class NumericOperators:
+    """`cross`, `mutate` and `tune` for spaces whose every row of genes within its limits is a genome."""
+
+    genes: tuple[Gene, ...]
+
+    def cross(
+        self, first: NDArray[np.float64], second: NDArray[np.float64], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """`(n, genes)` children: uniform crossover, where genes of one group are inherited together."""
+        groups = np.array([gene.group for gene in self.genes], dtype=np.intp)
+        swap = (rng.random((len(first), groups.max() + 1)) < 0.5)[:, groups]
+        return np.where(swap, second, first)
+
+    def mutate(self, genes: NDArray[np.float64], rate: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """`(n, genes)` with every gene changed with probability `rate`, by one step of its kind."""
+        mutated = rng.random(genes.shape) < rate
+        return np.where(mutated, mutate_genes(self.genes, genes, rng), genes)
+
+    def tune(self, genes: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """`(n, genes)` with each threshold and fraction changed, a little, with probability ½."""
+        result = genes.copy()
+        for j, gene in enumerate(self.genes):
+            if gene.kind not in ("log", "fraction"):
+                continue
+            column = genes[:, j]
+            if gene.kind == "log":
+                moved = column * np.exp(rng.normal(0.0, TUNE_SIGMA, len(genes)))
+            else:
+                moved = np.where(column > 0, column + rng.normal(0.0, TUNE_SIGMA * FRACTION_SIGMA, len(genes)), 0.0)
+            result[:, j] = np.where(rng.random(len(genes)) < 0.5, moved, column)
+        return tidy(self.genes, result)
+
+
 def digest_of(genome: Genome) -> str:
     """sha256 of the genome's canonical JSON: equal heuristics have equal digests."""
     return hashlib.sha256(canonical_json(genome.to_dict()).encode()).hexdigest()
@@ -125,6 +178,36 @@ def sample_genes(genes: Sequence[Gene], rng: np.random.Generator, n: int) -> NDA
         else:
             columns[:, j] = np.exp(rng.uniform(np.log(gene.low), np.log(gene.high), n))
     return tidy(genes, columns)
+
+
+def mutate_genes(genes: Sequence[Gene], columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """`(n, genes)`: every gene changed by one step of its kind.
+
+    Flags flip; options are dropped or draw a code; widths move one step or draw any; fractions and thresholds take a
+    normal step (on a log scale for thresholds) or are drawn afresh; a fraction may also be switched off.
+    """
+    n = len(columns)
+    result = columns.copy()
+    for j, gene in enumerate(genes):
+        column = columns[:, j]
+        if gene.kind == "flag":
+            result[:, j] = 1 - column
+        elif gene.kind == "option":
+            code = rng.integers(1, int(gene.high) + 1, n)
+            result[:, j] = np.where((column > 0) & (rng.random(n) < DROP_RATE), 0, code)
+        elif gene.kind == "width":
+            step = column + rng.choice([-1.0, 1.0], n)
+            drawn = rng.integers(int(gene.low), int(gene.high) + 1, n)
+            result[:, j] = np.where(rng.random(n) < WIDTH_STEP_RATE, step, drawn)
+        elif gene.kind == "fraction":
+            step = column + rng.normal(0.0, FRACTION_SIGMA, n)
+            drawn = np.where(rng.random(n) < 0.5, 0.0, rng.uniform(gene.low, gene.high, n))
+            result[:, j] = np.where(rng.random(n) < RESAMPLE_RATE, drawn, step)
+        else:
+            step = column * np.exp(rng.normal(0.0, LOG_SIGMA, n))
+            drawn = np.exp(rng.uniform(np.log(gene.low), np.log(gene.high), n))
+            result[:, j] = np.where(rng.random(n) < RESAMPLE_RATE, drawn, step)
+    return tidy(genes, result)
 
 
 def tidy(genes: Sequence[Gene], columns: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.errors import GenomeError, describe_validation
-from evoquant.genomes.base import Gene, sample_genes
+from evoquant.genomes.base import Gene, NumericOperators, sample_genes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +70,7 @@ def direct_from_dict(data: Any, source: str) -> Direct:
         raise GenomeError(describe_validation(error, source, DirectSchema.model_fields)) from None
 
 
-class DirectSpace:
+class DirectSpace(NumericOperators):
     """All allocations of one model, one `width` gene per unit."""
 
     kind = "direct"

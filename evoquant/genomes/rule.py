@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.errors import GenomeError, PrecisionError, describe_validation, suggestion
-from evoquant.genomes.base import Gene, sample_genes
+from evoquant.genomes.base import Gene, NumericOperators, sample_genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +159,7 @@ def changes(before: Rule, after: Rule) -> str:
     return ", ".join(found) or "no change"
 
 
-class RuleSpace:
+class RuleSpace(NumericOperators):
     """Rules over a menu, with given layer types, signals and at most so many rungs, as arrays."""
 
     kind = "rule"

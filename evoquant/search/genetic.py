@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.genomes.base import digest_of, tidy
+from evoquant.genomes.base import digest_of
 from evoquant.rng import generator_for
 from evoquant.search.base import NO_PARENT, OK, CandidateBatch, EvaluationBatch, Turn, best_first
 
@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from evoquant.genomes.base import Gene, Genome, Space
-
-WIDTH_STEP_RATE = 0.5  # share of width mutations that move one step; the rest draw any width
-DROP_RATE = 0.5  # share of mutations of a present option that drop it
-FRACTION_SIGMA = 0.05
-LOG_SIGMA = 0.7  # e^0.7 ≈ 2: a threshold is typically doubled or halved
-RESAMPLE_RATE = 0.2  # share of fraction and threshold mutations that draw afresh
+    from evoquant.genomes.base import Genome, Space
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,6 @@ class GeneticSearch:
         self._fitness = np.empty(0)
         self._parts = np.empty(0, dtype=np.int64)
         self._cost = np.empty(0, dtype=np.int64)
-        self._groups = np.array([gene.group for gene in space.genes], dtype=np.intp)
 
     def ask(self) -> CandidateBatch:
         """The start and random genomes first, then the children of the survivors."""
@@ -149,10 +142,8 @@ class GeneticSearch:
         # Genes without an effect are drawn afresh, so that a mutation that wakes one brings something new.
         first = np.where(self.space.dormant(parents[:, 0]), random, parents[:, 0])
         crossed = (rng.random(n) < settings.crossover_rate) & (chosen[:, 0] != chosen[:, 1])
-        swap = (rng.random((n, self._groups.max() + 1)) < 0.5)[:, self._groups] & crossed[:, None]
-        children = np.where(swap, parents[:, 1], first)
-        mutated = rng.random(children.shape) < settings.mutation_rate
-        children = np.where(mutated, mutate(self.space.genes, children, rng), children)
+        children = np.where(crossed[:, None], self.space.cross(first, parents[:, 1], rng), first)
+        children = self.space.mutate(children, settings.mutation_rate, rng)
         immigrant = rng.random(n) < settings.immigrant_rate
         genes = self.space.canonical(np.where(immigrant[:, None], random, children))
         changed = (genes != np.where(crossed[:, None], genes, parents[:, 0])).any(axis=1)
@@ -179,36 +170,6 @@ class GeneticSearch:
     def _row_key(self, row: int) -> str:
         """The tie-break: the genome's digest."""
         return digest_of(self.space.decode(self._genes[row]))
-
-
-def mutate(genes: Sequence[Gene], columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """`(n, genes)`: every gene changed by one step of its kind.
-
-    Flags flip; options are dropped or draw a code; widths move one step or draw any; fractions and thresholds take a
-    normal step (on a log scale for thresholds) or are drawn afresh; a fraction may also be switched off.
-    """
-    n = len(columns)
-    result = columns.copy()
-    for j, gene in enumerate(genes):
-        column = columns[:, j]
-        if gene.kind == "flag":
-            result[:, j] = 1 - column
-        elif gene.kind == "option":
-            code = rng.integers(1, int(gene.high) + 1, n)
-            result[:, j] = np.where((column > 0) & (rng.random(n) < DROP_RATE), 0, code)
-        elif gene.kind == "width":
-            step = column + rng.choice([-1.0, 1.0], n)
-            drawn = rng.integers(int(gene.low), int(gene.high) + 1, n)
-            result[:, j] = np.where(rng.random(n) < WIDTH_STEP_RATE, step, drawn)
-        elif gene.kind == "fraction":
-            step = column + rng.normal(0.0, FRACTION_SIGMA, n)
-            drawn = np.where(rng.random(n) < 0.5, 0.0, rng.uniform(gene.low, gene.high, n))
-            result[:, j] = np.where(rng.random(n) < RESAMPLE_RATE, drawn, step)
-        else:
-            step = column * np.exp(rng.normal(0.0, LOG_SIGMA, n))
-            drawn = np.exp(rng.uniform(np.log(gene.low), np.log(gene.high), n))
-            result[:, j] = np.where(rng.random(n) < RESAMPLE_RATE, drawn, step)
-    return tidy(genes, result)
 
 
 def _ranks(fitness: NDArray[np.float64], parts: NDArray[np.int64], cost: NDArray[np.int64]) -> NDArray[np.int64]:

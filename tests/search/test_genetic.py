@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evoquant.campaign.build import LAYER_TYPES
+from evoquant.genomes.base import mutate_genes
 from evoquant.genomes.rule import RuleSpace
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.rng import generator_for
 from evoquant.search.base import best_first
-from evoquant.search.genetic import mutate
 
 SPACE = RuleSpace(SEED_MENU, LAYER_TYPES, ("gradient_sensitivity", "loss:FP16"), 3)
 
@@ -17,7 +17,7 @@ SPACE = RuleSpace(SEED_MENU, LAYER_TYPES, ("gradient_sensitivity", "loss:FP16"),
 def test_mutation_keeps_the_limits_and_changes_every_kind(seed):
     rng = generator_for(seed, 0, "test")
     before = SPACE.sample(rng, 64)
-    after = mutate(SPACE.genes, before, rng)
+    after = mutate_genes(SPACE.genes, before, rng)
     for j, gene in enumerate(SPACE.genes):
         assert (after[:, j] >= gene.low).all() and (after[:, j] <= gene.high).all(), gene
         if gene.kind in ("flag", "option", "width"):
