@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -114,6 +114,15 @@ class Search(Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a state that `state` gave."""
+        ...
+
+
+@runtime_checkable
+class Archiving(Protocol):
+    """A search that also keeps a collection to choose from: a Pareto front, elites by complexity."""
+
+    def archive(self) -> NDArray[np.float64]:
+        """`(k, genes)` rows of the kept genomes, in an order that means something; only between tell and ask."""
         ...
 
 
