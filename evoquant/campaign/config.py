@@ -109,6 +109,8 @@ class GeneticConfig(_Closed):
     crossover_rate: Rate = 0.7
     mutation_rate: Rate = 0.1
     immigrant_rate: Rate = 0.05
+    tune_rate: Rate = 0.0
+    parsimony: Annotated[float, Field(ge=0, le=1)] = 0.0
     start: list[str | RuleSchema] = Field(default_factory=list)
 
     @field_validator("start")

@@ -35,6 +35,8 @@ class GeneticSettings:
         crossover_rate: children with two parents.
         mutation_rate: genes changed in a child.
         immigrant_rate: children drawn at random instead.
+        tune_rate: children that are an elite with only its numbers changed: a hill climb while the form stays.
+        parsimony: fitness that one part more has to bring before selection prefers it.
     """
 
     population: int = 100
@@ -44,6 +46,8 @@ class GeneticSettings:
     crossover_rate: float = 0.7
     mutation_rate: float = 0.1
     immigrant_rate: float = 0.05
+    tune_rate: float = 0.0
+    parsimony: float = 0.0
 
 
 class GeneticSearch:
@@ -81,9 +85,10 @@ class GeneticSearch:
         assert batch is not None and batch.genes is not None
         (ok,) = np.nonzero(evaluations.status == OK)
         old = self._elites()
+        worth = evaluations.fitness - self._settings.parsimony * evaluations.parts
         self._ids = np.concatenate([self._ids[old], batch.first_id + ok])
         self._genes = np.concatenate([self._genes[old], batch.genes[ok]])
-        self._fitness = np.concatenate([self._fitness[old], evaluations.fitness[ok]])
+        self._fitness = np.concatenate([self._fitness[old], worth[ok]])
         self._parts = np.concatenate([self._parts[old], evaluations.parts[ok]])
         self._cost = np.concatenate([self._cost[old], evaluations.cost[ok]])
         self._next_id = batch.first_id + len(batch)
@@ -147,12 +152,25 @@ class GeneticSearch:
         immigrant = rng.random(n) < settings.immigrant_rate
         genes = self.space.canonical(np.where(immigrant[:, None], random, children))
         changed = (genes != np.where(crossed[:, None], genes, parents[:, 0])).any(axis=1)
-        operators = tuple(
-            _operator(bool(i), bool(c), bool(m)) for i, c, m in zip(immigrant, crossed, changed, strict=True)
-        )
+        operators = [_operator(bool(i), bool(c), bool(m)) for i, c, m in zip(immigrant, crossed, changed, strict=True)]
         ids = np.where(immigrant[:, None], NO_PARENT, self._ids[chosen])
         ids[:, 1] = np.where(crossed, ids[:, 1], NO_PARENT)
-        return CandidateBatch(self._next_id, ids, operators, genes=genes)
+        self._tune(genes, ids, operators)
+        return CandidateBatch(self._next_id, ids, tuple(operators), genes=genes)
+
+    def _tune(self, genes: NDArray[np.float64], ids: NDArray[np.int64], operators: list[str]) -> None:
+        """Replace a share of the children by elites whose numbers were changed, in place."""
+        rate, elites = self._settings.tune_rate, self._elites()
+        if rate == 0.0 or len(elites) == 0:
+            return
+        rng = generator_for(self._seed, self._generation, "tune")
+        (rows,) = np.nonzero(rng.random(len(genes)) < rate)
+        chosen = rng.choice(elites, len(rows))
+        genes[rows] = self.space.canonical(self.space.tune(self._genes[chosen], rng))
+        ids[rows, 0] = self._ids[chosen]
+        ids[rows, 1] = NO_PARENT
+        for row in rows.tolist():
+            operators[row] = "tune"
 
     def _elites(self) -> NDArray[np.intp]:
         """Rows of the best survivors, no two with the same genes."""
