@@ -14,6 +14,7 @@ import numpy as np
 from evoquant.genomes.base import digest_of
 from evoquant.rng import generator_for
 from evoquant.search.base import NO_PARENT, OK, CandidateBatch, EvaluationBatch, Turn, best_first
+from evoquant.search.variation import children, newcomers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -127,11 +128,7 @@ class GeneticSearch:
         n = self._settings.initial or self._settings.population
         start = self._start if self._generation == 0 else ()
         rng = generator_for(self._seed, self._generation, "sample")
-        rows = [self.space.encode(genome) for genome in start]
-        drawn = self.space.sample(rng, n - len(rows))
-        genes = self.space.canonical(np.concatenate([np.array(rows).reshape(-1, drawn.shape[1]), drawn]))
-        operators = ("start",) * len(rows) + ("random",) * len(drawn)
-        return CandidateBatch(self._next_id, np.full((n, 2), NO_PARENT, dtype=np.int64), operators, genes=genes)
+        return newcomers(self.space, rng, n, first_id=self._next_id, start=start)
 
     def _children(self) -> CandidateBatch:
         settings = self._settings
@@ -142,27 +139,16 @@ class GeneticSearch:
         contestants = rng.integers(0, len(self._ids), (n, 2, settings.tournament))
         places = rank[contestants].argmin(axis=2)
         chosen = np.take_along_axis(contestants, places[:, :, None], axis=2)[:, :, 0]
-        parents = self._genes[chosen]  # (n, 2, genes)
-        random = self.space.sample(rng, n)
-        # Genes without an effect are drawn afresh, so that a mutation that wakes one brings something new.
-        first = np.where(self.space.dormant(parents[:, 0]), random, parents[:, 0])
-        crossed = (rng.random(n) < settings.crossover_rate) & (chosen[:, 0] != chosen[:, 1])
-        children = np.where(crossed[:, None], self.space.cross(first, parents[:, 1], rng), first)
-        children = self.space.mutate(children, settings.mutation_rate, rng)
-        immigrant = rng.random(n) < settings.immigrant_rate
-        genes = self.space.canonical(np.where(immigrant[:, None], random, children))
-        changed = (genes != np.where(crossed[:, None], genes, parents[:, 0])).any(axis=1)
-        operators = [_operator(bool(i), bool(c), bool(m)) for i, c, m in zip(immigrant, crossed, changed, strict=True)]
-        ids = np.where(immigrant[:, None], NO_PARENT, self._ids[chosen])
-        ids[:, 1] = np.where(crossed, ids[:, 1], NO_PARENT)
-        self._tune(genes, ids, operators)
-        return CandidateBatch(self._next_id, ids, tuple(operators), genes=genes)
+        batch = children(self.space, self._genes[chosen], self._ids[chosen], rng, settings, first_id=self._next_id)
+        return self._tune(batch)
 
-    def _tune(self, genes: NDArray[np.float64], ids: NDArray[np.int64], operators: list[str]) -> None:
-        """Replace a share of the children by elites whose numbers were changed, in place."""
+    def _tune(self, batch: CandidateBatch) -> CandidateBatch:
+        """The batch with a share of the children replaced by elites whose numbers were changed."""
         rate, elites = self._settings.tune_rate, self._elites()
         if rate == 0.0 or len(elites) == 0:
-            return
+            return batch
+        assert batch.genes is not None
+        genes, ids, operators = batch.genes.copy(), batch.parents.copy(), list(batch.operators)
         rng = generator_for(self._seed, self._generation, "tune")
         (rows,) = np.nonzero(rng.random(len(genes)) < rate)
         chosen = rng.choice(elites, len(rows))
@@ -171,6 +157,7 @@ class GeneticSearch:
         ids[rows, 1] = NO_PARENT
         for row in rows.tolist():
             operators[row] = "tune"
+        return CandidateBatch(batch.first_id, ids, tuple(operators), genes=genes)
 
     def _elites(self) -> NDArray[np.intp]:
         """Rows of the best survivors, no two with the same genes."""
@@ -198,11 +185,3 @@ def _ranks(fitness: NDArray[np.float64], parts: NDArray[np.int64], cost: NDArray
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.concatenate([[0], np.cumsum(steps)])
     return ranks
-
-
-def _operator(immigrant: bool, crossed: bool, changed: bool) -> str:
-    if immigrant:
-        return "random"
-    if crossed:
-        return "crossover"
-    return "mutation" if changed else "copy"
