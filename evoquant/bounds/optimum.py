@@ -1,0 +1,161 @@
+"""The certified optimum of the separable problem: the best allocation, a proven upper bound, and the gap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evoquant.bounds.choices import Choices, choices_of, scores_of
+from evoquant.bounds.envelope import Envelope, envelope_of
+from evoquant.bounds.programme import Incumbent, best_of, improve
+from evoquant.bounds.relaxation import Level, limits_of, upper_bound
+from evoquant.bounds.ties import settle
+from evoquant.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from evoquant.scoring.objective import Objective
+    from evoquant.scoring.problem import Problem
+
+BEAM = 256
+BEAM_WORK = 2**17
+STATES = 2**18
+WORK = 2**25
+TIES = 10_000
+ROUNDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """The optimum of one separable problem, or the best allocation known and how far it may be from it.
+
+    Attributes:
+        fitness: of the allocation.
+        upper_bound: no allocation has more; equal to `fitness` where `exact`.
+        allocation: `(units,)` int8 menu indices: of equally fit ones the cheapest, then the one of smallest digest.
+        cost: its total, the constant part included, in the cost table's unit.
+        loss: its total, in units of 2^−40.
+        retention: as estimated, not clipped.
+        compression, effective_bits: as the objective saw them.
+        exact: whether the optimum is proven.
+        method: how, in a few words.
+        ties: how many allocations of this fitness and cost were found, this one included.
+        ties_complete: whether these are all there are; else the one of least loss was preferred.
+    """
+
+    fitness: float
+    upper_bound: float
+    allocation: NDArray[np.int8]
+    cost: int
+    loss: int
+    retention: float
+    compression: float
+    effective_bits: float
+    exact: bool
+    method: str
+    ties: int
+    ties_complete: bool
+
+    @property
+    def gap(self) -> float:
+        """(upper bound − fitness) / the larger of their magnitudes; 0 where exact."""
+        distance = self.upper_bound - self.fitness
+        return distance / max(abs(self.upper_bound), abs(self.fitness)) if distance > 0 else 0.0
+
+
+def certify(
+    problem: Problem,
+    objective: Objective,
+    *,
+    pins: Mapping[str, str] | None = None,
+    states: int = STATES,
+    work: int = WORK,
+    ties: int = TIES,
+) -> Bound:
+    """The best fitness that any allocation of the problem has, with proof.
+
+    A Lagrangian bound and its vertices first, then an exact dynamic programme over whatever may still be better. Where
+    that needs more than `states` states at once or `work` in all, the best allocation found and the Lagrangian bound.
+
+    Args:
+        problem: with losses for every width of its menu.
+        objective: never worse with more retention at equal cost, nor with less cost at equal retention.
+        pins: layer or unit name → precision name.
+        states: the most states of the dynamic programme after one unit; 0 leaves it out.
+        work: the most states in all.
+        ties: the most equally good allocations that are compared by digest.
+
+    Raises:
+        InputError: the profile lacks losses, a pin cannot be kept, or the objective is seen not to be monotone.
+    """
+    choices = choices_of(problem, pins)
+    envelope = envelope_of(choices, choices.useful)
+    best = _best_vertex(choices, objective, envelope)
+    exact, method = False, "Lagrangian bound"
+    if len(envelope.unit) == 0:
+        exact, method = True, "only one choice is worth taking"
+    elif states:
+        best, exact, core = _close(choices, objective, envelope, best, states, work)
+        if exact:
+            method = f"dynamic programme over {core} of {len(problem.units)} units"
+    bound = best.fitness if exact else upper_bound(envelope, _level(choices, objective, best))
+    exact = exact or bound <= best.fitness
+    count, complete = 1, False
+    if exact:
+        best, count, complete = settle(choices, objective, envelope, best, ties)
+    scores = scores_of(problem, objective, np.array([best.cost]), np.array([best.loss]))
+    allocation = best.allocation.copy()
+    allocation.setflags(write=False)
+    return Bound(
+        fitness=best.fitness,
+        upper_bound=max(bound, best.fitness),
+        allocation=allocation,
+        cost=best.cost,
+        loss=best.loss,
+        retention=float(scores.retention[0, 0]),
+        compression=float(scores.compression[0, 0]),
+        effective_bits=float(scores.effective_bits[0, 0]),
+        exact=exact,
+        method=method,
+        ties=count,
+        ties_complete=complete,
+    )
+
+
+def _level(choices: Choices, objective: Objective, best: Incumbent) -> Level:
+    return Level(choices.problem, objective, best.fitness, best.cost)
+
+
+def _best_vertex(choices: Choices, objective: Objective, envelope: Envelope) -> Incumbent:
+    fitness = scores_of(choices.problem, objective, envelope.cost, envelope.loss).fitness
+    if np.isnan(fitness).any():
+        raise InputError(f"{objective!r} gives NaN to an allocation; bounds need an objective that is always a number.")
+    top = best_of(fitness, envelope.cost, envelope.loss)
+    return Incumbent(float(fitness[top]), int(envelope.cost[top]), int(envelope.loss[top]), envelope.vertex(top))
+
+
+def _close(
+    choices: Choices, objective: Objective, envelope: Envelope, best: Incumbent, states: int, work: int
+) -> tuple[Incumbent, bool, int]:
+    """The incumbent improved, whether it is proven to be the best, and how many units still had a choice."""
+    useful = choices.useful
+    limits = limits_of(choices, envelope, useful, _level(choices, objective, best))
+    for _ in range(ROUNDS):
+        best, complete = improve(choices, objective, envelope, limits, best, states=min(BEAM, states), work=BEAM_WORK)
+        core = int((limits.survivors.sum(axis=1) > 1).sum())
+        if complete:
+            return best, True, core
+        fewer = limits.survivors
+        if fewer.sum() < useful.sum():
+            envelope = envelope_of(choices, fewer)
+        useful = fewer
+        limits = limits_of(choices, envelope, useful, _level(choices, objective, best))
+        if limits.survivors.sum() > 0.9 * useful.sum():
+            break
+    best, complete = improve(choices, objective, envelope, limits, best, states=states, work=work)
+    return best, complete, int((limits.survivors.sum(axis=1) > 1).sum())
