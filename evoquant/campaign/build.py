@@ -16,18 +16,19 @@ from evoquant.campaign.config import (
     CampaignConfig,
     CandidateConfig,
     CodeConfig,
-    DirectSpaceConfig,
     GeneticConfig,
     ModelsConfig,
     RandomConfig,
     ReplayConfig,
-    RuleSpaceConfig,
 )
+from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
 from evoquant.errors import ConfigError, InputError
 from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import RuleSpace, with_change
 from evoquant.genomes.strategies import strategy, strategy_rule
+from evoquant.genomes.tree import TreeSpace
+from evoquant.genomes.tree_numpy import has_signal, signal_values
 from evoquant.profiles.model import ModelProfile, load_profile
 from evoquant.profiles.seed_suite import builtin_profile
 from evoquant.rng import generator_for
@@ -53,6 +54,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "budget": BitBudget,
 }
 
+TREE_SIGNALS = ("loss", "bits", "share", "gradient_sensitivity", "position", "units", "model_loss")
 LAYER_TYPES = ("Attention", "Classifier", "Conv", "Embedding", "LayerNorm", "Linear")
 
 
@@ -294,12 +296,23 @@ def make_space(config: CampaignConfig, problems: tuple[Problem, ...]) -> Space:
     """The genome space; types and signals default to the published ones and those of the models."""
     if isinstance(config.genome, DirectSpaceConfig):
         return DirectSpace(problems[0])
-    assert isinstance(config.genome, RuleSpaceConfig)
     menu = config.resolved_menu
     found = {str(t) for problem in problems for t in problem.types.tolist()}
     types = config.genome.types or sorted(found | set(LAYER_TYPES))
+    if isinstance(config.genome, TreeSpaceConfig):
+        return _tree_space(config.genome, menu, types, problems)
+    assert isinstance(config.genome, RuleSpaceConfig)
     signals = _default_signals(menu) if config.genome.signals is None else config.genome.signals
     return RuleSpace(menu, types, signals, config.genome.rungs)
+
+
+def _tree_space(genome: TreeSpaceConfig, menu: Menu, types: Sequence[str], problems: tuple[Problem, ...]) -> TreeSpace:
+    signals = genome.signals
+    if signals is None:
+        fisher = ("fisher",) if all(has_signal(problem, "fisher") for problem in problems) else ()
+        signals = [*TREE_SIGNALS, *fisher]
+    types = types if genome.types is None else genome.types
+    return TreeSpace(menu, types, signals, max_nodes=genome.max_nodes, max_depth=genome.max_depth)
 
 
 def _default_signals(menu: Menu) -> list[str]:
@@ -310,6 +323,9 @@ def _check_signals(space: Space, problem: Problem) -> None:
     if isinstance(space, RuleSpace):
         for name in space.signals:
             problem.signal(name)
+    elif isinstance(space, TreeSpace):
+        for name in space.signals:
+            signal_values(problem, name)
 
 
 def make_search(config: CampaignConfig, space: Space) -> Search:

@@ -6,12 +6,13 @@ load_config(path, overrides) → CampaignConfig      (errors name the file, the 
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, Tag, ValidationError, field_validator, model_validator
 
+from evoquant.campaign.config_base import CODE, Closed, tag
+from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import ConfigError, PrecisionError, describe_validation, suggestion
 from evoquant.files import canonical_json, read_text
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_CONFIG_BYTES = 2**20
-CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 # What cannot change a result stays out of the config's hash.
 NOT_HASHED = ("executor", "cache", "out")
@@ -34,26 +34,22 @@ Retention = Annotated[float, Field(gt=0, lt=1)]
 ModelNames = Annotated[list[str], Field(max_length=64)]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CodeConfig(_Closed):
+class CodeConfig(Closed):
     """An own class, named as `module:Class`, with its keyword arguments."""
 
     kind: Annotated[str, Field(pattern=CODE.pattern)]
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class ModelsConfig(_Closed):
+class ModelsConfig(Closed):
     """Profiles by built-in name or path (relative to the config file), by split."""
 
-    train: Annotated[ModelNames, Field(min_length=1)] = ["seed/train"]
-    valid: ModelNames = ["seed/valid"]
-    test: ModelNames = ["seed/test"]
+    train: Annotated[ModelNames, Field(min_length=1)] = Field(default=["seed/train"])
+    valid: ModelNames = Field(default=["seed/valid"])
+    test: ModelNames = Field(default=["seed/test"])
 
 
-class TaskConfig(_Closed):
+class TaskConfig(Closed):
     """A real network, measured: an example task by name."""
 
     kind: Literal["digits"]
@@ -62,43 +58,28 @@ class TaskConfig(_Closed):
     batch: Positive = 128
 
 
-class CliffConfig(_Closed):
+class CliffConfig(Closed):
     """The published objective."""
 
     kind: Literal["cliff"] = "cliff"
     threshold: Retention = 0.95
 
 
-class FeasibleFirstConfig(_Closed):
+class FeasibleFirstConfig(Closed):
     """Compression among what keeps the floor."""
 
     kind: Literal["feasible_first"]
     floor: Retention = 0.95
 
 
-class BudgetConfig(_Closed):
+class BudgetConfig(Closed):
     """Retention within a size."""
 
     kind: Literal["budget"]
     effective_bits: Annotated[float, Field(gt=0, le=64)]
 
 
-class RuleSpaceConfig(_Closed):
-    """Rules; null lists are filled in from the train models and the menu."""
-
-    kind: Literal["rule"] = "rule"
-    types: list[str] | None = None
-    signals: list[str] | None = None
-    rungs: Annotated[int, Field(ge=0, le=16)] = 3
-
-
-class DirectSpaceConfig(_Closed):
-    """One width per unit of the one model."""
-
-    kind: Literal["direct"]
-
-
-class GeneticConfig(_Closed):
+class GeneticConfig(Closed):
     """The genetic algorithm; see `evoquant.search.genetic.GeneticSettings`."""
 
     kind: Literal["genetic"] = "genetic"
@@ -131,14 +112,14 @@ class GeneticConfig(_Closed):
         return self
 
 
-class RandomConfig(_Closed):
+class RandomConfig(Closed):
     """Random search."""
 
     kind: Literal["random"]
     population: Annotated[int, Field(ge=1, le=1_000_000)] = 100
 
 
-class PublishedConfig(_Closed):
+class PublishedConfig(Closed):
     """Figures as printed in the published tables, with their digits: '0.0935', '93.5%', '2.43x'."""
 
     fitness: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
@@ -146,7 +127,7 @@ class PublishedConfig(_Closed):
     compression: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
 
 
-class ChangeConfig(_Closed):
+class ChangeConfig(Closed):
     """A change to a rule strategy."""
 
     edges: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -156,7 +137,7 @@ class ChangeConfig(_Closed):
     unprotect: list[str] = Field(default_factory=list)
 
 
-class CandidateConfig(_Closed):
+class CandidateConfig(Closed):
     """One candidate of a replay: a strategy, changed or not, or so many random rules."""
 
     strategy: str | None = None
@@ -175,7 +156,7 @@ class CandidateConfig(_Closed):
         return self
 
 
-class GenerationConfig(_Closed):
+class GenerationConfig(Closed):
     """One generation of a replay; `afterwards` ones are compared with the champion and do not replace it."""
 
     generation: str
@@ -183,7 +164,7 @@ class GenerationConfig(_Closed):
     afterwards: bool = False
 
 
-class ReplayConfig(_Closed):
+class ReplayConfig(Closed):
     """A fixed list of candidates; `data` names the models that they are judged on."""
 
     kind: Literal["replay"]
@@ -199,7 +180,7 @@ class ReplayConfig(_Closed):
         return self
 
 
-class StopConfig(_Closed):
+class StopConfig(Closed):
     """When to end: whichever comes first. Wall time ends after a whole generation; resume goes on."""
 
     generations: Positive = 120
@@ -210,7 +191,7 @@ class StopConfig(_Closed):
     wall_time_s: Annotated[float, Field(gt=0)] | None = None
 
 
-class ExecutorConfig(_Closed):
+class ExecutorConfig(Closed):
     """Where candidates are evaluated; cannot change a result."""
 
     kind: Literal["auto", "local", "ray"] = "auto"
@@ -220,35 +201,23 @@ class ExecutorConfig(_Closed):
     limit_s: Annotated[float, Field(gt=0)] | None = None
 
 
-def _tag(default: str, known: tuple[str, ...]) -> Discriminator:
-    def choose(value: Any) -> str:
-        kind = value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default)
-        return "code" if isinstance(kind, str) and kind not in known and CODE.fullmatch(kind) else str(kind)
-
-    return Discriminator(choose)
-
-
 ObjectiveConfig = Annotated[
     Annotated[CliffConfig, Tag("cliff")]
     | Annotated[FeasibleFirstConfig, Tag("feasible_first")]
     | Annotated[BudgetConfig, Tag("budget")]
     | Annotated[CodeConfig, Tag("code")],
-    _tag("cliff", ("cliff", "feasible_first", "budget")),
+    tag("cliff", ("cliff", "feasible_first", "budget")),
 ]
 SearchConfig = Annotated[
     Annotated[GeneticConfig, Tag("genetic")]
     | Annotated[RandomConfig, Tag("random")]
     | Annotated[ReplayConfig, Tag("replay")]
     | Annotated[CodeConfig, Tag("code")],
-    _tag("genetic", ("genetic", "random", "replay")),
-]
-GenomeConfig = Annotated[
-    Annotated[RuleSpaceConfig, Tag("rule")] | Annotated[DirectSpaceConfig, Tag("direct")],
-    _tag("rule", ("rule", "direct")),
+    tag("genetic", ("genetic", "random", "replay")),
 ]
 
 
-class CampaignConfig(_Closed):
+class CampaignConfig(Closed):
     """A whole campaign."""
 
     schema_version: Literal[1] = 1
@@ -379,7 +348,7 @@ def _known_strategy(name: str) -> None:
 
 def _all_keys() -> set[str]:
     keys: set[str] = set()
-    stack: list[type[BaseModel]] = [_Closed]
+    stack: list[type[BaseModel]] = [Closed]
     while stack:
         model = stack.pop()
         keys.update(model.model_fields)

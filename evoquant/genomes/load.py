@@ -8,9 +8,12 @@ from evoquant.errors import GenomeError, suggestion
 from evoquant.genomes.direct import direct_from_dict
 from evoquant.genomes.rule import rule_from_dict
 from evoquant.genomes.strategies import strategy
+from evoquant.genomes.tree import tree_from_dict
 
 if TYPE_CHECKING:
     from evoquant.genomes.base import Genome
+
+KINDS = ("rule", "tree", "direct", "strategy")
 
 
 def genome_from_dict(data: Any, source: str) -> Genome:
@@ -20,16 +23,16 @@ def genome_from_dict(data: Any, source: str) -> Genome:
         GenomeError: not a genome; the message begins with `source`.
     """
     if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
-        raise GenomeError(f"{source}: a genome is an object with a `kind`: rule, direct or strategy.")
+        raise GenomeError(f"{source}: a genome is an object with a `kind`: {', '.join(KINDS)}.")
     kind = data["kind"]
     if kind == "rule":
         return rule_from_dict(data, source)
+    if kind == "tree":
+        return tree_from_dict(data, source)
     if kind == "direct":
         return direct_from_dict(data, source)
     if kind == "strategy":
         if set(data) != {"kind", "name"} or not isinstance(data["name"], str):
             raise GenomeError(f"{source}: a strategy has a `name` and nothing else.")
         return strategy(data["name"])
-    raise GenomeError(
-        f"{source}: kind: unknown genome kind {kind!r}.{suggestion(kind, ('rule', 'direct', 'strategy'))}"
-    )
+    raise GenomeError(f"{source}: kind: unknown genome kind {kind!r}.{suggestion(kind, KINDS)}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from evoquant.errors import PrecisionError
 from evoquant.genomes.direct import Direct
+from evoquant.genomes.expression import MAX_NODES
 from evoquant.genomes.rule import Rule, Rung
+from evoquant.genomes.tree import Tree
 from evoquant.quantization.precision import Precision
 
 
@@ -68,6 +71,31 @@ class RuleSchema(_Closed):
             protected=frozenset(self.protected.types) if self.protected else frozenset(),
             protected_width=self.protected.width if self.protected else None,
         )
+
+
+def _token(value: Any) -> str | float:
+    if isinstance(value, str) and len(value) <= 500:
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise ValueError("a node is the name of an operator or signal, or a finite number")
+
+
+class TreeSchema(_Closed):
+    """A tree: operators, signals and constants in prefix order."""
+
+    kind: Literal["tree"] = "tree"
+    expression: Annotated[
+        list[Annotated[str | float, BeforeValidator(_token)]], Field(min_length=1, max_length=MAX_NODES)
+    ]
+
+    def to_tree(self) -> Tree:
+        """The genome.
+
+        Raises:
+            GenomeError: incomplete, wrongly typed, too deep, or an unknown name; the message names the position.
+        """
+        return Tree(tuple(self.expression))
 
 
 class DirectSchema(_Closed):

@@ -5,6 +5,7 @@ import pytest
 
 from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import RuleSpace
+from evoquant.genomes.tree import TreeSpace
 from evoquant.profiles.model import ModelProfile
 from evoquant.profiles.seed_suite import builtin_profile, seed_profile
 from evoquant.quantization.precision import SEED_MENU
@@ -33,10 +34,14 @@ MODELS = {
     "restricted": restricted(seed_profile("test")),
 }
 PROBLEMS = {name: compile_problem(profile, SEED_MENU) for name, profile in MODELS.items()}
+TREE_SIGNALS = ("loss", "bits", "share", "gradient_sensitivity", "position", "units", "model_loss")
 SPACES = {
     "rules": lambda problem: RuleSpace(SEED_MENU, TYPES, SIGNALS, 3),
     "rules without rungs": lambda problem: RuleSpace(SEED_MENU, TYPES, (), 3),
     "rules without types": lambda problem: RuleSpace(SEED_MENU, (), SIGNALS, 2),
+    "trees": lambda problem: TreeSpace(SEED_MENU, TYPES, TREE_SIGNALS),
+    "trees without flags": lambda problem: TreeSpace(SEED_MENU, (), ("loss", "weight_std"), max_nodes=9),
+    "trees of one node": lambda problem: TreeSpace(SEED_MENU, TYPES, TREE_SIGNALS, max_nodes=1, max_depth=0),
     "direct": DirectSpace,
 }
 

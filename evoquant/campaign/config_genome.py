@@ -1,0 +1,52 @@
+"""The `genome` part of the campaign's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag, field_validator
+
+from evoquant.campaign.config_base import Closed, tag
+from evoquant.errors import suggestion
+from evoquant.genomes.expression import MAX_DEPTH, MAX_NODES, NUMBER_SIGNALS
+
+
+class RuleSpaceConfig(Closed):
+    """Rules; null lists are filled in from the train models and the menu."""
+
+    kind: Literal["rule"] = "rule"
+    types: list[str] | None = None
+    signals: list[str] | None = None
+    rungs: Annotated[int, Field(ge=0, le=16)] = 3
+
+
+class TreeSpaceConfig(Closed):
+    """Trees; null lists are filled in from the train models."""
+
+    kind: Literal["tree"]
+    types: list[str] | None = None
+    signals: Annotated[list[str], Field(min_length=1)] | None = None
+    max_nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 31
+    max_depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] = 8
+
+    @field_validator("signals")
+    @classmethod
+    def _known(cls, value: list[str] | None) -> list[str] | None:
+        for name in value or ():
+            if name not in NUMBER_SIGNALS:
+                raise ValueError(f"trees have no signal {name!r}.{suggestion(name, NUMBER_SIGNALS)}")
+        return value
+
+
+class DirectSpaceConfig(Closed):
+    """One width per unit of the one model."""
+
+    kind: Literal["direct"]
+
+
+GenomeConfig = Annotated[
+    Annotated[RuleSpaceConfig, Tag("rule")]
+    | Annotated[TreeSpaceConfig, Tag("tree")]
+    | Annotated[DirectSpaceConfig, Tag("direct")],
+    tag("rule", ("rule", "tree", "direct")),
+]
