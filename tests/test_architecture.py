@@ -40,9 +40,8 @@ PRINTS = "evoquant.cli"
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators")  # the second seeds DEAP's `random`, and restores it
 LOADS_CODE = "evoquant.campaign.build"
 HEAVY = ("ray", "torch", "sklearn", "numba", "onnx", "matplotlib", "scipy")
-HEAVY_ALLOWED: dict[
-    str, tuple[str, ...]
-] = {}  # module → heavy packages it may import at its top; itself imported lazily
+# module → heavy packages it may import at its top; itself imported lazily
+HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {"evoquant.genomes.tree_kernel": ("numba",)}
 FORBIDDEN_MODULES = ("pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "deap.creator")
 FORBIDDEN_BUILTINS = ("eval", "exec", "compile", "__import__")
 FORBIDDEN_MEMBERS = (

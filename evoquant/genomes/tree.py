@@ -23,7 +23,7 @@ from evoquant.genomes.expression import (
     check_expression,
     depth_of,
 )
-from evoquant.genomes.tree_numpy import cheapest, costs
+from evoquant.genomes.tree_numpy import cheapest, costs, signal_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SMALLEST_CONSTANT, LARGEST_CONSTANT = 1e-6, 1e3
 CONSTANT = len(OPERATORS) + 1  # its code: operators come before it, signals and type flags after
+COMPILED_FROM = 200  # rows: fewer are done before numba could be imported
 LEAP_RATE = 0.1  # share of tuned trees whose constants take a large step
 LEAP_SIGMA = 1.5  # e^1.5 ≈ 4.5: a leap can take a constant to another order of magnitude
 NUDGE = 1.1  # the least factor that always changes a figure of two digits
@@ -207,9 +208,27 @@ class TreeSpace:
             ProfileError: the profile lacks a signal that a tree reads.
         """
         result = np.empty((len(genes), len(problem.units)), dtype=np.int8)
-        for i, row in enumerate(self.canonical(genes)):
-            result[i] = cheapest(costs(self.expression(row), problem), problem.allowed)
+        rows = self.canonical(genes)
+        if len(rows) < COMPILED_FROM:
+            for i, row in enumerate(rows):
+                result[i] = cheapest(costs(self.expression(row), problem), problem.allowed)
+            return result
+        from evoquant.genomes import tree_kernel
+
+        codes = rows[:, : self.max_nodes].astype(np.int64)
+        table = self.leaves(codes, problem)
+        # Plain writable arrays in C order: other ones would be compiled for anew.
+        constants, allowed = rows[:, self.max_nodes :].copy(), problem.allowed.copy()
+        tree_kernel.allocate(codes, constants, self.lengths(rows), table, allowed, result)
         return result
+
+    def leaves(self, codes: NDArray[np.int64], problem: Problem) -> NDArray[np.float64]:
+        """`(leaves, units · P)` values of the signals and flags that a population reads; the others are 0."""
+        shape = (len(problem.units), len(problem.menu))
+        table = np.zeros((len(self.tokens) - CONSTANT - 1, *shape))
+        for code in np.unique(codes[codes > CONSTANT]).tolist():
+            table[code - CONSTANT - 1] = signal_values(problem, str(self.tokens[code]))
+        return table.reshape(len(table), -1)
 
     def expression(self, row: NDArray[np.float64]) -> tuple[Token, ...]:
         """The expression of one canonical row."""

@@ -1,57 +1,13 @@
 import numpy as np
 import pytest
 
-from evoquant.genomes.expression import NUMBER_SIGNALS, depth_of
-from evoquant.genomes.tree import Tree, TreeSpace
+from evoquant.genomes.expression import depth_of
+from evoquant.genomes.tree import Tree
 from evoquant.genomes.tree_simplify import simplify
-from evoquant.profiles.model import LayerProfile, ModelProfile
-from evoquant.quantization.precision import SEED_MENU
-from evoquant.scoring.problem import compile_problem
 
-TYPES = ("Conv", "Linear")
-
-
-def random_problem(seed):
-    """A model whose figures often coincide, vanish or are huge, so that ties and saturation occur."""
-    rng = np.random.default_rng(seed)
-
-    def figure():
-        return float(rng.choice([0.0, 1.0, 0.5, rng.random(), -rng.random(), 1e99, 1e-300]))
-
-    layers = tuple(
-        LayerProfile(
-            name=f"l{i}",
-            type=str(rng.choice(TYPES)),
-            shape=(int(rng.integers(1, 9)),),
-            position=i / 7,
-            weight_mean=figure(),
-            weight_std=abs(figure()),
-            weight_range=abs(figure()),
-            activation_range=abs(figure()),
-            gradient_sensitivity=float(rng.choice([0.0, 1.0, rng.random()])),
-            loss={p: float(rng.choice([0.0, 0.5, rng.uniform(-0.2, 1.0)])) for p in SEED_MENU.names},
-            fisher={p: abs(figure()) for p in SEED_MENU.names},
-            weight_error={p: abs(figure()) for p in SEED_MENU.names},
-            allowed=None if rng.random() < 0.7 else ("INT4", "FP16"),
-        )
-        for i in range(8)
-    )
-    return compile_problem(ModelProfile(f"random {seed}", layers), SEED_MENU)
-
+from .conftest import random_problem, random_trees
 
 PROBLEMS = [random_problem(seed) for seed in range(12)]
-SPACE = TreeSpace(SEED_MENU, TYPES, NUMBER_SIGNALS, max_nodes=60, max_depth=12)
-
-
-def random_trees(n, seed):
-    """Trees with many coincidences: few signals, and constants of 0, ±1 and ±10^100."""
-    rng = np.random.default_rng(seed)
-    space = TreeSpace(SEED_MENU, TYPES, ("loss", "bits", "weight_mean"), max_nodes=60, max_depth=12)
-    constants = (0.0, 1.0, -1.0, 2.0, 1e100, -1e100, 1e-100)
-    for some in (space, SPACE):
-        for row in some.mutate(some.sample(rng, n), 0.3, rng):
-            tree = some.decode(row)
-            yield Tree(tuple(t if isinstance(t, str) else float(rng.choice([t, *constants])) for t in tree.expression))
 
 
 def test_simplifying_changes_no_allocation():

@@ -1,0 +1,145 @@
+"""The compiled interpreter of tree populations: the same bits as `tree_numpy`, without an array for every node.
+
+Imported only for populations that are worth a compiler's start. The tree of one row is walked once from its last node
+to its first, each node for all units and widths at once, so that the loops inside run over numbers alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+
+from evoquant.genomes.expression import LARGEST, OPERATORS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CODE = {operator.name: code for code, operator in enumerate(OPERATORS, start=1)}
+ADD, SUB, MUL, DIV = (_CODE[name] for name in ("add", "sub", "mul", "div"))
+MIN, MAX, GREATER, AND, OR = (_CODE[name] for name in ("min", "max", "greater", "and", "or"))
+NEG, SQRT, SQUARE, NOT = (_CODE[name] for name in ("neg", "sqrt", "square", "not"))
+WHERE = _CODE["where"]
+CONSTANT = len(OPERATORS) + 1
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Machine code of `function`, kept beside the source or in the user's cache folder where there is room.
+
+    Division is that of IEEE 754, and there is no fast-math: every language gives the same bits.
+    """
+    try:
+        return numba.njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:  # nowhere to keep the machine code: a read-only installation and no home
+        return numba.njit(error_model="numpy")(function)
+
+
+@compiled
+def _clip(x):  # type: ignore[no-untyped-def]
+    x = LARGEST if x > LARGEST else x
+    return -LARGEST if x < -LARGEST else x
+
+
+@compiled
+def _unary(code, a):  # type: ignore[no-untyped-def]
+    if code == NEG:
+        for i in range(a.size):
+            a[i] = -a[i]
+    elif code == SQRT:
+        for i in range(a.size):
+            a[i] = np.sqrt(abs(a[i]))
+    elif code == SQUARE:
+        for i in range(a.size):
+            a[i] = _clip(a[i] * a[i])
+    else:
+        for i in range(a.size):
+            a[i] = 1.0 - a[i]
+
+
+@compiled
+def _arithmetic(code, a, b):  # type: ignore[no-untyped-def]
+    """The result replaces b."""
+    if code == ADD:
+        for i in range(b.size):
+            b[i] = _clip(a[i] + b[i])
+    elif code == SUB:
+        for i in range(b.size):
+            b[i] = _clip(a[i] - b[i])
+    elif code == MUL:
+        for i in range(b.size):
+            b[i] = _clip(a[i] * b[i])
+    else:
+        for i in range(b.size):
+            quotient = _clip(a[i] / b[i])
+            b[i] = 1.0 if b[i] == 0.0 else quotient
+
+
+@compiled
+def _binary(code, a, b):  # type: ignore[no-untyped-def]
+    """The result replaces b. Flags are 0 and 1."""
+    if code <= DIV:
+        _arithmetic(code, a, b)
+    elif code in (MIN, AND):
+        for i in range(b.size):
+            b[i] = min(a[i], b[i])
+    elif code in (MAX, OR):
+        for i in range(b.size):
+            b[i] = max(a[i], b[i])
+    else:
+        assert code == GREATER
+        for i in range(b.size):
+            b[i] = 1.0 if a[i] > b[i] else 0.0
+
+
+@compiled
+def cost(codes, constants, length, table, stack):  # type: ignore[no-untyped-def]
+    """Put the costs of one tree, `(units · P,)`, into `stack[0]`; arguments as in `allocate`, of one row.
+
+    The `(max_nodes + 1, units · P)` stack grows from the last node to the first, so that arguments lie in order.
+    """
+    top = -1
+    for node in range(length - 1, -1, -1):
+        code = codes[node]
+        if code > CONSTANT:
+            top += 1
+            for i in range(stack.shape[1]):
+                stack[top, i] = table[code - CONSTANT - 1, i]
+        elif code == CONSTANT:
+            top += 1
+            for i in range(stack.shape[1]):
+                stack[top, i] = constants[node]
+        elif code == WHERE:
+            flag, yes, no = stack[top], stack[top - 1], stack[top - 2]
+            for i in range(no.size):
+                no[i] = yes[i] if flag[i] > 0.0 else no[i]
+            top -= 2
+        elif code in (NEG, SQRT, SQUARE, NOT):
+            _unary(code, stack[top])
+        else:
+            _binary(code, stack[top], stack[top - 1])
+            top -= 1
+
+
+@compiled
+def allocate(codes, constants, lengths, table, allowed, result):  # type: ignore[no-untyped-def]
+    """Fill `result`, `(n, units)` int8, with the allowed width of least cost, of equals the narrowest.
+
+    Args:
+        codes, constants: `(n, max_nodes)` int64 and float64.
+        lengths: `(n,)` nodes of each row, at least 1.
+        table: `(leaves, units · P)` values of the leaves whose codes follow the constant's.
+        allowed: `(units, P)` bool, one or more in each row.
+        result: is overwritten.
+    """
+    units, widths = allowed.shape
+    stack = np.empty((codes.shape[1] + 1, units * widths))
+    for row in range(codes.shape[0]):
+        cost(codes[row], constants[row], lengths[row], table, stack)
+        for unit in range(units):
+            best, least = -1, np.inf
+            for width in range(widths):
+                value = stack[0, unit * widths + width]
+                if allowed[unit, width] and value < least:
+                    best, least = width, value
+            result[row, unit] = best
