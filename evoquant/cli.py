@@ -129,7 +129,7 @@ def report(
 
 @app.command()
 def profile(
-    source: Annotated[str, typer.Argument(metavar="NAME", help="seed/train, seed/valid, seed/test, seed-additive/…")],
+    source: Annotated[str, typer.Argument(metavar="NAME", help="seed/train, seed-additive/test, family/cnn/3, …")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
 ) -> None:
     """Write a built-in model's profile as JSON, or check a profile file of your own."""

@@ -29,8 +29,8 @@ from evoquant.genomes.rule import RuleSpace, with_change
 from evoquant.genomes.strategies import strategy, strategy_rule
 from evoquant.genomes.tree import TreeSpace
 from evoquant.genomes.tree_numpy import has_signal, signal_values
+from evoquant.profiles.builtin import builtin_profile
 from evoquant.profiles.model import ModelProfile, load_profile
-from evoquant.profiles.seed_suite import builtin_profile
 from evoquant.rng import generator_for
 from evoquant.scoring.objective import BitBudget, Cliff, FeasibleFirst, Objective
 from evoquant.scoring.problem import Problem, compile_problem

@@ -14,10 +14,11 @@ from pydantic import BaseModel, Field, Tag, ValidationError, field_validator, mo
 from evoquant.campaign.config_base import CODE, Closed, tag
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.yaml_file import parse_yaml
-from evoquant.errors import ConfigError, PrecisionError, describe_validation, suggestion
+from evoquant.errors import ConfigError, PrecisionError, ProfileError, describe_validation, suggestion
 from evoquant.files import canonical_json, read_text
 from evoquant.genomes.schema import RuleSchema
 from evoquant.genomes.strategies import STRATEGIES
+from evoquant.profiles.builtin import expand_names
 from evoquant.quantization.precision import Menu
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ NOT_HASHED = ("executor", "cache", "out")
 Positive = Annotated[int, Field(ge=1, le=10_000_000)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 Retention = Annotated[float, Field(gt=0, lt=1)]
-ModelNames = Annotated[list[str], Field(max_length=64)]
+MAX_MODELS = 256
 
 
 class CodeConfig(Closed):
@@ -42,11 +43,22 @@ class CodeConfig(Closed):
 
 
 class ModelsConfig(Closed):
-    """Profiles by built-in name or path (relative to the config file), by split."""
+    """Profiles by built-in name or path (relative to the config file), by split.
 
-    train: Annotated[ModelNames, Field(min_length=1)] = Field(default=["seed/train"])
-    valid: ModelNames = Field(default=["seed/valid"])
-    test: ModelNames = Field(default=["seed/test"])
+    A range such as `family/cnn/0..11` stands for twelve models and is listed as such.
+    """
+
+    train: Annotated[list[str], Field(min_length=1)] = Field(default=["seed/train"])
+    valid: list[str] = Field(default=["seed/valid"])
+    test: list[str] = Field(default=["seed/test"])
+
+    @field_validator("train", "valid", "test")
+    @classmethod
+    def _expanded(cls, names: list[str]) -> list[str]:
+        try:
+            return expand_names(names, MAX_MODELS)
+        except ProfileError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
 
 
 class TaskConfig(Closed):

@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 
-from evoquant.errors import ProfileError, suggestion
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.quantization.precision import SEED_MENU
 
@@ -214,16 +213,3 @@ def suite_digest(profile: ModelProfile) -> str:
         for layer in profile.layers
     ]
     return hashlib.sha256(np.array(rows, dtype="<f8").tobytes()).hexdigest()
-
-
-def builtin_profile(name: str) -> ModelProfile:
-    """The built-in profile of that name: `seed/train`, `seed-additive/test`, ….
-
-    Raises:
-        ProfileError: no such built-in name.
-    """
-    data, _, split = name.partition("/")
-    if data not in DATA_SETS or split not in SPLITS:
-        known = [f"{data}/{split}" for data in DATA_SETS for split in SPLITS]
-        raise ProfileError(f"no profile file and no built-in profile is called {name!r}.{suggestion(name, known)}")
-    return seed_profile(split, DATA_SETS[data])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.genomes.strategies import STRATEGIES
-from evoquant.profiles.seed_suite import DATA_SETS, SPLITS, builtin_profile
+from evoquant.profiles.seed_suite import DATA_SETS, SPLITS, seed_profile
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.report.journey import agrees, beside
 from evoquant.report.tables import Table
@@ -37,7 +37,7 @@ def baseline_rows() -> list[dict[str, Any]]:
     names = list(STRATEGIES)
     for data in DATA_SETS:
         for split in SPLITS:
-            problem = compile_problem(builtin_profile(f"{data}/{split}"), SEED_MENU)
+            problem = compile_problem(seed_profile(split, DATA_SETS[data]), SEED_MENU)
             scores = score_genomes([STRATEGIES[name] for name in names], (problem,), Cliff(), "mean")
             for i, name in enumerate(names):
                 figures = {

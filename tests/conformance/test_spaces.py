@@ -6,8 +6,9 @@ import pytest
 from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import RuleSpace
 from evoquant.genomes.tree import TreeSpace
+from evoquant.profiles.builtin import builtin_profile
 from evoquant.profiles.model import ModelProfile
-from evoquant.profiles.seed_suite import builtin_profile, seed_profile
+from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.scoring.problem import compile_problem
 from evoquant.testing.spaces import check_space

@@ -6,8 +6,9 @@ import pytest
 from evoquant.campaign.champion import Champion
 from evoquant.genomes.rule import Rule, RuleSpace
 from evoquant.genomes.strategies import STRATEGIES
+from evoquant.profiles.builtin import builtin_profile
 from evoquant.profiles.model import LayerProfile, ModelProfile
-from evoquant.profiles.seed_suite import DATA_SETS, SPLITS, builtin_profile
+from evoquant.profiles.seed_suite import DATA_SETS, SPLITS
 from evoquant.quantization.precision import SEED_MENU, Menu
 
 TYPES = ("Attention", "Classifier", "Conv", "Embedding", "LayerNorm", "Linear")

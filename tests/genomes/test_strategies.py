@@ -5,7 +5,8 @@ from evoquant.errors import GenomeError
 from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.rule import Rule, RuleSpace
 from evoquant.genomes.strategies import CHAMPION, STRATEGIES, Strategy, strategy, strategy_rule
-from evoquant.profiles.seed_suite import DATA_SETS, SPLITS, builtin_profile
+from evoquant.profiles.builtin import builtin_profile
+from evoquant.profiles.seed_suite import DATA_SETS, SPLITS
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.scoring.objective import Cliff, score
 from evoquant.scoring.problem import compile_problem

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evoquant.errors import ProfileError
+from evoquant.profiles.builtin import builtin_profile
 from evoquant.profiles.model import (
     LayerProfile,
     ModelProfile,
@@ -17,7 +18,6 @@ from evoquant.profiles.model import (
     profile_to_dict,
     profile_to_json,
 )
-from evoquant.profiles.seed_suite import builtin_profile
 from evoquant.quantization.precision import Precision
 
 PRECISIONS = ("INT2", "INT4-channel", "INT8-g32", "FP16", "FP32")

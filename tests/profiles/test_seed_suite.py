@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from evoquant.errors import ProfileError
+from evoquant.profiles.builtin import builtin_profile
 from evoquant.profiles.model import profile_from_dict, profile_to_dict
 from evoquant.profiles.seed_suite import (
     DATA_SETS,
@@ -9,7 +10,6 @@ from evoquant.profiles.seed_suite import (
     ChaCha8,
     _chacha_blocks,
     _expand_seed,
-    builtin_profile,
     suite_digest,
 )
 from evoquant.quantization.precision import SEED_MENU
