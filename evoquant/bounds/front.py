@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from evoquant.scoring.problem import Problem
 
 MEMORY = 2 * 10**9
-WORK = 2**27
+WORK = 2**28
 CHUNK = 2**20  # sums made at once
 POINT_BYTES = 96  # of a point or a sum while it is made: cost, loss, its place in two orders, where it is from
+KEPT_BYTES = 24  # of a point afterwards: cost, loss, where it is from
 FEWEST = 8  # points that a front keeps however little memory there is
 FINE = 1e-3  # if the envelope's vertices are that dense, they are a good enough front
 
@@ -232,10 +233,16 @@ class _Joining:
     def join_all(self, groups: list[list[int]], choices: Choices, least: NDArray[np.int64]) -> _Part | None:
         """The front of all units; None where it does not fit and there is something good enough instead."""
         self._left = sum(map(len, groups))
-        parts = [self._fold([_leaf(choices, unit, int(least[unit])) for unit in units]) for units in groups]
+        parts = [self._fold([self._leaf(choices, unit, int(least[unit])) for unit in units]) for units in groups]
         if any(part is None for part in parts):
             return None
         return self._fold(sorted((part for part in parts if part is not None), key=lambda part: len(part.cost)))
+
+    def _leaf(self, choices: Choices, unit: int, least: int) -> _Part:
+        (widths,) = np.nonzero(choices.useful[unit] & (choices.loss[unit] + self._least - least <= self._limit))
+        widths = widths[np.argsort(choices.cost[unit, widths], kind="stable")]
+        leaf = _Leaf(unit, widths.astype(np.int8))
+        return _Part(choices.cost[unit, widths], choices.loss[unit, widths], least, leaf)
 
     def _fold(self, parts: list[_Part]) -> _Part | None:
         whole: _Part | None = parts[0]
@@ -247,8 +254,8 @@ class _Joining:
     def _join(self, left: _Part, right: _Part) -> _Part | None:
         """The front of both together, thinned out to this join's share of memory and work."""
         self._left -= 1
-        shared = max(self._left, 1)
-        most = max(min(self._memory // shared // POINT_BYTES, self._work // shared // 8), FEWEST)
+        room = self._memory // (POINT_BYTES + KEPT_BYTES * self._left)
+        most = max(min(room, self._work // (self._left + 1) // len(right.cost)), FEWEST)
         least = left.least + right.least
         rest = self._least - least
         n = len(right.cost)
@@ -291,10 +298,3 @@ class _Joining:
         last = np.append(first[1:], len(loss)) - 1
         self.epsilon += float((possible[last] - possible[first]).max())
         return first
-
-
-def _leaf(choices: Choices, unit: int, least: int) -> _Part:
-    (widths,) = np.nonzero(choices.useful[unit])
-    cost, loss = choices.cost[unit, widths], choices.loss[unit, widths]
-    order = np.argsort(cost, kind="stable")
-    return _Part(cost[order], loss[order], least, _Leaf(unit, widths[order].astype(np.int8)))

@@ -102,7 +102,9 @@ def certify(
     elif states:
         best, exact, core = _close(choices, objective, envelope, best, states, work)
         if exact:
-            method = f"dynamic programme over {core} of {len(problem.units)} units"
+            method = (
+                f"dynamic programme over {core} of {len(problem.units)} units" if core else "bounds leave no choice"
+            )
     bound = best.fitness if exact else upper_bound(envelope, _level(choices, objective, best))
     exact = exact or bound <= best.fitness
     count, complete = 1, False

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CELLS = 1024  # the lens is cut into about so many pieces
 SPLIT = 8
 ROUNDS = 8  # 8^8 parts of a segment at most, which keeps products within 63 bits
+PROBES = 4096  # losses tried at a time
 DIRECTIONS = 16
 TESTED = 4  # directions that every partial sum is tested in
 
@@ -49,12 +50,15 @@ class Level:
 
     def most_loss(self, cost: NDArray[np.int64], low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.int64]:
         """`(n,)` the largest loss in [low, high] that still reaches the level at each cost; `low` must reach it."""
-        low, high = low.copy(), np.maximum(low, high)
+        high = np.maximum(low, high)
+        parts = max(PROBES // len(cost), 2)  # a bisection into many parts: few calls while the arrays are short
+        costs = np.repeat(cost, parts)
         while (low < high).any():
-            middle = high - (high - low) // 2
-            reached = self.reached(cost, middle)
-            low = np.where(reached, middle, low)
-            high = np.where(reached, high, middle - 1)
+            step = -((low - high) // parts)
+            probes = np.minimum(low[:, None] + step[:, None] * np.arange(1, parts + 1), high[:, None])
+            count = self.reached(costs, probes.ravel()).reshape(probes.shape).sum(axis=1)
+            high = np.minimum(high, low + step * (count + 1) - 1)
+            low = np.minimum(low + step * count, high)
         return low
 
 
