@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["load", "profile", "resume", "run"]
+__all__ = ["load", "pick", "profile", "resume", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,11 +5,16 @@ The command line is a thin layer over these functions.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.apply import load_any_champion
+from evoquant.campaign.archive import Limits
+from evoquant.campaign.archive import pick as pick_from
 from evoquant.campaign.build import any_profile as profile
 from evoquant.campaign.build import build_campaign, require_allowed
 from evoquant.campaign.champion import Champion, load_champion
@@ -20,13 +25,13 @@ from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PR
 from evoquant.errors import InputError, RunDirError
 from evoquant.files import pretty_json
 from evoquant.profiles.model import profile_to_json
-from evoquant.report.data import load_run, report_data
+from evoquant.report.data import RunData, load_run, report_data
 from evoquant.store import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Run", "load", "profile", "resume", "run"]
+__all__ = ["Run", "load", "pick", "profile", "resume", "run"]
 
 
 class Silent:
@@ -37,6 +42,15 @@ class Silent:
 
     def message(self, text: str) -> None:
         """Nothing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One campaign of a study: a config file, the run directory, and `key.path=value` overrides."""
+
+    config: Path
+    out: Path
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,21 @@ def run(
             raise
 
 
+def run_all(jobs: Sequence[Job]) -> list[RunData]:
+    """Run the campaigns of a study side by side, one process a core; their results in the order of `jobs`.
+
+    Raises:
+        EvoquantError: as `run`, for the first job that fails.
+    """
+    # Forking a process that has started threads can hang; a fresh interpreter cannot.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        return [load_run(path) for path in pool.map(_run_job, jobs)]
+
+
+def _run_job(job: Job) -> Path:
+    return run(job.config, out=job.out, overrides=[*job.overrides, "executor.kind=local"]).path
+
+
 def resume(
     path: str | Path,
     *,
@@ -115,6 +144,26 @@ def load(path: str | Path) -> Champion:
         InputError: there is none.
     """
     return load_any_champion(Path(path))
+
+
+def pick(
+    path: str | Path, *, parts: int | None = None, bits: float | None = None, retention: float | None = None
+) -> Champion:
+    """The fittest entry within limits of the archive that some searches keep (`map_elites`, `nsga2`).
+
+    Args:
+        path: a finished run directory.
+        parts: at most so many parts of the heuristic.
+        bits: at most so many effective bits per weight.
+        retention: at least this retention.
+
+    Raises:
+        InputError: no finished run, no archive, or nothing in it keeps the limits.
+    """
+    directory = RunDir.open(Path(path), hold=False)
+    if not directory.has(CHAMPION):
+        raise InputError(f"{path}: the run is not finished; continue with: evoquant resume {path}")
+    return pick_from(directory, load_champion(directory.path / CHAMPION), Limits(parts, bits, retention))
 
 
 def resolved_config(directory: RunDir) -> CampaignConfig:

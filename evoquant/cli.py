@@ -159,6 +159,64 @@ def apply(
 
 
 @app.command()
+def bound(
+    model: Annotated[str, typer.Argument(metavar="PROFILE", help="A profile's JSON file or built-in name.")],
+    menu: Annotated[str | None, typer.Option(help="Precisions, comma-separated; default: the profile's.")] = None,
+    objective: Annotated[str, typer.Option(help="cliff, feasible_first or budget.")] = "cliff",
+    threshold: Annotated[float | None, typer.Option(help="For cliff: retention; default 0.95.")] = None,
+    floor: Annotated[float | None, typer.Option(help="For feasible_first: retention; default 0.95.")] = None,
+    bits: Annotated[float | None, typer.Option(help="For budget: effective bits per weight.")] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(metavar="LAYER=WIDTH", help="Keep a layer at a width; may be repeated.")
+    ] = None,
+    front: Annotated[bool, typer.Option("--front", help="Show the Pareto front of retention and size too.")] = False,
+    at_least: Annotated[float | None, typer.Option(help="With --front: only points of that retention.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every layer and every point.")] = False,
+) -> None:
+    """Show the best that any allocation of a model can reach, with proof (separable estimate)."""
+    from evoquant.files import pretty_json
+    from evoquant.report.allocation import load_any_profile
+    from evoquant.report.bound import bound_data, bound_tables, parse_objective, parse_pins
+
+    if at_least is not None and not front:
+        raise InputError("--at-least belongs to --front.")
+    goal = parse_objective(objective, {"threshold": threshold, "floor": floor, "bits": bits})
+    data = bound_data(
+        load_any_profile(model),
+        goal,
+        menu=menu.split(",") if menu else None,
+        pins=parse_pins(pin or ()),
+        front=front,
+        at_least=at_least,
+    )
+    if as_json:
+        sys.stdout.write(pretty_json(data))
+    else:
+        _draw(bound_tables(data))
+
+
+@app.command()
+def pick(
+    run_dir: RunDirArgument,
+    parts: Annotated[int | None, typer.Option(min=0, help="At most so many parts: how simple it has to be.")] = None,
+    bits: Annotated[float | None, typer.Option(min=0.0, help="At most so many effective bits per weight.")] = None,
+    retention: Annotated[float | None, typer.Option(min=0.0, help="At least this retention, such as 0.97.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a champion file instead of stdout.")] = None,
+) -> None:
+    """Choose from the archive of a map_elites or nsga2 run: the fittest heuristic within limits.
+
+    The champion file that this writes goes into apply and export like a run directory.
+    """
+    from evoquant import api
+    from evoquant.report.tables import scores_table
+
+    champion = api.pick(run_dir, parts=parts, bits=bits, retention=retention)
+    if out is not None:
+        _draw([scores_table(champion.genome.text, champion.scores)])
+    _emit(champion.to_json(), out)
+
+
+@app.command()
 def export(
     run_dir: Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="A run directory or champion file.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="json, yaml, python, rust or csv.")] = None,

@@ -136,7 +136,8 @@ def test_a_signal_checkpoints_and_says_how_to_resume(tmp_path, number):
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not (out / "journal.jsonl").exists() and time.monotonic() < deadline:
+    journal = out / "journal.jsonl"  # two lines: then one generation at least is told too, whatever the machine's load
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 1) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

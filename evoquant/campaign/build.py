@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from evoquant.campaign.build_search import built_in_search
 from evoquant.campaign.config import (
     CampaignConfig,
     CandidateConfig,
     CodeConfig,
-    GeneticConfig,
     ModelsConfig,
-    RandomConfig,
     ReplayConfig,
 )
 from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig, TreeSpaceConfig
@@ -34,12 +35,12 @@ from evoquant.profiles.model import ModelProfile, load_profile
 from evoquant.rng import generator_for
 from evoquant.scoring.objective import BitBudget, Cliff, FeasibleFirst, Objective
 from evoquant.scoring.problem import Problem, compile_problem
-from evoquant.search.genetic import GeneticSearch, GeneticSettings
-from evoquant.search.random import RandomSearch
 from evoquant.search.replay import Replay, ReplayEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from evoquant.campaign.measure import Measurer
     from evoquant.execution.base import Executor
@@ -98,11 +99,25 @@ class Campaign:
     store: Store | None = None
     picked: str = ""
     afterwards: frozenset[int] = frozenset()
+    _optima: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
         """Whether retention comes from real forward passes."""
         return self.measurer is not None
+
+    def optimum(self, split: str) -> NDArray[np.float64] | None:
+        """`(models,)` certified upper bounds on the fitness that any allocation of each model of `split` can have.
+
+        None where that is not known: with an objective of one's own, which need not be monotone, where a network is
+        measured, or where a profile has no losses.
+        """
+        known = all(problem.loss is not None for problem in self.problems[split])
+        if self.measured or isinstance(self.config.objective, CodeConfig) or not known:
+            return None
+        if split not in self._optima:
+            self._optima[split] = _optima(self.problems[split], self.objective)
+        return self._optima[split]
 
     @property
     def generations(self) -> int:
@@ -199,14 +214,26 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
     for problem in (p for split in problems.values() for p in split):
         _check_signals(space, problem)
     objective = make_objective(config)
-    estimator = SeparableEstimator(space, problems["train"], objective, config.aggregate, config.executor.batch)
+    optima: dict[str, NDArray[np.float64]] = {}
+    if config.relative_to_optimum:
+        optima = {split: _optima(problems[split], objective) for split in ("train", "valid")}
+    estimator = SeparableEstimator(
+        space, problems["train"], objective, config.aggregate, config.executor.batch, optima.get("train")
+    )
     estimator.use(executor)
     inputs = {
         name: profile.digest
         for split, names in models.model_dump().items()
         for name, profile in zip(names, profiles[split], strict=True)
     }
-    return Campaign(config, problems, space, make_search(config, space), estimator, objective, executor, inputs)
+    search = make_search(config, space)
+    return Campaign(config, problems, space, search, estimator, objective, executor, inputs, _optima=optima)
+
+
+def _optima(problems: tuple[Problem, ...], objective: Objective) -> NDArray[np.float64]:
+    from evoquant.bounds.optimum import certify
+
+    return np.array([certify(problem, objective).upper_bound for problem in problems], dtype=np.float64)
 
 
 def _build_measured(config: CampaignConfig, cache: Path, executor: Executor) -> Campaign:
@@ -331,19 +358,11 @@ def _check_signals(space: Space, problem: Problem) -> None:
 def make_search(config: CampaignConfig, space: Space) -> Search:
     """The search of a config."""
     search = config.search
-    if isinstance(search, GeneticConfig):
-        settings = GeneticSettings(**search.model_dump(exclude={"kind", "start"}))
-        start: list[Genome] = [
-            strategy_rule(item) if isinstance(item, str) else item.to_rule() for item in search.start
-        ]
-        for genome in start:
-            space.encode(genome)
-        return GeneticSearch(space, seed=config.seed, settings=settings, start=start)
-    if isinstance(search, RandomConfig):
-        return RandomSearch(space, seed=config.seed, population=search.population)
-    assert isinstance(search, CodeConfig)
-    made: Search = load_code(search.kind)(space, seed=config.seed, **search.options)
-    return made
+    assert not isinstance(search, ReplayConfig)
+    if isinstance(search, CodeConfig):
+        made: Search = load_code(search.kind)(space, seed=config.seed, **search.options)
+        return made
+    return built_in_search(search, space, config.seed)
 
 
 def require_allowed(config: CampaignConfig, allowed: Sequence[str], source: Path) -> None:

@@ -13,11 +13,10 @@ from pydantic import BaseModel, Field, Tag, ValidationError, field_validator, mo
 
 from evoquant.campaign.config_base import CODE, Closed, tag
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
+from evoquant.campaign.config_search import BUILT_IN, BuiltInSearch, GeneticConfig, known_strategy
 from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import ConfigError, PrecisionError, ProfileError, describe_validation, suggestion
 from evoquant.files import canonical_json, read_text
-from evoquant.genomes.schema import RuleSchema
-from evoquant.genomes.strategies import STRATEGIES
 from evoquant.profiles.builtin import expand_names
 from evoquant.quantization.precision import Menu
 
@@ -30,7 +29,6 @@ MAX_CONFIG_BYTES = 2**20
 NOT_HASHED = ("executor", "cache", "out")
 
 Positive = Annotated[int, Field(ge=1, le=10_000_000)]
-Rate = Annotated[float, Field(ge=0, le=1)]
 Retention = Annotated[float, Field(gt=0, lt=1)]
 MAX_MODELS = 256
 
@@ -91,46 +89,6 @@ class BudgetConfig(Closed):
     effective_bits: Annotated[float, Field(gt=0, le=64)]
 
 
-class GeneticConfig(Closed):
-    """The genetic algorithm; see `evoquant.search.genetic.GeneticSettings`."""
-
-    kind: Literal["genetic"] = "genetic"
-    population: Annotated[int, Field(ge=2, le=1_000_000)] = 100
-    initial: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
-    elites: Annotated[int, Field(ge=0, le=10_000)] = 4
-    tournament: Annotated[int, Field(ge=1, le=1000)] = 3
-    crossover_rate: Rate = 0.7
-    mutation_rate: Rate = 0.1
-    immigrant_rate: Rate = 0.05
-    tune_rate: Rate = 0.0
-    parsimony: Annotated[float, Field(ge=0, le=1)] = 0.0
-    start: list[str | RuleSchema] = Field(default_factory=list)
-
-    @field_validator("start")
-    @classmethod
-    def _known(cls, value: list[str | RuleSchema]) -> list[str | RuleSchema]:
-        for item in value:
-            if isinstance(item, str):
-                _known_strategy(item)
-        return value
-
-    @model_validator(mode="after")
-    def _fits(self) -> GeneticConfig:
-        if self.elites >= self.population:
-            raise ValueError(f"elites ({self.elites}) must be fewer than population ({self.population})")
-        first = self.initial or self.population
-        if len(self.start) > first:
-            raise ValueError(f"start names {len(self.start)} genomes, the first generation has {first}; raise initial")
-        return self
-
-
-class RandomConfig(Closed):
-    """Random search."""
-
-    kind: Literal["random"]
-    population: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-
-
 class PublishedConfig(Closed):
     """Figures as printed in the published tables, with their digits: '0.0935', '93.5%', '2.43x'."""
 
@@ -164,7 +122,7 @@ class CandidateConfig(Closed):
         if (self.strategy is None) == (self.random is None):
             raise ValueError("a candidate has either `strategy` or `random`")
         if self.strategy is not None:
-            _known_strategy(self.strategy)
+            known_strategy(self.strategy)
         return self
 
 
@@ -221,11 +179,8 @@ ObjectiveConfig = Annotated[
     tag("cliff", ("cliff", "feasible_first", "budget")),
 ]
 SearchConfig = Annotated[
-    Annotated[GeneticConfig, Tag("genetic")]
-    | Annotated[RandomConfig, Tag("random")]
-    | Annotated[ReplayConfig, Tag("replay")]
-    | Annotated[CodeConfig, Tag("code")],
-    tag("genetic", ("genetic", "random", "replay")),
+    BuiltInSearch | Annotated[ReplayConfig, Tag("replay")] | Annotated[CodeConfig, Tag("code")],
+    tag("genetic", (*BUILT_IN, "replay")),
 ]
 
 
@@ -240,6 +195,7 @@ class CampaignConfig(Closed):
     menu: list[str] | None = None
     objective: ObjectiveConfig = CliffConfig()
     aggregate: Literal["mean", "min", "geometric"] = "mean"
+    relative_to_optimum: bool = False
     genome: GenomeConfig = RuleSpaceConfig()
     search: SearchConfig = GeneticConfig()
     stop: StopConfig = StopConfig()
@@ -263,6 +219,10 @@ class CampaignConfig(Closed):
             raise ValueError("a campaign has either `task` (a real network) or `models` (profiles)")
         if isinstance(self.search, ReplayConfig) and (self.task or self.models):
             raise ValueError("a replay names its models under search.data; leave `models` and `task` out")
+        if self.relative_to_optimum and (self.task or isinstance(self.search, ReplayConfig)):
+            raise ValueError("relative_to_optimum is for campaigns on profiles (`models`)")
+        if self.relative_to_optimum and isinstance(self.objective, CodeConfig):
+            raise ValueError("relative_to_optimum needs a built-in objective: the optimum of your own is not certified")
         if self.stop.passes is not None and self.task is None:
             raise ValueError("stop.passes is for measured tasks; use stop.evaluations")
         if self.executor.limit_s is not None and self.task is None:
@@ -351,11 +311,6 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
         for split, names in models.items():
             if isinstance(names, list):
                 models[split] = [absolute(name) for name in names]
-
-
-def _known_strategy(name: str) -> None:
-    if name not in STRATEGIES:
-        raise ValueError(f"no strategy is called {name!r}.{suggestion(name, STRATEGIES)}")
 
 
 def _all_keys() -> set[str]:

@@ -95,6 +95,7 @@ class SeparableEstimator:
         objective: Objective,
         aggregate: Aggregate,
         batch: int,
+        optimum: NDArray[np.float64] | None = None,
     ) -> None:
         self.counters = Counters()
         self._space = space
@@ -102,6 +103,7 @@ class SeparableEstimator:
         self._objective = objective
         self._aggregate = aggregate
         self._batch = batch
+        self._optimum = optimum
         self._executor: Executor | None = None
 
     def use(self, executor: Executor) -> None:
@@ -132,7 +134,7 @@ class SeparableEstimator:
         reasons.update(known_failures)
         retention = retention_of(losses)[inverse]
         retention[list(reasons)] = np.nan
-        scores = score(self._objective, self._problems, retention, costs[inverse], self._aggregate)
+        scores = score(self._objective, self._problems, retention, costs[inverse], self._aggregate, self._optimum)
         return as_evaluations(batch, scores, self._space, reasons)
 
     def state(self) -> dict[str, Any]:
@@ -145,11 +147,15 @@ class SeparableEstimator:
 
 
 def score_genomes(
-    genomes: Sequence[Genome], problems: tuple[Problem, ...], objective: Objective, aggregate: Aggregate
+    genomes: Sequence[Genome],
+    problems: tuple[Problem, ...],
+    objective: Objective,
+    aggregate: Aggregate,
+    optimum: NDArray[np.float64] | None = None,
 ) -> Scores:
     """Separable scores of a few genomes on models that no search has seen: finalists, champions, baselines."""
     losses, costs = separable_worker((None, problems))(genomes)
-    return score(objective, problems, retention_of(losses), costs, aggregate)
+    return score(objective, problems, retention_of(losses), costs, aggregate, optimum)
 
 
 def as_evaluations(

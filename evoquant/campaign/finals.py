@@ -12,16 +12,19 @@ from evoquant.errors import CampaignError
 from evoquant.genomes.load import genome_from_dict
 from evoquant.models.base import Failed
 from evoquant.rng import generator_for
+from evoquant.scoring.objective import combine
 from evoquant.scoring.statistics import bootstrap_interval
 from evoquant.search.base import best_first
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from evoquant.campaign.build import Campaign
     from evoquant.genomes.base import Genome
     from evoquant.models.base import Split
-    from evoquant.scoring.objective import Scores
+    from evoquant.scoring.objective import Aggregate, Scores
 
 INTERVAL_LEVEL = 0.95
 
@@ -42,20 +45,40 @@ def choose_champion(campaign: Campaign, records: Sequence[dict[str, Any]], prove
     return _separable(campaign, records, genomes, provenance)
 
 
-def figures(scores: Scores, row: int) -> dict[str, Any]:
-    """Plain data: fitness over the models, and the rest as means over them, per model where there are several."""
+def figures(
+    scores: Scores,
+    row: int,
+    aggregate: Aggregate = "mean",
+    optimum: NDArray[np.float64] | None = None,
+    *,
+    per_model: bool = True,
+) -> dict[str, Any]:
+    """Plain data: fitness over the models, and the rest as means over them, per model where there are several.
+
+    Args:
+        scores, row: of whom.
+        aggregate: how fitness on several models becomes one number.
+        optimum: `(models,)` certified best fitness; shares of it are given only where all of both are positive.
+        per_model: whether to list the models.
+    """
     plain: dict[str, Any] = {
-        "fitness": float(scores.fitness[row]),
+        "fitness": float(combine(scores.per_model[[row]], aggregate)[0]),
         "retention": float(scores.retention[row].mean()),
         "compression": float(scores.compression[row].mean()),
         "effective_bits": float(scores.effective_bits[row].mean()),
     }
-    if scores.retention.shape[1] > 1:
+    several = per_model and scores.retention.shape[1] > 1
+    if several:
         plain["per_model"] = {
             "fitness": scores.per_model[row].tolist(),
             "retention": scores.retention[row].tolist(),
             "compression": scores.compression[row].tolist(),
         }
+    if optimum is not None and (optimum > 0).all() and (scores.per_model[row] > 0).all():
+        shares = scores.per_model[row] / optimum
+        plain["share_of_optimum"] = float(shares.mean())
+        if several:
+            plain["per_model"]["share_of_optimum"] = shares.tolist()
     return plain
 
 
@@ -67,21 +90,23 @@ def _order(scores: Scores, records: Sequence[dict[str, Any]]) -> np.ndarray:
 def _separable(
     campaign: Campaign, records: Sequence[dict[str, Any]], genomes: Sequence[Genome], provenance: Mapping[str, Any]
 ) -> Champion:
-    def on(split: str, chosen: Sequence[Genome]) -> Scores:
-        return score_genomes(chosen, campaign.problems[split], campaign.objective, campaign.config.aggregate)
-
+    aggregate = campaign.config.aggregate
     best = 0
-    scores: dict[str, dict[str, Any]] = {}
     if campaign.problems["valid"]:
-        valid = on("valid", genomes)
+        relative = campaign.optimum("valid") if campaign.config.relative_to_optimum else None
+        valid = score_genomes(genomes, campaign.problems["valid"], campaign.objective, aggregate, relative)
         best = int(_order(valid, records)[0])
-        scores["valid"] = figures(valid, best)
-    scores["train"] = figures(on("train", [genomes[best]]), 0)
-    if campaign.problems["test"]:
-        scores["test"] = figures(on("test", [genomes[best]]), 0)
-    names: tuple[str, ...] = ("train", "valid", "test")
-    ordered = {name: scores[name] for name in names if name in scores}
-    return Champion(genomes[best], ordered, {**provenance, **_origin(records[best], len(records))})
+    scores = {
+        split: figures(
+            score_genomes([genomes[best]], campaign.problems[split], campaign.objective, aggregate),
+            0,
+            aggregate,
+            campaign.optimum(split),
+        )
+        for split in ("train", "valid", "test")
+        if campaign.problems[split]
+    }
+    return Champion(genomes[best], scores, {**provenance, **_origin(records[best], len(records))})
 
 
 def _measured(
@@ -130,7 +155,9 @@ def _replayed(campaign: Campaign, record: dict[str, Any], genome: Genome, proven
     model = campaign.problems["replay"][record["on"]]
     scores = score_genomes([genome], (model,), campaign.objective, campaign.config.aggregate)
     split = model.name.rpartition("/")[2]
-    return Champion(genome, {split: figures(scores, 0)}, {**provenance, "label": record["label"]})
+    optimum = campaign.optimum("replay")
+    share = None if optimum is None else optimum[[record["on"]]]
+    return Champion(genome, {split: figures(scores, 0, optimum=share)}, {**provenance, "label": record["label"]})
 
 
 def _origin(record: Mapping[str, Any], finalists: int) -> dict[str, Any]:

@@ -10,16 +10,17 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evoquant.campaign.archive import archive_data
 from evoquant.campaign.build import Campaign, make_executor
 from evoquant.campaign.checkpoint import Checkpoint, JournalDigest, load_checkpoint, save_checkpoint
 from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finals import choose_champion
 from evoquant.campaign.hall import Hall
 from evoquant.campaign.journal import candidate_record, failures_of, generation_record
-from evoquant.campaign.storage import CHAMPION, ENVIRONMENT, JOURNAL, TIMINGS, RunDir
+from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, JOURNAL, TIMINGS, RunDir
 from evoquant.errors import CampaignError, Interrupted, RunDirError
 from evoquant.execution import auto_choice
-from evoquant.files import canonical_json
+from evoquant.files import canonical_json, pretty_json
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
@@ -97,11 +98,14 @@ def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | 
         _save(campaign, run, state)
         observer.message(f"search ended: {reason}")
         champion = choose_champion(campaign, state.hall.records, _provenance(campaign, state, reason))
+        archive = archive_data(campaign)
     except KeyboardInterrupt:
         _save(campaign, run, state)
         raise Interrupted(
             f"interrupted after {state.generation} generations; continue with: evoquant resume {run.path}"
         ) from None
+    if archive is not None:
+        run.put(ARCHIVE, pretty_json(archive))
     run.put(CHAMPION, champion.to_json())
     return champion
 

@@ -23,6 +23,7 @@ RESOLVED = "resolved.json"
 ENVIRONMENT = "environment.json"
 REPORT = "report.json"
 PROFILE = "profile.json"
+ARCHIVE = "archive.json"
 
 
 class RunDir:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evoquant.campaign.archive import read_archive
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.storage import CHAMPION, RESOLVED, RunDir
@@ -23,6 +24,7 @@ class RunData:
         config_hash: as journalled at the start.
         journal: one record a generation.
         champion: None while the run is not finished.
+        archive: what the search kept beside it, where it keeps any.
     """
 
     path: Path
@@ -30,6 +32,7 @@ class RunData:
     config_hash: str
     journal: list[dict[str, Any]]
     champion: Champion | None
+    archive: dict[str, Any] | None = None
 
 
 def load_run(path: Path) -> RunData:
@@ -45,7 +48,7 @@ def load_run(path: Path) -> RunData:
     config = config_from_dict(resolved["config"], str(path / RESOLVED))
     journal = [json.loads(line) for line in directory.journal()]
     champion = load_champion(path / CHAMPION) if directory.has(CHAMPION) else None
-    return RunData(path, config, str(resolved.get("hash")), journal, champion)
+    return RunData(path, config, str(resolved.get("hash")), journal, champion, read_archive(directory))
 
 
 def report_data(run: RunData) -> dict[str, Any]:
@@ -64,6 +67,8 @@ def report_data(run: RunData) -> dict[str, Any]:
             "text": run.champion.genome.text,
             "scores": {split: dict(figures) for split, figures in run.champion.scores.items()},
         }
+        if run.archive is not None:
+            data["archive"] = {"of": run.archive["of"], "entries": len(run.archive["entries"])}
         for key in ("stopped", "budget", "finalist_passes"):
             if key in run.champion.provenance:
                 data[key] = run.champion.provenance[key]

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from evoquant.campaign.archive import choosing_split
 from evoquant.campaign.build import any_profile, make_objective
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
 from evoquant.campaign.evaluate import score_genomes
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # The published test fitness of Gen 4 and Gen 5, which a rediscovery is held against.
 MILESTONES = (3.4204, 3.8273)
+SHOWN = 16  # rows of an archive's table
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def run_tables(run: RunData) -> list[Table]:
     if isinstance(run.config.search, ReplayConfig):
         return [Table(*parts) for parts in journey_tables(run)]
     tables = [generations_table(run)]
+    if run.archive is not None:
+        tables.append(archive_table(run.archive))
     if run.champion is not None:
         tables.append(scores_table(run.champion.genome.text, run.champion.scores))
     return tables
@@ -94,6 +98,27 @@ def generations_table(run: RunData) -> Table:
     return Table(title, tuple(columns), rows, tuple(notes), frozenset(range(6 if by_test else 5)))
 
 
+def archive_table(archive: Mapping[str, Any]) -> Table:
+    """What the search kept beside the champion, at most `SHOWN` entries."""
+    split = choosing_split(archive)
+    entries: Sequence[Mapping[str, Any]] = archive["entries"]
+    step = max(1, -(-len(entries) // SHOWN))
+    rows = [
+        (
+            str(entry["parts"]),
+            f"{entry['scores'][split]['effective_bits']:.3f}",
+            f"{entry['scores'][split]['compression']:.3f}x",
+            f"{entry['scores'][split]['retention']:.2%}",
+            f"{entry['scores'][split]['fitness']:.4f}",
+            entry["text"],
+        )
+        for entry in entries[::step]
+    ]
+    columns = ("Parts", "Bits/weight", "Compr.", "Retention", f"Fitness, {split}", "Heuristic")
+    note = f"{len(rows)} of {archive['of']} kept; choose by limits with: evoquant pick RUN_DIR --parts N --bits B"
+    return Table("The search's archive", columns, rows, (note,), frozenset(range(5)))
+
+
 def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
     """The champion's figures, split by split."""
     rows: list[tuple[str, ...]] = []
@@ -108,12 +133,13 @@ def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
                 bounds,
                 f"{figures['compression']:.4f}x",
                 f"{figures['effective_bits']:.3f}",
+                f"{figures['share_of_optimum']:.2%}" if "share_of_optimum" in figures else "",
             )
         )
-    columns: tuple[str, ...] = ("Split", "Fitness", "Retention", "95% interval", "Compression", "Bits/weight")
-    if not any(row[3] for row in rows):
-        columns = (*columns[:3], *columns[4:])
-        rows = [(*row[:3], *row[4:]) for row in rows]
+    names = ("Split", "Fitness", "Retention", "95% interval", "Compression", "Bits/weight", "% of optimum")
+    kept = [i for i, name in enumerate(names) if name == "Split" or any(row[i] for row in rows)]
+    columns = tuple(names[i] for i in kept)
+    rows = [tuple(row[i] for i in kept) for row in rows]
     return Table(f"Champion: {text}", columns, rows, numeric=frozenset(range(1, len(columns))))
 
 

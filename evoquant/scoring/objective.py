@@ -71,8 +71,9 @@ class Scores:
     """Scores of n candidates on m models.
 
     Attributes:
-        fitness: `(n,)`, aggregated over models; NaN where any retention is NaN (failed).
-        per_model: `(n, m)` fitness on each model.
+        fitness: `(n,)`, aggregated over models, shares of the optimum where that was given; NaN where any retention
+            is NaN (failed).
+        per_model: `(n, m)` fitness on each model, never a share.
         retention: `(n, m)` as estimated, not clipped.
         compression: `(n, m)` all-FP32 cost / cost.
         effective_bits: `(n, m)` bits per weight, scales counted.
@@ -93,6 +94,7 @@ def score(
     retention: NDArray[np.float64],
     costs: NDArray[np.int64],
     aggregate: Aggregate = "mean",
+    optimum: NDArray[np.float64] | None = None,
 ) -> Scores:
     """The one function that turns retention and integer costs into compression and fitness.
 
@@ -102,6 +104,8 @@ def score(
         retention: `(n, m)`.
         costs: `(n, m)` total costs, constants included.
         aggregate: how fitness on several models becomes one number.
+        optimum: `(m,)` best possible fitness of each model, above 0; fitness on a model is divided by it first, so
+            that no model counts for more because more is possible there.
     """
     reference = np.array([p.cost.reference for p in problems], dtype=np.float64)
     constant = np.array([p.cost.constant for p in problems], dtype=np.int64)
@@ -110,7 +114,8 @@ def score(
     effective_bits = (costs - constant).astype(np.float64) / scale
     clipped = np.clip(retention, 0.0, 1.0)
     per_model = np.where(np.isnan(retention), np.nan, objective.score(clipped, compression, effective_bits))
-    return Scores(combine(per_model, aggregate), per_model, retention, compression, effective_bits, costs.sum(axis=1))
+    compared = per_model if optimum is None else per_model / optimum
+    return Scores(combine(compared, aggregate), per_model, retention, compression, effective_bits, costs.sum(axis=1))
 
 
 def combine(per_model: NDArray[np.float64], aggregate: Aggregate) -> NDArray[np.float64]:

@@ -1,0 +1,154 @@
+"""The archive of a run: the collection that some searches keep beside the champion, and choosing from it.
+
+A Pareto front, or the best of each complexity. `archive.json` holds it, scored on whatever the search has seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant.campaign.champion import Champion
+from evoquant.campaign.evaluate import score_genomes
+from evoquant.campaign.finals import figures
+from evoquant.campaign.storage import ARCHIVE
+from evoquant.errors import RunDirError
+from evoquant.genomes.base import digest_of
+from evoquant.genomes.load import genome_from_dict
+from evoquant.search.base import Archiving
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evoquant.campaign.build import Campaign
+    from evoquant.campaign.storage import RunDir
+    from evoquant.genomes.base import Genome
+    from evoquant.scoring.objective import Scores
+
+LARGEST = 200  # entries written; of more, so many at equal distances in the search's own order
+CHOOSING_SPLITS = ("valid", "train", "calibration")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a user asks of an entry; None asks nothing.
+
+    Attributes:
+        parts: at most so many parts.
+        bits: at most so many effective bits per weight (mean over the models).
+        retention: at least this retention (mean over the models).
+    """
+
+    parts: int | None = None
+    bits: float | None = None
+    retention: float | None = None
+
+    def accept(self, parts: int, scores: Mapping[str, float]) -> bool:
+        """Whether an entry keeps all of them."""
+        return (
+            (self.parts is None or parts <= self.parts)
+            and (self.bits is None or scores["effective_bits"] <= self.bits)
+            and (self.retention is None or scores["retention"] >= self.retention)
+        )
+
+    @property
+    def text(self) -> str:
+        """For messages: `at most 3 parts, at least 97% retention`."""
+        said = [
+            "" if self.parts is None else f"at most {self.parts} parts",
+            "" if self.bits is None else f"at most {self.bits:g} bits per weight",
+            "" if self.retention is None else f"at least {self.retention:.4g} retention",
+        ]
+        return ", ".join(word for word in said if word) or "no limit"
+
+
+def archive_data(campaign: Campaign) -> dict[str, Any] | None:
+    """What `archive.json` holds, or None where the search keeps no archive or an empty one."""
+    search, space = campaign.search, campaign.space
+    if space is None or not isinstance(search, Archiving):
+        return None
+    rows = search.archive()
+    if len(rows) == 0:
+        return None
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), LARGEST)).round().astype(np.intp))
+    genomes = [space.decode(row) for row in rows[chosen]]
+    scored = {split: _scores(campaign, split, genomes) for split in _splits(campaign)}
+    aggregate = campaign.config.aggregate
+    entries = [
+        {
+            "genome": genome.to_dict(),
+            "text": genome.text,
+            "digest": digest_of(genome),
+            "parts": genome.parts,
+            "scores": {split: figures(scores, i, aggregate, per_model=False) for split, scores in scored.items()},
+        }
+        for i, genome in enumerate(genomes)
+    ]
+    return {"of": len(rows), "entries": entries}
+
+
+def read_archive(run: RunDir) -> dict[str, Any] | None:
+    """The archive of a run directory, or None where it has none.
+
+    Raises:
+        RunDirError: the file is damaged.
+    """
+    if not run.has(ARCHIVE):
+        return None
+    data = run.read(ARCHIVE)
+    if not isinstance(data, dict) or not isinstance(data.get("entries"), list) or not data["entries"]:
+        raise RunDirError(f"{run.path / ARCHIVE}: should hold `of` and `entries`; run the campaign again.")
+    return data
+
+
+def choosing_split(archive: Mapping[str, Any]) -> str:
+    """The split by which entries are chosen: valid models where there are any, else what the search has seen."""
+    scores = archive["entries"][0]["scores"]
+    return next(split for split in CHOOSING_SPLITS if split in scores)
+
+
+def pick(run: RunDir, champion: Champion, limits: Limits) -> Champion:
+    """The fittest entry of a run's archive within limits, as a champion; of equals the one with fewer parts.
+
+    Raises:
+        RunDirError: the run has no archive, or nothing in it keeps the limits; the message says what would.
+    """
+    archive = read_archive(run)
+    if archive is None:
+        raise RunDirError(
+            f"{run.path}: this search kept no archive to pick from; map_elites (by complexity) and nsga2 (a Pareto "
+            f"front) do. The champion is in champion.json."
+        )
+    split = choosing_split(archive)
+    entries: Sequence[dict[str, Any]] = archive["entries"]
+    fit = [entry for entry in entries if limits.accept(entry["parts"], entry["scores"][split])]
+    if not fit:
+        parts = min(entry["parts"] for entry in entries)
+        bits = min(entry["scores"][split]["effective_bits"] for entry in entries)
+        retention = max(entry["scores"][split]["retention"] for entry in entries)
+        raise RunDirError(
+            f"{run.path}: none of the {len(entries)} entries keeps {limits.text}; there are parts from {parts}, bits "
+            f"per weight from {bits:.3f}, retention up to {retention:.2%}."
+        )
+    best = min(fit, key=lambda entry: (-entry["scores"][split]["fitness"], entry["parts"], entry["digest"]))
+    genome = genome_from_dict(best["genome"], str(run.path / ARCHIVE))
+    kept = ("campaign", "config_hash", "seed", "menu", "objective", "inputs", "evoquant")
+    provenance = {key: champion.provenance[key] for key in kept if key in champion.provenance}
+    return Champion(genome, best["scores"], {**provenance, "picked": limits.text})
+
+
+def _splits(campaign: Campaign) -> tuple[str, ...]:
+    if campaign.measured:
+        return ("calibration",)
+    return tuple(split for split in ("train", "valid") if campaign.problems[split])
+
+
+def _scores(campaign: Campaign, split: str, genomes: Sequence[Genome]) -> Scores:
+    if campaign.measurer is not None:
+        from evoquant.campaign.measure import measure_genomes
+
+        (problem,) = campaign.problems["calibration"]
+        return measure_genomes(genomes, problem, campaign.measurer, "calibration", campaign.objective)[0]
+    return score_genomes(genomes, campaign.problems[split], campaign.objective, campaign.config.aggregate)
