@@ -66,11 +66,11 @@ def plan_of(champion: Champion, target: str, menu: Menu | None) -> Plan:
     rule = champion.genome
     if not isinstance(rule, Rule):
         raise InputError(
-            f"{target} exports rules, and this champion is none ({one_line(rule.text)}); export what it gives to one "
-            f"model with --to csv --profile PROFILE, or the genome as data with --to json."
+            f"{target} exports rules and trees, and this champion is neither ({one_line(rule.text)}); export what it "
+            f"gives to one model with --to csv --profile PROFILE, or the genome as data with --to json."
         )
     if menu is None:
-        menu = _own_menu(champion)
+        menu = own_menu(champion)
 
     def width(name: str) -> str:
         return menu.names[menu.resolve(name)]
@@ -89,7 +89,8 @@ def plan_of(champion: Champion, target: str, menu: Menu | None) -> Plan:
     )
 
 
-def _own_menu(champion: Champion) -> Menu:
+def own_menu(champion: Champion) -> Menu:
+    """The menu that the champion was evolved with, or the nominal widths where it does not say."""
     names = champion.provenance.get("menu")
     if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
         return Menu.parse(names)

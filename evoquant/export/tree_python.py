@@ -1,0 +1,186 @@
+"""Python for trees: a module without dependencies, laid out as `as_python` lays out those of rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evoquant.export.python_text import SHARED_CODE, docstring, literal, menu_constants, tuple_of
+from evoquant.export.tree_source import INTRODUCTION, TreePlan, calls, tree_plan
+from evoquant.genomes.expression import IS_TYPE, OPERATOR
+
+if TYPE_CHECKING:
+    from evoquant.campaign.champion import Champion
+    from evoquant.genomes.tree import Tree
+    from evoquant.quantization.precision import Menu
+
+_NAMES = {name: f"_{name}" for name in OPERATOR} | {"min": "min", "max": "max"}
+
+
+def render(champion: Champion, tree: Tree, menu: Menu | None) -> str:
+    """A module for Python 3.9 or newer that allocates exactly as the tree does."""
+    plan = tree_plan(champion, tree, menu)
+    return docstring(champion, INTRODUCTION, plan.words) + _constants(plan) + _cost(plan) + _CODE + SHARED_CODE
+
+
+def _constants(plan: TreePlan) -> str:
+    bits = ", ".join(f"{literal(p.name)}: {p.code_bits}" for p in plan.menu)
+    scaled = ", ".join(f"{literal(p.name)}: {literal(p.granularity)}" for p in plan.menu if _has_scales(p.granularity))
+    return "\n".join(
+        [
+            *menu_constants(plan.menu),
+            f"CODE_BITS = {{{bits}}}",
+            f"SCALED_BY = {{{scaled}}}  # widths with a scale of 16 bits for each of these",
+            f"SIGNALS = {tuple_of(plan.signals)}  # in the order of the arguments of `cost`",
+            "",
+        ]
+    )
+
+
+def _has_scales(granularity: str) -> bool:
+    return granularity not in ("nominal", "none")
+
+
+def _cost(plan: TreePlan) -> str:
+    def leaf(name: str) -> str:
+        return f"kind == {literal(name.removeprefix(IS_TYPE))}" if name.startswith(IS_TYPE) else name
+
+    arguments = ", ".join(["kind", *plan.signals])
+    return (
+        f'\n\ndef cost({arguments}):\n    """Return the cost of giving a layer of type `kind` a width."""\n'
+        f"    return {calls(plan.cost, _NAMES, leaf, 4)}\n"
+    )
+
+
+_CODE = '''
+
+def allocate(layers):
+    """Return the name of the width of each layer, in order.
+
+    Layers of one tie group share a width; each takes a width that it allows. Raises ValueError where a signal is
+    missing or a layer allows nothing.
+    """
+    _check(layers)
+    units = _units(layers)
+    model = {"units": len(units), "parameters": sum(_parameters(layer) for layer in layers) if layers else 1}
+    if "model_loss" in SIGNALS:
+        model["loss"] = {width: _loss(layers, width) for width in MENU}
+    widths = [None] * len(layers)
+    for members in units:
+        unit = [layers[index] for index in members]
+        position = _mean_position(layers, members)
+        best, least = None, math.inf
+        for width in MENU:
+            if all(_allows(layer, width) for layer in unit):
+                value = cost(_type(unit), *[_clip(_read(name, unit, position, width, model)) for name in SIGNALS])
+                if value < least:
+                    best, least = width, value
+        if best is None:
+            names = ", ".join(repr(layer.get("name")) for layer in unit)
+            raise ValueError("nothing of the menu is allowed for " + names)
+        for index in members:
+            widths[index] = best
+    return widths
+
+
+def _check(layers):
+    for signal in SIGNALS:
+        kind = "loss" if signal == "model_loss" else signal
+        if kind in ("loss", "fisher", "weight_error"):
+            for width in MENU:
+                if any(width not in layer.get(kind, ()) for layer in layers):
+                    raise ValueError("the heuristic reads " + kind + ":" + width + ", which some layer lacks")
+
+
+def _read(signal, unit, position, width, model):
+    """The value of a signal for layers that share a width, at this width."""
+    if signal == "loss":
+        return _loss(unit, width)
+    if signal == "model_loss":
+        return model["loss"][width]
+    if signal == "bits":
+        return sum(_bits(layer, width) for layer in unit) / _value("parameters", unit)
+    if signal == "share":
+        return _value("parameters", unit) / model["parameters"]
+    if signal == "units":
+        return model["units"]
+    if signal == "position":
+        return position
+    if signal in ("fisher", "weight_error"):
+        return _value(signal + ":" + width, unit)
+    return _value(signal, unit)
+
+
+def _loss(layers, width):
+    """-log(1 - s), summed in units of 2^-40, so that no order of summing matters."""
+    losses = (min(float(layer["loss"][width]), 1.0 - 2.0**-30) for layer in layers)
+    return sum(round(-math.log1p(-loss) * 2**40) for loss in losses) / 2**40
+
+
+def _bits(layer, width):
+    """Bits of a layer's weights and scales."""
+    size = _parameters(layer)
+    bits = size * CODE_BITS[width]
+    if width not in SCALED_BY:
+        return bits
+    axis = layer.get("channel_axis", 0)
+    channels = 1 if axis is None or "shape" not in layer else layer["shape"][axis]
+    if SCALED_BY[width] == "tensor":
+        scales = 1
+    elif SCALED_BY[width] == "channel":
+        scales = channels
+    else:
+        scales = channels * -(-(size // channels) // GROUP_SIZES[width])
+    return bits + scales * 16
+
+
+def _clip(value):
+    return min(max(float(value), -1e100), 1e100)
+
+
+def _add(a, b):
+    return _clip(a + b)
+
+
+def _sub(a, b):
+    return _clip(a - b)
+
+
+def _mul(a, b):
+    return _clip(a * b)
+
+
+def _div(a, b):
+    return 1.0 if b == 0.0 else _clip(a / b)
+
+
+def _neg(a):
+    return -a
+
+
+def _sqrt(a):
+    return math.sqrt(abs(a))
+
+
+def _square(a):
+    return _clip(a * a)
+
+
+def _greater(a, b):
+    return a > b
+
+
+def _and(a, b):
+    return a and b
+
+
+def _or(a, b):
+    return a or b
+
+
+def _not(a):
+    return not a
+
+
+def _where(condition, a, b):
+    return a if condition else b
+'''

@@ -1,0 +1,226 @@
+"""Rust for trees: a program of one file, standard library only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evoquant.export.rust_text import MAIN, header, layer_info, literal, precision, reading, variant
+from evoquant.export.tree_source import INTRODUCTION, LINE, TreePlan, calls, tree_plan
+from evoquant.genomes.expression import IS_TYPE, OPERATOR, PER_UNIT
+
+if TYPE_CHECKING:
+    from evoquant.campaign.champion import Champion
+    from evoquant.genomes.tree import Tree
+    from evoquant.quantization.precision import Menu
+
+_NAMES = {name: name for name in OPERATOR} | {"where": "choose"}
+_TIED = (
+    "Layers that must share a width are given as one, merged: their losses s as 1 - (1 - s1)(1 - s2)...,\n"
+    "//! parameters, bits, Fisher costs and squared errors as sums. Rust 1.77 or newer."
+)
+
+
+def render(champion: Champion, tree: Tree, menu: Menu | None) -> str:
+    """A Rust source file, edition 2021, that allocates exactly as the tree does on units without tie groups."""
+    plan = tree_plan(champion, tree, menu)
+    reads = _Reads(plan)
+    listed = ["name", *(names[0] for names in reads.columns.values())]
+    sections = [
+        header(champion, INTRODUCTION, plan.words, listed, _TIED),
+        precision(plan.menu.names),
+        layer_info(reads.fields),
+        _cost(plan),
+        _functions(plan),
+        _allocate(plan),
+        reading(reads.columns, reads.values),
+        MAIN,
+    ]
+    return "\n".join(section.strip("\n") + "\n" for section in sections if section)
+
+
+class _Reads:
+    """Columns, fields and how they are read, as `rust_text` takes them."""
+
+    def __init__(self, plan: TreePlan) -> None:
+        self.columns: dict[str, tuple[str, ...]] = {}
+        self.fields: dict[str, str] = {}
+        self.values: dict[str, str] = {}
+        if plan.types:
+            self._add("layer_type", "type", "String")
+        scaled = "bits" in plan.signals and _scaled(plan.menu)
+        if scaled or "share" in plan.signals:
+            self._add("parameters", "parameters", "f64")
+        for name in PER_UNIT:
+            if name in plan.signals and name != "share":
+                self._add(name, name, "f64")
+        kinds = ["loss" if name == "model_loss" else name for name in plan.signals]
+        for kind in dict.fromkeys(kinds):
+            if kind in ("loss", "fisher", "weight_error"):
+                self._add_widths(kind, plan.menu.names)
+        if scaled:
+            self._add_bits(plan.menu)
+
+    def _add(self, field: str, column: str, kind: str) -> None:
+        self.columns[field] = (column,)
+        self.fields[field] = kind
+        self.values[field] = f"cell({field}).to_string()" if kind == "String" else f"number(cell({field}))?"
+
+    def _add_widths(self, kind: str, widths: tuple[str, ...]) -> None:
+        variables = {f"{kind}_{i}": (f"{kind}:{width}",) for i, width in enumerate(widths)}
+        self.columns |= variables
+        self.fields[kind] = f"[f64; {len(widths)}]"
+        self.values[kind] = _listed("[]", [f"number(cell({variable}))?" for variable in variables], 12)
+
+    def _add_bits(self, menu: Menu) -> None:
+        """Bits per weight; only widths with scales need a column, of the bits in total."""
+        figures = []
+        for i, width in enumerate(menu):
+            if width.granularity in ("nominal", "none"):
+                figures.append(f"{width.code_bits}.0")
+            else:
+                self.columns[f"bits_{i}"] = (f"bits:{width.name}",)
+                figures.append(f"number(cell(bits_{i}))? / number(cell(parameters))?")
+        self.fields["bits"] = f"[f64; {len(menu)}]"
+        self.values["bits"] = _listed("[]", figures, 12)
+
+
+def _listed(brackets: str, parts: list[str], indent: int) -> str:
+    """Comma-separated parts in brackets, a line for each where one would be long."""
+    line = ", ".join(parts)
+    if len(line) + indent > LINE - 20:
+        deeper = " " * (indent + 4)
+        line = "\n" + "".join(f"{deeper}{part},\n" for part in parts) + " " * indent
+    return brackets[0] + line + brackets[1]
+
+
+def _scaled(menu: Menu) -> bool:
+    return any(width.granularity not in ("nominal", "none") for width in menu)
+
+
+def _cost(plan: TreePlan) -> str:
+    def leaf(name: str) -> str:
+        return f"kind == {literal(name.removeprefix(IS_TYPE))}" if name.startswith(IS_TYPE) else name
+
+    arguments = [*(["kind: &str"] if plan.types else []), *(f"{name}: f64" for name in plan.signals)]
+    return (
+        f"/// The cost of giving a layer{' of type `kind`' if plan.types else ''} a width.\n"
+        f"pub fn cost({', '.join(arguments)}) -> f64 {{\n    {calls(plan.cost, _NAMES, leaf, 4)}\n}}\n"
+    )
+
+
+def _functions(plan: TreePlan) -> str:
+    """The operators that the tree has, and the clipping that they or the signals need."""
+    used = [_OPERATORS[name] for name in OPERATOR if name in plan.operators]
+    clipped = plan.signals or any("clip(" in text for text in used)
+    return "\n".join([*([_CLIP] if clipped else []), *used])
+
+
+def _allocate(plan: TreePlan) -> str:
+    menu, signals = plan.menu, plan.signals
+    count = len(menu)
+    before, constants = [], []
+    if "share" in signals:
+        before.append("let total: f64 = layers.iter().map(|layer| layer.parameters).sum();")
+    if "units" in signals:
+        before.append("let units = layers.len() as f64;")
+    if "model_loss" in signals:
+        before += [
+            f"let mut model_loss = [0i64; {count}];",
+            "for layer in layers {",
+            "    for (sum, s) in model_loss.iter_mut().zip(layer.loss) {",
+            "        *sum += integer_loss(s);",
+            "    }",
+            "}",
+        ]
+    if "bits" in signals and not _scaled(menu):
+        constants.append(f"const BITS: [f64; {count}] = [{', '.join(f'{width.code_bits}.0' for width in menu)}];")
+    widths = ", ".join(f"Precision::{variant(name)}" for name in menu.names)
+    constants.insert(0, f"/// The menu, narrowest first.\nconst WIDTHS: [Precision; {count}] = [{widths}];")
+    arguments = [*(["&layer.layer_type"] if plan.types else []), *(f"clip({_value(plan, name)})" for name in signals)]
+    by_width = any("[w]" in argument for argument in arguments)
+    made = _ALLOCATE.format(
+        before="".join(f"    {line}\n" for line in before),
+        loop="for (w, width) in WIDTHS.into_iter().enumerate()" if by_width else "for width in WIDTHS",
+        arguments=_listed("()", arguments, 12),
+    )
+    needs_loss = _INTEGER_LOSS if {"loss", "model_loss"} & set(signals) else ""
+    return "\n".join(["\n".join(constants) + "\n", made, needs_loss])
+
+
+def _value(plan: TreePlan, name: str) -> str:
+    """A signal's value, of `layer` at the width of index `w`."""
+    if name == "loss":
+        return "integer_loss(layer.loss[w]) as f64 / LOSS_UNITS"
+    if name == "model_loss":
+        return "model_loss[w] as f64 / LOSS_UNITS"
+    if name == "bits":
+        return "layer.bits[w]" if _scaled(plan.menu) else "BITS[w]"
+    if name == "share":
+        return "layer.parameters / total"
+    if name == "units":
+        return "units"
+    return f"layer.{name}" if name in PER_UNIT else f"layer.{name}[w]"
+
+
+_ALLOCATE = """/// A width for each layer, in order: the allowed one of the least cost, of equals the narrowest.
+pub fn allocate(layers: &[LayerInfo]) -> Result<Vec<Precision>, String> {{
+{before}    let mut result = Vec::new();
+    for layer in layers {{
+        let mut best = None;
+        let mut least = f64::INFINITY;
+        {loop} {{
+            if !allows(layer, width) {{
+                continue;
+            }}
+            let value = cost{arguments};
+            if value < least {{
+                best = Some(width);
+                least = value;
+            }}
+        }}
+        result.push(best.ok_or_else(|| format!("{{}}: nothing of the menu is allowed", layer.name))?);
+    }}
+    Ok(result)
+}}
+
+fn allows(layer: &LayerInfo, width: Precision) -> bool {{
+    match &layer.allowed {{
+        Some(allowed) => allowed.contains(&width),
+        None => true,
+    }}
+}}
+"""
+
+_INTEGER_LOSS = """const LOSS_UNITS: f64 = (1u64 << 40) as f64;
+
+/// -ln(1 - s) in units of 2^-40, so that no order of summing matters.
+fn integer_loss(s: f64) -> i64 {
+    let largest = 1.0 - 1.0 / (1u64 << 30) as f64;
+    (-(-s.min(largest)).ln_1p() * LOSS_UNITS).round_ties_even() as i64
+}
+"""
+
+_CLIP = """fn clip(x: f64) -> f64 {
+    x.clamp(-1e100, 1e100)
+}
+"""
+
+_OPERATORS = {
+    name: f"fn {_NAMES[name]}({signature} {{\n    {body}\n}}\n"
+    for name, signature, body in (
+        ("add", "a: f64, b: f64) -> f64", "clip(a + b)"),
+        ("sub", "a: f64, b: f64) -> f64", "clip(a - b)"),
+        ("mul", "a: f64, b: f64) -> f64", "clip(a * b)"),
+        ("div", "a: f64, b: f64) -> f64", "if b == 0.0 { 1.0 } else { clip(a / b) }"),
+        ("min", "a: f64, b: f64) -> f64", "a.min(b)"),
+        ("max", "a: f64, b: f64) -> f64", "a.max(b)"),
+        ("neg", "a: f64) -> f64", "-a"),
+        ("sqrt", "a: f64) -> f64", "a.abs().sqrt()"),
+        ("square", "a: f64) -> f64", "clip(a * a)"),
+        ("greater", "a: f64, b: f64) -> bool", "a > b"),
+        ("and", "a: bool, b: bool) -> bool", "a && b"),
+        ("or", "a: bool, b: bool) -> bool", "a || b"),
+        ("not", "a: bool) -> bool", "!a"),
+        ("where", "condition: bool, a: f64, b: f64) -> f64", "if condition { a } else { b }"),
+    )
+}
