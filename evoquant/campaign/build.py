@@ -339,7 +339,9 @@ def _tree_space(genome: TreeSpaceConfig, menu: Menu, types: Sequence[str], probl
         fisher = ("fisher",) if all(has_signal(problem, "fisher") for problem in problems) else ()
         signals = [*TREE_SIGNALS, *fisher]
     types = types if genome.types is None else genome.types
-    return TreeSpace(menu, types, signals, max_nodes=genome.max_nodes, max_depth=genome.max_depth)
+    return TreeSpace(
+        menu, types, signals, operators=genome.operators, max_nodes=genome.max_nodes, max_depth=genome.max_depth
+    )
 
 
 def _default_signals(menu: Menu) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import Field, Tag, field_validator
 
 from evoquant.campaign.config_base import Closed, tag
 from evoquant.errors import suggestion
-from evoquant.genomes.expression import MAX_DEPTH, MAX_NODES, NUMBER_SIGNALS
+from evoquant.genomes.expression import ALL_SIGNALS, MAX_DEPTH, MAX_NODES, OPERATOR
 
 
 class RuleSpaceConfig(Closed):
@@ -26,6 +26,7 @@ class TreeSpaceConfig(Closed):
     kind: Literal["tree"]
     types: list[str] | None = None
     signals: Annotated[list[str], Field(min_length=1)] | None = None
+    operators: Annotated[list[str], Field(min_length=1)] | None = None
     max_nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 31
     max_depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] = 8
 
@@ -33,8 +34,16 @@ class TreeSpaceConfig(Closed):
     @classmethod
     def _known(cls, value: list[str] | None) -> list[str] | None:
         for name in value or ():
-            if name not in NUMBER_SIGNALS:
-                raise ValueError(f"trees have no signal {name!r}.{suggestion(name, NUMBER_SIGNALS)}")
+            if name not in ALL_SIGNALS:
+                raise ValueError(f"trees have no signal {name!r}.{suggestion(name, ALL_SIGNALS)}")
+        return value
+
+    @field_validator("operators")
+    @classmethod
+    def _known_operators(cls, value: list[str] | None) -> list[str] | None:
+        for name in value or ():
+            if name not in OPERATOR:
+                raise ValueError(f"trees have no operator {name!r}.{suggestion(name, OPERATOR)}")
         return value
 
 

@@ -6,6 +6,12 @@ An expression is a tuple in prefix order: operator and signal names are strings,
 Arithmetic is saturating, so that no NaN and no infinity can arise: constants and signals lie within ±10^100, every
 result is clipped to that, and x / 0 is 1 for any x (protected division; Koza, Genetic Programming, 1992, §6.1). Only
 correctly rounded operations occur, so every language gives the same bits.
+
+Two signals tell of the allocation itself: `mean_bits`, the effective bits per weight that the model has so far, and
+`total_loss`, its summed loss. A tree that reads one is applied in rounds, from every unit at its widest, each round
+with the signals of the allocation before it, until nothing changes (at most `ROUNDS`): a fixed point. So a formula can
+weigh a unit's bits against the size that the model really comes to, as a Lagrange multiplier does (Shoham & Gersho,
+IEEE Trans. ASSP 36(9), 1988, adapt theirs by such iteration too).
 """
 
 from __future__ import annotations
@@ -76,6 +82,10 @@ PER_UNIT = (
 )
 PER_MODEL = ("units", "model_loss")
 NUMBER_SIGNALS = (*PER_WIDTH, *PER_UNIT, *PER_MODEL)
+# Of the allocation so far.
+STATE = ("mean_bits", "total_loss")
+ALL_SIGNALS = (*NUMBER_SIGNALS, *STATE)
+ROUNDS = 16
 IS_TYPE = "is_"
 
 _ARTICLE = {"number": "a number", "flag": "a flag"}
@@ -99,9 +109,9 @@ def type_of(token: Token) -> Type:
         return OPERATOR[token].result
     if token.startswith(IS_TYPE) and len(token) > len(IS_TYPE):
         return "flag"
-    if token in NUMBER_SIGNALS:
+    if token in ALL_SIGNALS:
         return "number"
-    known = [*OPERATOR, *NUMBER_SIGNALS]
+    known = [*OPERATOR, *ALL_SIGNALS]
     raise GenomeError(f"unknown operator or signal {token!r}.{suggestion(token, known)}")
 
 

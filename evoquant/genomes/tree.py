@@ -15,15 +15,17 @@ import numpy as np
 from evoquant.errors import GenomeError, describe_validation, suggestion
 from evoquant.genomes.base import TUNE_SIGMA, Gene, tidy
 from evoquant.genomes.expression import (
+    ALL_SIGNALS,
     IS_TYPE,
-    NUMBER_SIGNALS,
+    OPERATOR,
     OPERATORS,
+    STATE,
     Token,
     arguments,
     check_expression,
     depth_of,
 )
-from evoquant.genomes.tree_numpy import cheapest, costs, signal_values
+from evoquant.genomes.tree_numpy import settled, signal_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +75,7 @@ class Tree:
         Raises:
             ProfileError: the profile lacks a signal that the tree reads.
         """
-        return cheapest(costs(self.expression, problem), problem.allowed)
+        return settled(self.expression, problem)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `tree_from_dict` rebuilds the tree."""
@@ -108,16 +110,24 @@ class TreeSpace:
     kind = "tree"
 
     def __init__(
-        self, menu: Menu, types: Sequence[str], signals: Sequence[str], *, max_nodes: int = 31, max_depth: int = 8
+        self,
+        menu: Menu,
+        types: Sequence[str],
+        signals: Sequence[str],
+        *,
+        operators: Sequence[str] | None = None,
+        max_nodes: int = 31,
+        max_depth: int = 8,
     ) -> None:
         if not signals:
             raise GenomeError("genome.signals: is empty; trees need at least one signal, such as loss.")
         for name in signals:
-            if name not in NUMBER_SIGNALS:
-                raise GenomeError(f"genome.signals: trees have no signal {name!r}.{suggestion(name, NUMBER_SIGNALS)}")
+            if name not in ALL_SIGNALS:
+                raise GenomeError(f"genome.signals: trees have no signal {name!r}.{suggestion(name, ALL_SIGNALS)}")
         self.menu = menu
         self.types = tuple(dict.fromkeys(types))
         self.signals = tuple(dict.fromkeys(signals))
+        self.operators = tuple(OPERATOR) if operators is None else tuple(dict.fromkeys(operators))
         self.max_nodes = max_nodes
         self.max_depth = max_depth
         self.tokens: tuple[Token, ...] = (
@@ -133,6 +143,8 @@ class TreeSpace:
             *(Gene(f"constant {i}", "log", SMALLEST_CONSTANT, LARGEST_CONSTANT, i) for i in range(max_nodes)),
         )
         self._low = np.array([gene.low for gene in self.genes])
+        leaves = self.tokens[CONSTANT + 1 :]
+        self.state_of = np.array([STATE.index(t) if t in STATE else -1 for t in leaves], dtype=np.int64)
         self._codes = {token: code for code, token in enumerate(self.tokens) if isinstance(token, str)}
         # The end takes more arguments than there is room for, so that no row is complete with it.
         self._arity = np.array([max_nodes + 1, *(len(arguments(token)) for token in self.tokens[1:])])
@@ -211,7 +223,7 @@ class TreeSpace:
         rows = self.canonical(genes)
         if len(rows) < COMPILED_FROM:
             for i, row in enumerate(rows):
-                result[i] = cheapest(costs(self.expression(row), problem), problem.allowed)
+                result[i] = settled(self.expression(row), problem)
             return result
         from evoquant.genomes import tree_kernel
 
@@ -219,7 +231,10 @@ class TreeSpace:
         table = self.leaves(codes, problem)
         # Plain writable arrays in C order: other ones would be compiled for anew.
         constants, allowed = rows[:, self.max_nodes :].copy(), problem.allowed.copy()
-        tree_kernel.allocate(codes, constants, self.lengths(rows), table, allowed, result)
+        bits = problem.cost.table.copy()
+        loss = bits if problem.loss is None else problem.loss.copy()  # read only by trees for which there is a loss
+        weights, lengths = float(problem.weights), self.lengths(rows)
+        tree_kernel.allocate(codes, constants, lengths, table, self.state_of, bits, loss, weights, allowed, result)
         return result
 
     def leaves(self, codes: NDArray[np.int64], problem: Problem) -> NDArray[np.float64]:
@@ -282,4 +297,4 @@ class TreeSpace:
     def _operators(self) -> Any:
         from evoquant.genomes.tree_operators import TreeOperators, primitives
 
-        return TreeOperators(self, primitives(self.types, self.signals))
+        return TreeOperators(self, primitives(self.types, self.signals, self.operators))

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
-from evoquant.genomes.expression import LARGEST, OPERATORS
+from evoquant.genomes.expression import LARGEST, OPERATORS, ROUNDS
+from evoquant.scoring.cost import BIT_UNITS
+from evoquant.scoring.problem import LOSS_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +95,7 @@ def _binary(code, a, b):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def cost(codes, constants, length, table, stack):  # type: ignore[no-untyped-def]
+def cost(codes, constants, length, table, state_of, state, stack):  # type: ignore[no-untyped-def]
     """Put the costs of one tree, `(units · P,)`, into `stack[0]`; arguments as in `allocate`, of one row.
 
     The `(max_nodes + 1, units · P)` stack grows from the last node to the first, so that arguments lie in order.
@@ -101,7 +103,11 @@ def cost(codes, constants, length, table, stack):  # type: ignore[no-untyped-def
     top = -1
     for node in range(length - 1, -1, -1):
         code = codes[node]
-        if code > CONSTANT:
+        if code > CONSTANT and state_of[code - CONSTANT - 1] >= 0:
+            top += 1
+            for i in range(stack.shape[1]):
+                stack[top, i] = state[state_of[code - CONSTANT - 1]]
+        elif code > CONSTANT:
             top += 1
             for i in range(stack.shape[1]):
                 stack[top, i] = table[code - CONSTANT - 1, i]
@@ -122,24 +128,66 @@ def cost(codes, constants, length, table, stack):  # type: ignore[no-untyped-def
 
 
 @compiled
-def allocate(codes, constants, lengths, table, allowed, result):  # type: ignore[no-untyped-def]
+def _cheapest(costs, allowed, result):  # type: ignore[no-untyped-def]
+    """Fill `result`, `(units,)` int8, from `(units · P,)` costs; return whether anything in it changed."""
+    units, widths = allowed.shape
+    changed = False
+    for unit in range(units):
+        best, least = -1, np.inf
+        for width in range(widths):
+            value = costs[unit * widths + width]
+            if allowed[unit, width] and value < least:
+                best, least = width, value
+        changed = changed or result[unit] != best
+        result[unit] = best
+    return changed
+
+
+@compiled
+def _begin(allowed, result):  # type: ignore[no-untyped-def]
+    """Every unit at its widest allowed width."""
+    for unit in range(allowed.shape[0]):
+        for width in range(allowed.shape[1]):
+            if allowed[unit, width]:
+                result[unit] = width
+
+
+@compiled
+def _measure(bits, loss, weights, allocation, state):  # type: ignore[no-untyped-def]
+    """Put mean_bits and total_loss of an allocation into `state`; see `tree_numpy.state_of`."""
+    total_bits, total_loss = 0, 0
+    for unit in range(allocation.size):
+        total_bits += bits[unit, allocation[unit]]
+        total_loss += loss[unit, allocation[unit]]
+    state[0] = float(total_bits) / BIT_UNITS / weights
+    state[1] = float(total_loss) / LOSS_UNITS
+
+
+@compiled
+def allocate(codes, constants, lengths, table, state_of, bits, loss, weights, allowed, result):  # type: ignore[no-untyped-def]
     """Fill `result`, `(n, units)` int8, with the allowed width of least cost, of equals the narrowest.
 
     Args:
         codes, constants: `(n, max_nodes)` int64 and float64.
         lengths: `(n,)` nodes of each row, at least 1.
         table: `(leaves, units · P)` values of the leaves whose codes follow the constant's.
+        state_of: `(leaves,)` the place in the state of leaves that tell of the allocation itself, −1 for others.
+        bits, loss: `(units, P)` int64, the integer tables that the state is summed from.
+        weights: of the model, float64.
         allowed: `(units, P)` bool, one or more in each row.
         result: is overwritten.
     """
-    units, widths = allowed.shape
-    stack = np.empty((codes.shape[1] + 1, units * widths))
+    stack = np.empty((codes.shape[1] + 1, allowed.size))
+    state = np.zeros(2)
     for row in range(codes.shape[0]):
-        cost(codes[row], constants[row], lengths[row], table, stack)
-        for unit in range(units):
-            best, least = -1, np.inf
-            for width in range(widths):
-                value = stack[0, unit * widths + width]
-                if allowed[unit, width] and value < least:
-                    best, least = width, value
-            result[row, unit] = best
+        rounds = 1
+        for node in range(lengths[row]):
+            if codes[row, node] > CONSTANT and state_of[codes[row, node] - CONSTANT - 1] >= 0:
+                rounds = ROUNDS
+        _begin(allowed, result[row])
+        for _ in range(rounds):
+            if rounds > 1:
+                _measure(bits, loss, weights, result[row], state)
+            cost(codes[row], constants[row], lengths[row], table, state_of, state, stack)
+            if not _cheapest(stack[0], allowed, result[row]):
+                break

@@ -8,12 +8,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from evoquant.errors import ProfileError
-from evoquant.genomes.expression import IS_TYPE, LARGEST, OPERATOR, PER_UNIT
+from evoquant.genomes.expression import IS_TYPE, LARGEST, OPERATOR, PER_UNIT, ROUNDS, STATE
 from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.problem import LOSS_UNITS, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -53,6 +53,8 @@ def has_signal(problem: Problem, name: str) -> bool:
 def _compile(problem: Problem, name: str) -> Values:
     if name.startswith(IS_TYPE):
         return np.asarray(problem.types == name.removeprefix(IS_TYPE))[:, None]
+    if name in STATE:  # differ from allocation to allocation; here only to say that the profile has what they need
+        return np.full((1, 1), float(state_of(problem, widest(problem))[name]))
     if name == "loss":
         return _loss(problem, name) / LOSS_UNITS
     if name == "model_loss":
@@ -80,8 +82,47 @@ def _loss(problem: Problem, name: str) -> NDArray[np.int64]:
     return problem.loss
 
 
-def costs(expression: Sequence[Token], problem: Problem) -> NDArray[np.float64]:
-    """`(units, P)` costs, finite, of giving each unit each width.
+def settled(expression: Sequence[Token], problem: Problem) -> NDArray[np.int8]:
+    """`(units,)` the width of least cost; where the tree reads the allocation's own state, after rounds.
+
+    Raises:
+        ProfileError: the profile lacks a signal that the expression reads.
+    """
+    if not any(token in STATE for token in expression):
+        return cheapest(costs(expression, problem), problem.allowed)
+    allocation = widest(problem)
+    for _ in range(ROUNDS):
+        before = allocation
+        allocation = cheapest(costs(expression, problem, state_of(problem, before)), problem.allowed)
+        if np.array_equal(allocation, before):
+            break
+    return allocation
+
+
+def widest(problem: Problem) -> NDArray[np.int8]:
+    """`(units,)` the widest allowed width of each unit, where the rounds begin."""
+    return np.asarray(len(problem.menu) - 1 - problem.allowed[:, ::-1].argmax(axis=1), dtype=np.int8)
+
+
+def state_of(problem: Problem, allocation: NDArray[np.int8]) -> dict[str, np.float64]:
+    """`mean_bits` and `total_loss` of a `(units,)` allocation; sums are exact integers before they are divided.
+
+    Raises:
+        ProfileError: the profile has no losses.
+    """
+    rows = np.arange(len(allocation))
+    bits = problem.cost.table[rows, allocation].sum(dtype=np.int64)
+    loss = _loss(problem, "total_loss")[rows, allocation].sum(dtype=np.int64)
+    return {
+        "mean_bits": np.float64(bits) / BIT_UNITS / np.float64(problem.weights),
+        "total_loss": np.float64(loss) / LOSS_UNITS,
+    }
+
+
+def costs(
+    expression: Sequence[Token], problem: Problem, state: Mapping[str, np.float64] | None = None
+) -> NDArray[np.float64]:
+    """`(units, P)` costs, finite, of giving each unit each width; `state` where the expression reads it.
 
     Raises:
         ProfileError: the profile lacks a signal that the expression reads.
@@ -93,6 +134,9 @@ def costs(expression: Sequence[Token], problem: Problem) -> NDArray[np.float64]:
                 stack.append(np.float64(token))
             elif token in OPERATOR:
                 stack.append(_APPLY[token](*(stack.pop() for _ in OPERATOR[token].args)))
+            elif token in STATE:
+                assert state is not None
+                stack.append(state[token])
             else:
                 stack.append(signal_values(problem, token))
     return np.broadcast_to(stack[0], (len(problem.units), len(problem.menu)))

@@ -56,14 +56,14 @@ _TYPES = {"number": _Number, "flag": _Flag}
 
 
 @functools.lru_cache(maxsize=32)
-def primitives(types: tuple[str, ...], signals: tuple[str, ...]) -> Any:
+def primitives(types: tuple[str, ...], signals: tuple[str, ...], operators: tuple[str, ...]) -> Any:
     """DEAP's set of operators and leaves; without layer types there are no flags.
 
     Terminals and primitives carry the name of their token; a constant yet to be drawn is `constant 0`, ….
     """
     made = gp.PrimitiveSetTyped("cost", [], _Number)
     for operator in OPERATORS:
-        if types or "flag" not in (*operator.args, operator.result):
+        if operator.name in operators and (types or "flag" not in (*operator.args, operator.result)):
             made.addPrimitive(len, [_TYPES[kind] for kind in operator.args], _TYPES[operator.result], operator.name)
     for name in signals:
         made.addTerminal(name, _Number, name)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from evoquant.genomes.expression import NUMBER_SIGNALS
+from evoquant.genomes.expression import ALL_SIGNALS
 from evoquant.genomes.tree import Tree, TreeSpace
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.quantization.precision import SEED_MENU
@@ -37,7 +37,7 @@ def random_problem(seed):
     return compile_problem(ModelProfile(f"random {seed}", layers), SEED_MENU)
 
 
-TREES = TreeSpace(SEED_MENU, TREE_TYPES, NUMBER_SIGNALS, max_nodes=60, max_depth=12)
+TREES = TreeSpace(SEED_MENU, TREE_TYPES, ALL_SIGNALS, max_nodes=60, max_depth=12)
 
 
 def random_trees(n, seed):

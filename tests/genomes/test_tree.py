@@ -11,11 +11,12 @@ import pytest
 
 from evoquant.errors import GenomeError, ProfileError
 from evoquant.genomes.base import digest_of
-from evoquant.genomes.expression import NUMBER_SIGNALS, depth_of
+from evoquant.genomes.expression import ALL_SIGNALS, NUMBER_SIGNALS, OPERATOR, depth_of
 from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.strategies import strategy
-from evoquant.genomes.tree import CONSTANT, LARGEST_CONSTANT, SMALLEST_CONSTANT, Tree, TreeSpace
-from evoquant.genomes.tree_numpy import costs, signal_values
+from evoquant.genomes.tree import COMPILED_FROM, CONSTANT, LARGEST_CONSTANT, SMALLEST_CONSTANT, Tree, TreeSpace
+from evoquant.genomes.tree_numpy import cheapest, costs, signal_values, state_of
+from evoquant.profiles.families import family_profile
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU, Menu
@@ -25,6 +26,7 @@ from evoquant.scoring.problem import compile_problem
 TYPES = ("Classifier", "Conv", "Embedding", "LayerNorm")
 SIGNALS = ("loss", "bits", "share", "gradient_sensitivity", "position", "units", "model_loss")
 SPACE = TreeSpace(SEED_MENU, TYPES, SIGNALS)
+SPACE_OF_ALL = TreeSpace(SEED_MENU, TYPES, ALL_SIGNALS)
 PROBLEM = compile_problem(seed_profile("train"), SEED_MENU)
 SCALED = Menu.parse(["INT4-channel", "FP16"])
 
@@ -284,3 +286,39 @@ def test_equal_trees_have_equal_digests():
     other[SPACE.max_nodes] = 7.0
     assert digest_of(SPACE.decode(row)) == digest_of(SPACE.decode(other))
     np.testing.assert_array_equal(SPACE.canonical(other[None])[0], row)
+
+
+def test_rounds_go_on_until_the_allocation_is_the_one_it_was_weighed_with():
+    problem = compile_problem(family_profile("cnn", 1), SEED_MENU)
+    expression = ("add", "loss", "div", "mul", 0.08, "mul", "bits", "share", "mean_bits")
+    allocation = Tree(expression).allocate(problem)
+    state = state_of(problem, allocation)
+    np.testing.assert_array_equal(cheapest(costs(expression, problem, state), problem.allowed), allocation)
+    bits = float(state["mean_bits"])
+    plain = Tree(("add", "loss", "div", "mul", 0.08, "mul", "bits", "share", bits))
+    np.testing.assert_array_equal(plain.allocate(problem), allocation)
+    first = ("add", "loss", "div", "mul", 0.08, "mul", "bits", "share", 32.0)
+    assert not np.array_equal(Tree(first).allocate(problem), allocation), "one round is not enough here"
+
+
+def test_rounds_that_never_settle_end():
+    problem = compile_problem(seed_profile("train"), SEED_MENU)
+    flips = Tree(("mul", "bits", "sub", "mean_bits", 16.0))  # wide: take the narrowest; narrow: take the widest
+    found = flips.allocate(problem)
+    assert found.min() == found.max() == len(problem.menu) - 1, "16 rounds from the widest end at the widest"
+    row = SPACE_OF_ALL.encode(flips)[None]
+    np.testing.assert_array_equal(SPACE_OF_ALL.allocate(np.repeat(row, COMPILED_FROM, axis=0), problem)[-1], found)
+
+
+def test_state_signals_need_losses():
+    profile = ModelProfile("bare", (LayerProfile("a", "Conv", (4,), 0.5),))
+    with pytest.raises(ProfileError, match=r"'bare' has no loss.*'total_loss'"):
+        Tree(("mul", "bits", "mean_bits")).allocate(compile_problem(profile, SEED_MENU))
+
+
+def test_only_the_operators_that_were_named_are_drawn():
+    space = TreeSpace(SEED_MENU, ("Conv",), ("loss", "bits"), operators=("add", "mul"))
+    rng = np.random.default_rng(0)
+    rows = space.mutate(space.sample(rng, 200), 0.5, rng)
+    used = {token for row in rows for token in space.decode(row).expression if token in OPERATOR}
+    assert used == {"add", "mul"}

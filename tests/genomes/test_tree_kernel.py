@@ -9,6 +9,7 @@ from evoquant.genomes.tree_numpy import costs
 
 from .conftest import TREES, random_problem, random_trees
 
+STATE = {"mean_bits": np.float64(7.25), "total_loss": np.float64(0.1)}
 PROBLEMS = [random_problem(seed) for seed in range(100, 106)]
 
 
@@ -51,8 +52,9 @@ def test_costs_are_the_same_bits():
     table = TREES.leaves(codes, problem)
     stack = np.empty((TREES.max_nodes + 1, table.shape[1]))
     for row, length, some in zip(ROWS, TREES.lengths(ROWS), codes, strict=True):
-        tree_kernel.cost(some, row[TREES.max_nodes :].copy(), length, table, stack)
-        wanted = costs(TREES.decode(row).expression, problem).reshape(-1)
+        constants = row[TREES.max_nodes :].copy()
+        tree_kernel.cost(some, constants, length, table, TREES.state_of, np.array(list(STATE.values())), stack)
+        wanted = costs(TREES.decode(row).expression, problem, STATE).reshape(-1)
         np.testing.assert_array_equal(stack[0] + 0.0, wanted + 0.0)  # 0 and -0 are one cost
         assert np.isfinite(stack[0]).all()
 
