@@ -37,7 +37,8 @@ class Bound:
     Attributes:
         fitness: of the allocation.
         upper_bound: no allocation has more; equal to `fitness` where `exact`.
-        allocation: `(units,)` int8 menu indices: of equally fit ones the cheapest, then the one of smallest digest.
+        allocation: `(units,)` int8 menu indices, read-only: of equally fit ones the cheapest, then the one of smallest
+            digest (sha256 of the canonical JSON of the precision names, unit by unit).
         cost: its total, the constant part included, in the cost table's unit.
         loss: its total, in units of 2^−40.
         retention: as estimated, not clipped.
@@ -45,7 +46,8 @@ class Bound:
         exact: whether the optimum is proven.
         method: how, in a few words.
         ties: how many allocations of this fitness and cost were found, this one included.
-        ties_complete: whether these are all there are; else the one of least loss was preferred.
+        ties_complete: whether these are all there are; else those of least loss were preferred, or, where the optimum
+            was not proven by the dynamic programme, there was no choice among equals at all.
     """
 
     fitness: float
@@ -96,33 +98,32 @@ def certify(
     choices = choices_of(problem, pins)
     envelope = envelope_of(choices, choices.useful)
     best = _best_vertex(choices, objective, envelope)
-    exact, method = False, "Lagrangian bound"
+    proven, method = False, "Lagrangian bound"
     if len(envelope.unit) == 0:
-        exact, method = True, "only one choice is worth taking"
+        proven, method = True, "only one choice is worth taking"
     elif states:
-        best, exact, core = _close(choices, objective, envelope, best, states, work)
-        if exact:
+        best, proven, core = _close(choices, objective, envelope, best, states, work)
+        if proven:
             method = (
                 f"dynamic programme over {core} of {len(problem.units)} units" if core else "bounds leave no choice"
             )
-    bound = best.fitness if exact else upper_bound(envelope, _level(choices, objective, best))
-    exact = exact or bound <= best.fitness
+    bound = best.fitness if proven else upper_bound(envelope, _level(choices, objective, best))
     count, complete = 1, False
-    if exact:
+    if proven:  # only then is it known to be the cheapest of its fitness
         best, count, complete = settle(choices, objective, envelope, best, ties)
     scores = scores_of(problem, objective, np.array([best.cost]), np.array([best.loss]))
     allocation = best.allocation.copy()
     allocation.setflags(write=False)
     return Bound(
         fitness=best.fitness,
-        upper_bound=max(bound, best.fitness),
+        upper_bound=bound,
         allocation=allocation,
         cost=best.cost,
         loss=best.loss,
         retention=float(scores.retention[0, 0]),
         compression=float(scores.compression[0, 0]),
         effective_bits=float(scores.effective_bits[0, 0]),
-        exact=exact,
+        exact=bound <= best.fitness,
         method=method,
         ties=count,
         ties_complete=complete,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from evoquant.bounds import relaxation
 from evoquant.bounds.optimum import certify
 from evoquant.errors import InputError, PrecisionError, ProfileError
 from evoquant.genomes.rule import Rule
@@ -114,6 +115,16 @@ def test_without_exactness_the_bound_still_holds(cases):
                 assert bound.exact == (bound.gap == 0.0)
                 open_ones += not bound.exact
     assert open_ones > 100
+
+
+def test_coarse_cells_make_the_bound_worse_and_never_wrong(cases, monkeypatch):
+    tried = [(case, objective) for case in cases[:100] for objective in case.objectives]
+    fine = [certify(case.problem, objective, pins=case.pins, states=0).upper_bound for case, objective in tried]
+    monkeypatch.setattr(relaxation, "CELLS", relaxation.SPLIT)
+    for (case, objective), bound in zip(tried, fine, strict=True):
+        coarse = certify(case.problem, objective, pins=case.pins, states=0).upper_bound
+        assert coarse >= bound - 1e-6 * abs(bound), (case.problem.loss, objective)
+        assert certify(case.problem, objective, pins=case.pins).fitness == case.fitness(objective).max()
 
 
 def test_no_random_allocation_beats_the_lagrangian_bound():
