@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from evoquant.export.python_text import SHARED_CODE, docstring, literal, menu_constants, tuple_of
 from evoquant.export.tree_source import INTRODUCTION, TreePlan, calls, tree_plan
-from evoquant.genomes.expression import IS_TYPE, OPERATOR
+from evoquant.genomes.expression import IS_TYPE, OPERATOR, STATE
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
@@ -30,6 +30,8 @@ def _constants(plan: TreePlan) -> str:
             *menu_constants(plan.menu),
             f"CODE_BITS = {{{bits}}}",
             f"SCALED_BY = {{{scaled}}}  # widths with a scale of 16 bits for each of these",
+            f"ROUNDS = {plan.rounds}",
+            f"STATE = {tuple_of(STATE)}  # of the allocation as a whole, in its last round",
             f"SIGNALS = {tuple_of(plan.signals)}  # in the order of the arguments of `cost`",
             "",
         ]
@@ -61,59 +63,83 @@ def allocate(layers):
     """
     _check(layers)
     units = _units(layers)
-    model = {"units": len(units), "parameters": sum(_parameters(layer) for layer in layers) if layers else 1}
+    model = {"units": len(units), "parameters": sum(_parameters(layer) for layer in layers)}
     if "model_loss" in SIGNALS:
-        model["loss"] = {width: _loss(layers, width) for width in MENU}
+        model["model_loss"] = {width: _loss(layers, width) / 2**40 for width in MENU}
+    choices = [_choices(layers, members, model) for members in units]
+    chosen = [some[-1] for some in choices]
+    for _ in range(ROUNDS):
+        state = {
+            "mean_bits": sum(choice["bits"] for choice in chosen) / max(model["parameters"], 1),
+            "total_loss": sum(choice["loss"] for choice in chosen) / 2**40,
+        }
+        before, chosen = chosen, [min(some, key=lambda choice: _cost(choice, state)) for some in choices]
+        if chosen == before:
+            break
     widths = [None] * len(layers)
-    for members in units:
-        unit = [layers[index] for index in members]
-        position = _mean_position(layers, members)
-        best, least = None, math.inf
-        for width in MENU:
-            if all(_allows(layer, width) for layer in unit):
-                value = cost(_type(unit), *[_clip(_read(name, unit, position, width, model)) for name in SIGNALS])
-                if value < least:
-                    best, least = width, value
-        if best is None:
-            names = ", ".join(repr(layer.get("name")) for layer in unit)
-            raise ValueError("nothing of the menu is allowed for " + names)
+    for members, choice in zip(units, chosen):
         for index in members:
-            widths[index] = best
+            widths[index] = choice["width"]
     return widths
+
+
+def _choices(layers, members, model):
+    """What each width that a unit may take means for it, narrowest first."""
+    unit = [layers[index] for index in members]
+    fixed = {"type": _type(unit), "position": _mean_position(layers, members)}
+    found = []
+    for width in MENU:
+        if all(_allows(layer, width) for layer in unit):
+            choice = dict(fixed, width=width, loss=0, bits=sum(_bits(layer, width) for layer in unit))
+            if "loss" in SIGNALS or "total_loss" in SIGNALS:
+                choice["loss"] = _loss(unit, width)
+            choice["values"] = {name: _read(name, unit, choice, model) for name in SIGNALS if name not in STATE}
+            found.append(choice)
+    if not found:
+        raise ValueError("nothing of the menu is allowed for " + ", ".join(repr(layer.get("name")) for layer in unit))
+    return found
+
+
+def _cost(choice, state):
+    values = (state[name] if name in STATE else choice["values"][name] for name in SIGNALS)
+    return cost(choice["type"], *[_clip(value) for value in values])
 
 
 def _check(layers):
     for signal in SIGNALS:
-        kind = "loss" if signal == "model_loss" else signal
+        kind = "loss" if signal in ("model_loss", "total_loss") else signal
         if kind in ("loss", "fisher", "weight_error"):
             for width in MENU:
                 if any(width not in layer.get(kind, ()) for layer in layers):
                     raise ValueError("the heuristic reads " + kind + ":" + width + ", which some layer lacks")
 
 
-def _read(signal, unit, position, width, model):
-    """The value of a signal for layers that share a width, at this width."""
+def _read(signal, unit, choice, model):
+    """The value of a signal for layers that share a width."""
+    width = choice["width"]
     if signal == "loss":
-        return _loss(unit, width)
+        return choice["loss"] / 2**40
     if signal == "model_loss":
-        return model["loss"][width]
+        return model["model_loss"][width]
     if signal == "bits":
-        return sum(_bits(layer, width) for layer in unit) / _value("parameters", unit)
+        return choice["bits"] / _value("parameters", unit)
+    if signal == "size":
+        return choice["bits"] / model["parameters"]
     if signal == "share":
         return _value("parameters", unit) / model["parameters"]
     if signal == "units":
         return model["units"]
     if signal == "position":
-        return position
+        return choice["position"]
     if signal in ("fisher", "weight_error"):
         return _value(signal + ":" + width, unit)
     return _value(signal, unit)
 
 
 def _loss(layers, width):
-    """-log(1 - s), summed in units of 2^-40, so that no order of summing matters."""
+    """-log(1 - s) in units of 2^-40, so that no order of summing matters."""
     losses = (min(float(layer["loss"][width]), 1.0 - 2.0**-30) for layer in layers)
-    return sum(round(-math.log1p(-loss) * 2**40) for loss in losses) / 2**40
+    return sum(round(-math.log1p(-loss) * 2**40) for loss in losses)
 
 
 def _bits(layer, width):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from evoquant.export.rust_text import MAIN, header, layer_info, literal, precision, reading, variant
 from evoquant.export.tree_source import INTRODUCTION, LINE, TreePlan, calls, tree_plan
-from evoquant.genomes.expression import IS_TYPE, OPERATOR, PER_UNIT
+from evoquant.genomes.expression import IS_TYPE, OPERATOR, PER_UNIT, STATE
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
@@ -47,13 +47,14 @@ class _Reads:
         self.values: dict[str, str] = {}
         if plan.types:
             self._add("layer_type", "type", "String")
-        scaled = "bits" in plan.signals and _scaled(plan.menu)
-        if scaled or "share" in plan.signals:
+        bits = bool({"bits", "size", "mean_bits"} & set(plan.signals))
+        scaled = bits and _scaled(plan.menu)
+        if scaled or {"share", "size", "mean_bits"} & set(plan.signals):
             self._add("parameters", "parameters", "f64")
         for name in PER_UNIT:
             if name in plan.signals and name != "share":
                 self._add(name, name, "f64")
-        kinds = ["loss" if name == "model_loss" else name for name in plan.signals]
+        kinds = ["loss" if name in ("model_loss", "total_loss") else name for name in plan.signals]
         for kind in dict.fromkeys(kinds):
             if kind in ("loss", "fisher", "weight_error"):
                 self._add_widths(kind, plan.menu.names)
@@ -72,14 +73,14 @@ class _Reads:
         self.values[kind] = _listed("[]", [f"number(cell({variable}))?" for variable in variables], 12)
 
     def _add_bits(self, menu: Menu) -> None:
-        """Bits per weight; only widths with scales need a column, of the bits in total."""
+        """Bits in total; only widths with scales need a column."""
         figures = []
         for i, width in enumerate(menu):
             if width.granularity in ("nominal", "none"):
-                figures.append(f"{width.code_bits}.0")
+                figures.append(f"{width.code_bits}.0 * number(cell(parameters))?")
             else:
                 self.columns[f"bits_{i}"] = (f"bits:{width.name}",)
-                figures.append(f"number(cell(bits_{i}))? / number(cell(parameters))?")
+                figures.append(f"number(cell(bits_{i}))?")
         self.fields["bits"] = f"[f64; {len(menu)}]"
         self.values["bits"] = _listed("[]", figures, 12)
 
@@ -118,8 +119,12 @@ def _functions(plan: TreePlan) -> str:
 def _allocate(plan: TreePlan) -> str:
     menu, signals = plan.menu, plan.signals
     count = len(menu)
-    before, constants = [], []
-    if "share" in signals:
+    widths = ", ".join(f"Precision::{variant(name)}" for name in menu.names)
+    constants = f"/// The menu, narrowest first.\nconst WIDTHS: [Precision; {count}] = [{widths}];\n"
+    if {"bits", "size", "mean_bits"} & set(signals) and not _scaled(menu):
+        constants += f"const BITS: [f64; {count}] = [{', '.join(f'{width.code_bits}.0' for width in menu)}];\n"
+    before = []
+    if {"share", "size", "mean_bits"} & set(signals):
         before.append("let total: f64 = layers.iter().map(|layer| layer.parameters).sum();")
     if "units" in signals:
         before.append("let units = layers.len() as f64;")
@@ -132,19 +137,36 @@ def _allocate(plan: TreePlan) -> str:
             "    }",
             "}",
         ]
-    if "bits" in signals and not _scaled(menu):
-        constants.append(f"const BITS: [f64; {count}] = [{', '.join(f'{width.code_bits}.0' for width in menu)}];")
-    widths = ", ".join(f"Precision::{variant(name)}" for name in menu.names)
-    constants.insert(0, f"/// The menu, narrowest first.\nconst WIDTHS: [Precision; {count}] = [{widths}];")
     arguments = [*(["&layer.layer_type"] if plan.types else []), *(f"clip({_value(plan, name)})" for name in signals)]
-    by_width = any("[w]" in argument for argument in arguments)
+    state = [name for name in STATE if name in signals]
     made = _ALLOCATE.format(
         before="".join(f"    {line}\n" for line in before),
-        loop="for (w, width) in WIDTHS.into_iter().enumerate()" if by_width else "for width in WIDTHS",
-        arguments=_listed("()", arguments, 12),
+        state="".join(f", {name}: f64" for name in state),
+        arguments=_listed("()", arguments, 16),
+        choose=_rounds(plan, state)
+        if state
+        else "    layers.iter().map(|layer| Ok(WIDTHS[cheapest(layer)?])).collect()",
     )
-    needs_loss = _INTEGER_LOSS if {"loss", "model_loss"} & set(signals) else ""
-    return "\n".join(["\n".join(constants) + "\n", made, needs_loss])
+    needs_loss = _INTEGER_LOSS if {"loss", "model_loss", "total_loss"} & set(signals) else ""
+    return "\n".join([constants, made, needs_loss])
+
+
+def _rounds(plan: TreePlan, state: list[str]) -> str:
+    """The body of `allocate` where the tree reads the state of the allocation."""
+    term = {
+        "mean_bits": (_total_bits(plan), "f64", "/ total"),
+        "total_loss": ("integer_loss(layer.loss[w])", "i64", ""),
+    }
+    lines = []
+    for name in state:
+        each, kind, after = term[name]
+        each = f"layers.iter().zip(&chosen).map(|(layer, &w)| {each}).sum::<{kind}>()"
+        lines.append(f"        let {name} = {each} {after or 'as f64 / LOSS_UNITS'};\n")
+    return _ROUNDS.format(rounds=plan.rounds, measures="".join(lines), state=", ".join(["layer", *state]))
+
+
+def _total_bits(plan: TreePlan) -> str:
+    return "layer.bits[w]" if _scaled(plan.menu) else "BITS[w] * layer.parameters"
 
 
 def _value(plan: TreePlan, name: str) -> str:
@@ -154,33 +176,33 @@ def _value(plan: TreePlan, name: str) -> str:
     if name == "model_loss":
         return "model_loss[w] as f64 / LOSS_UNITS"
     if name == "bits":
-        return "layer.bits[w]" if _scaled(plan.menu) else "BITS[w]"
+        return "layer.bits[w] / layer.parameters" if _scaled(plan.menu) else "BITS[w]"
+    if name == "size":
+        return f"{_total_bits(plan)} / total"
     if name == "share":
         return "layer.parameters / total"
-    if name == "units":
-        return "units"
+    if name == "units" or name in STATE:
+        return name
     return f"layer.{name}" if name in PER_UNIT else f"layer.{name}[w]"
 
 
 _ALLOCATE = """/// A width for each layer, in order: the allowed one of the least cost, of equals the narrowest.
 pub fn allocate(layers: &[LayerInfo]) -> Result<Vec<Precision>, String> {{
-{before}    let mut result = Vec::new();
-    for layer in layers {{
+{before}    let cheapest = |layer: &LayerInfo{state}| {{
         let mut best = None;
         let mut least = f64::INFINITY;
-        {loop} {{
-            if !allows(layer, width) {{
-                continue;
-            }}
-            let value = cost{arguments};
-            if value < least {{
-                best = Some(width);
-                least = value;
+        for w in 0..WIDTHS.len() {{
+            if allows(layer, WIDTHS[w]) {{
+                let value = cost{arguments};
+                if value < least {{
+                    best = Some(w);
+                    least = value;
+                }}
             }}
         }}
-        result.push(best.ok_or_else(|| format!("{{}}: nothing of the menu is allowed", layer.name))?);
-    }}
-    Ok(result)
+        best.ok_or_else(|| format!("{{}}: nothing of the menu is allowed", layer.name))
+    }};
+{choose}
 }}
 
 fn allows(layer: &LayerInfo, width: Precision) -> bool {{
@@ -190,6 +212,20 @@ fn allows(layer: &LayerInfo, width: Precision) -> bool {{
     }}
 }}
 """
+
+_ROUNDS = """    let mut chosen = Vec::new();
+    for layer in layers {{
+        let widest = (0..WIDTHS.len()).rev().find(|w| allows(layer, WIDTHS[*w]));
+        chosen.push(widest.ok_or_else(|| format!("{{}}: nothing of the menu is allowed", layer.name))?);
+    }}
+    for _ in 0..{rounds} {{
+{measures}        let next = layers.iter().map(|layer| cheapest({state})).collect::<Result<Vec<usize>, String>>()?;
+        if next == chosen {{
+            break;
+        }}
+        chosen = next;
+    }}
+    Ok(chosen.into_iter().map(|w| WIDTHS[w]).collect())"""
 
 _INTEGER_LOSS = """const LOSS_UNITS: f64 = (1u64 << 40) as f64;
 

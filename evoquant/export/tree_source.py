@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evoquant.export.source import own_menu
-from evoquant.genomes.expression import IS_TYPE, OPERATOR, Node, nested, signals_of
+from evoquant.genomes.expression import IS_TYPE, OPERATOR, ROUNDS, STATE, Node, nested, signals_of
 from evoquant.genomes.tree_simplify import simplify
 from evoquant.genomes.tree_text import formula
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from evoquant.quantization.precision import Menu
 
 LINE = 100
+READ_AS = "where x / 0 is 1, √x is that of |x|, and all figures stay within ±1e100."
+IN_ROUNDS = (
+    "mean_bits and total_loss are those of the whole allocation: it begins with every layer at its widest and",
+    f"is made anew until nothing changes, at most {ROUNDS} times.",
+)
 INTRODUCTION = "Each layer takes the width of the least cost, of equals the narrowest. The cost of a width is:"
 
 
@@ -31,6 +36,7 @@ class TreePlan:
         signals: the number signals that it reads, in order of appearance.
         types: the layer types that it asks about.
         operators: names of the operators in it.
+        rounds: how often the allocation is made, at most; more than once where the tree reads its state.
         words: the formula, and how to read it.
     """
 
@@ -39,6 +45,7 @@ class TreePlan:
     signals: tuple[str, ...]
     types: tuple[str, ...]
     operators: frozenset[str]
+    rounds: int
     words: tuple[str, ...]
 
 
@@ -46,13 +53,15 @@ def tree_plan(champion: Champion, tree: Tree, menu: Menu | None) -> TreePlan:
     """The champion's tree for `menu`, by default the one it was evolved with."""
     expression = simplify(tree.expression)
     read = signals_of(expression)
+    by_state = bool(set(STATE) & set(read))
     return TreePlan(
         menu=own_menu(champion) if menu is None else menu,
         cost=nested(expression),
         signals=tuple(name for name in read if not name.startswith(IS_TYPE)),
         types=tuple(name.removeprefix(IS_TYPE) for name in read if name.startswith(IS_TYPE)),
         operators=frozenset(token for token in expression if isinstance(token, str) and token in OPERATOR),
-        words=(formula(expression), "where x / 0 is 1, √x is that of |x|, and all figures stay within ±1e100."),
+        rounds=ROUNDS if by_state else 1,
+        words=(formula(expression), READ_AS, *(IN_ROUNDS if by_state else ())),
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evoquant.genomes.expression import Token
 
 TRUE, FALSE = ("true",), ("false",)  # flags that fold; none is left in the end, since nothing but flags reads them
-DEPENDS_ON_WIDTH = frozenset((*PER_WIDTH, "model_loss"))
+DEPENDS_ON_WIDTH = frozenset((*PER_WIDTH, "size", "model_loss"))
 _COMMUTATIVE = ("add", "mul", "min", "max", "and", "or")
 
 
@@ -112,6 +112,8 @@ def _binary(name: str, a: Node, b: Node) -> Node:
             return 0.0
         if a == 1.0:
             return b
+        if same:
+            return _unary("square", a)
         return a if b == 1.0 else (name, a, b)
     if name == "div":
         if same or b == 0.0:

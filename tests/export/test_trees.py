@@ -8,7 +8,7 @@ from evoquant.campaign.champion import champion_from_dict
 from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import InputError
 from evoquant.export import render
-from evoquant.genomes.expression import NUMBER_SIGNALS, OPERATOR, PER_UNIT, PER_WIDTH, signals_of
+from evoquant.genomes.expression import ALL_SIGNALS, NUMBER_SIGNALS, OPERATOR, PER_UNIT, PER_WIDTH, STATE, signals_of
 from evoquant.genomes.tree import Tree, TreeSpace
 from evoquant.genomes.tree_simplify import simplify
 from evoquant.profiles.model import LayerProfile, ModelProfile, profile_to_dict
@@ -19,7 +19,7 @@ from .conftest import GROUPED_MENU, TYPES, champion_of, with_types
 from .test_python import expected, load, run_alone
 from .test_rust import build, needs_rustc, run
 
-SUITE_SIGNALS = tuple(name for name in NUMBER_SIGNALS if name not in ("fisher", "weight_error"))
+SUITE_SIGNALS = tuple(name for name in ALL_SIGNALS if name not in ("fisher", "weight_error"))
 GROUPED = {"menu": list(GROUPED_MENU.names)}
 # Every operator, and no part that simplifying takes away.
 ALL = (
@@ -29,6 +29,9 @@ ALL = (
 )  # fmt: skip
 WIDE = ("add", "mul", 3.0, "fisher", "add", "mul", 0.25, "bits", "sub", "mul", "weight_error", "weight_mean",
         "div", "mul", "share", "weight_std", "add", "weight_range", "activation_range")  # fmt: skip
+
+
+STATEFUL = ("add", "mul", "loss", "add", 1.0, "total_loss", "div", "mul", 0.08, "mul", "bits", "share", "mean_bits")
 
 
 def random_trees(n, seed, signals):
@@ -66,18 +69,18 @@ def check(program, tree, problem):
 
 def test_what_is_exported_covers_every_operator_and_signal():
     assert set(OPERATOR) <= set(simplify(ALL))
-    read = {*signals_of(simplify(ALL)), *signals_of(simplify(WIDE))}
-    assert {*PER_WIDTH, *PER_UNIT, "units", "model_loss"} - {"gradient_sensitivity"} <= read
+    read = {*signals_of(simplify(ALL)), *signals_of(simplify(WIDE)), *signals_of(simplify(STATEFUL))}
+    assert {*STATE, *PER_WIDTH, *PER_UNIT, "units", "model_loss"} - {"gradient_sensitivity"} <= read
 
 
 def test_python_allocates_exactly_as_the_tree_on_the_suite(tmp_path, suite):
-    trees = [Tree(ALL), Tree((0.5,)), *random_trees(30, 1, SUITE_SIGNALS)]
+    trees = [Tree(ALL), Tree(STATEFUL), Tree((0.5,)), *random_trees(30, 1, SUITE_SIGNALS)]
     sources = [render("python", champion_of(tree)) for tree in trees]
     assert run_alone(tmp_path, sources, suite) == expected(trees, suite)
 
 
 def test_python_tie_groups_forbidden_widths_and_scales(tmp_path, tied_models):
-    trees = [Tree(ALL), Tree(WIDE), *random_trees(50, 2, NUMBER_SIGNALS)]
+    trees = [Tree(ALL), Tree(WIDE), Tree(STATEFUL), *random_trees(50, 2, ALL_SIGNALS)]
     sources = [render("python", champion_of(tree, **GROUPED)) for tree in trees]
     assert run_alone(tmp_path, sources, tied_models) == expected(trees, tied_models, GROUPED_MENU)
 
@@ -150,7 +153,7 @@ def test_json_and_yaml_give_the_tree_back():
 @pytest.mark.parametrize("index", range(3))
 def test_rust_allocates_exactly_as_the_tree_on_the_suite(tmp_path, suite, index):
     trees = [tree for tree in random_trees(60, 5, SUITE_SIGNALS) if tree.parts > 12]
-    tree = [Tree(ALL), *trees][index]
+    tree = [Tree(ALL), Tree(STATEFUL), *trees][index]
     program = build(tmp_path, champion_of(tree))
     for profile in suite:
         check(program, tree, compile_problem(profile, SEED_MENU))
@@ -160,14 +163,18 @@ def test_rust_allocates_exactly_as_the_tree_on_the_suite(tmp_path, suite, index)
 @pytest.mark.parametrize("index", range(4))
 def test_rust_merged_units_and_scales(tmp_path, tied_models, index):
     trees = [tree for tree in random_trees(60, 6, NUMBER_SIGNALS) if tree.parts > 9]
-    tree = [Tree(WIDE), Tree(ALL), *trees][index]
+    tree = [Tree(WIDE), Tree(ALL), Tree(STATEFUL), *trees][index]
     program = build(tmp_path, champion_of(tree, **GROUPED))
     for profile in tied_models:
         check(program, tree, compile_problem(profile, GROUPED_MENU))
 
 
 @needs_rustc
-@pytest.mark.parametrize("expression", [(0.5,), ("bits",), ("neg", "fisher")], ids=str)
+@pytest.mark.parametrize(
+    "expression",
+    [(0.5,), ("bits",), ("neg", "fisher"), ("mul", "mean_bits", "neg", "bits"), ("div", "bits", "total_loss")],
+    ids=str,
+)
 def test_rust_small_trees_compile_without_warnings(tmp_path, tied_models, expression):
     tree = Tree(expression)
     check(build(tmp_path, champion_of(tree, **GROUPED)), tree, compile_problem(tied_models[4], GROUPED_MENU))

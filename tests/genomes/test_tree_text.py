@@ -46,6 +46,7 @@ def test_simplifying_twice_changes_nothing_more():
         (("div", "loss", "mul", "bits", "share"), "loss/(bits·share)"),
         (("square", "add", "loss", "bits"), "(loss + bits)²"),
         (("sqrt", "neg", "loss"), "√loss"),
+        (("mul", "neg", "loss", "neg", "loss"), "loss²"),
         (("sqrt", "add", "loss", "bits"), "√(loss + bits)"),
         (("min", "loss", "add", "bits", 2.0), "min(loss, bits + 2)"),
         (("add", "loss", "mul", 2.0, "sub", 3.0, 3.0), "loss"),
