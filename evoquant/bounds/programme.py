@@ -7,6 +7,7 @@ knapsacks). States that another dominates, or that lie beyond a limit, are dropp
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,18 +96,17 @@ def improve(
         if made > work:
             complete = False
             break
-        new_cost = (cost + stage.cost[:, None]).ravel()
-        new_loss = (loss + stage.loss[:, None]).ravel()
-        inside = np.ones(len(new_cost), dtype=bool)
+        costs, losses = (cost + stage.cost[:, None]).ravel(), (loss + stage.loss[:, None]).ravel()
+        inside = np.ones(len(costs), dtype=bool)
         for k in range(len(wl)):
-            inside &= wl[k] * new_loss + wc[k] * new_cost <= most[k] + stage.ahead[k]
+            inside &= wl[k] * losses + wc[k] * costs <= most[k] + stage.ahead[k]
         (index,) = np.nonzero(inside)
-        index = index[undominated(new_cost[index], new_loss[index])]
+        index = index[undominated(costs[index], losses[index])]
         if len(index) > states:
             complete = False
-            reduced = wl[0] * new_loss[index] + wc[0] * new_cost[index]
-            index = index[np.sort(np.argpartition(reduced, states)[:states])]
-        cost, loss = new_cost[index], new_loss[index]
+            reduced = wl[0] * losses[index] + wc[0] * costs[index]
+            index = index[np.sort(np.argsort(reduced, kind="stable")[:states])]
+        cost, loss = costs[index], losses[index]
         trail.append(((index % n).astype(np.int32), stage.widths[index // n]))
         if not len(index):
             break
@@ -118,15 +118,24 @@ def improve(
             if len(cost) >= TIGHTEN_FROM:
                 level = Level(choices.problem, objective, best.fitness, best.cost)
                 most = most_of(envelope, level, lens(envelope, level), wl, wc)
-    if at is None:
-        return best, complete
-    allocation = limits.base.copy()
-    row = at[1]
-    for k in range(at[0], -1, -1):
-        parents, widths = trail[k]
-        allocation[stages[k].unit] = widths[row]
+    if at is not None:
+        best = dataclasses.replace(best, allocation=_trace_back(limits.base, stages, trail, *at))
+    return best, complete
+
+
+def _trace_back(
+    base: NDArray[np.int8],
+    stages: list[_Stage],
+    trail: list[tuple[NDArray[np.int32], NDArray[np.int8]]],
+    last: int,
+    row: int,
+) -> NDArray[np.int8]:
+    """The allocation of the state in that row after the stage of index `last`."""
+    allocation = base.copy()
+    for stage, (parents, widths) in zip(reversed(stages[: last + 1]), reversed(trail[: last + 1]), strict=True):
+        allocation[stage.unit] = widths[row]
         row = int(parents[row])
-    return Incumbent(best.fitness, best.cost, best.loss, allocation), complete
+    return allocation
 
 
 @dataclass(frozen=True, eq=False)
