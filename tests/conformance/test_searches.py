@@ -7,12 +7,18 @@ from evoquant.execution.local import LocalExecutor
 from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import RuleSpace
 from evoquant.genomes.strategies import STRATEGIES
+from evoquant.genomes.tree import TreeSpace
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.scoring.objective import Cliff
 from evoquant.scoring.problem import compile_problem
 from evoquant.search.base import SearchError
+from evoquant.search.cmaes import CmaesSearch
 from evoquant.search.genetic import GeneticSearch, GeneticSettings
+from evoquant.search.islands import IslandSearch, IslandSettings
+from evoquant.search.level_switch import LevelSwitchSearch, LevelSwitchSettings
+from evoquant.search.map_elites import MapElitesSearch, MapElitesSettings
+from evoquant.search.nsga2 import Nsga2Search, Nsga2Settings
 from evoquant.search.random import RandomSearch
 from evoquant.search.replay import Replay, ReplayEntry
 from evoquant.testing.searches import check_search
@@ -20,15 +26,29 @@ from evoquant.testing.searches import check_search
 PROBLEM = compile_problem(seed_profile("test"), SEED_MENU)
 RULES = RuleSpace(SEED_MENU, LAYER_TYPES, ("gradient_sensitivity", "loss:FP16"), 2)
 DIRECT = DirectSpace(PROBLEM)
+TREES = TreeSpace(SEED_MENU, LAYER_TYPES, ("loss", "bits", "share"))
 SMALL = GeneticSettings(population=12, elites=2)
+FEW = Nsga2Settings(population=12, floor=0.5, archive=8)
+RING = IslandSettings(islands=3, every=2, migrants=1, genetic=GeneticSettings(population=5, elites=1))
 
 SEARCHES = {
     "genetic rules": (RULES, lambda: GeneticSearch(RULES, seed=3, settings=SMALL)),
     "genetic direct": (DIRECT, lambda: GeneticSearch(DIRECT, seed=3, settings=SMALL)),
+    "genetic trees": (TREES, lambda: GeneticSearch(TREES, seed=3, settings=SMALL)),
+    "random trees": (TREES, lambda: RandomSearch(TREES, seed=3, population=5)),
     "genetic, started": (
         RULES,
         lambda: GeneticSearch(RULES, seed=3, settings=SMALL, start=[STRATEGIES["all_fp16"]]),
     ),
+    "nsga2 rules": (RULES, lambda: Nsga2Search(RULES, seed=3, settings=FEW)),
+    "nsga2 direct": (DIRECT, lambda: Nsga2Search(DIRECT, seed=3, settings=FEW)),
+    "cmaes rules": (RULES, lambda: CmaesSearch(RULES, seed=3)),
+    "cmaes direct": (DIRECT, lambda: CmaesSearch(DIRECT, seed=3)),
+    "map_elites rules": (RULES, lambda: MapElitesSearch(RULES, seed=3, settings=MapElitesSettings(batch=12))),
+    "map_elites direct": (DIRECT, lambda: MapElitesSearch(DIRECT, seed=3, settings=MapElitesSettings(batch=12))),
+    "islands rules": (RULES, lambda: IslandSearch(RULES, seed=3, settings=RING)),
+    "islands direct": (DIRECT, lambda: IslandSearch(DIRECT, seed=3, settings=RING)),
+    "level_switch": (DIRECT, lambda: LevelSwitchSearch(DIRECT, seed=3, settings=LevelSwitchSettings(offspring=6))),
     "random": (RULES, lambda: RandomSearch(RULES, seed=3, population=5)),
     "replay": (None, lambda: Replay([[ReplayEntry("a", STRATEGIES["hybrid"], 0)]] * 3)),
 }
