@@ -70,6 +70,10 @@ def direct_from_dict(data: Any, source: str) -> Direct:
         raise GenomeError(describe_validation(error, source, DirectSchema.model_fields)) from None
 
 
+STEP_RATE = 0.9  # share of width mutations that move one step; the rest draw any width
+LIKE_SIZE = 4  # a partner is drawn among so many units, the nearest in parameters
+
+
 class DirectSpace(NumericOperators):
     """All allocations of one model, one `width` gene per unit."""
 
@@ -79,6 +83,8 @@ class DirectSpace(NumericOperators):
         self.problem = problem
         widest = len(problem.menu) - 1
         self.genes = tuple(Gene(unit, "width", 0, widest, i) for i, unit in enumerate(problem.units))
+        self._log_size = np.log(np.maximum(problem.scalars["parameters"], 1.0))
+        self._narrower, self._wider = _level_tables(problem.allowed)
 
     def sample(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         """`(n, units)` random allocations."""
@@ -87,6 +93,46 @@ class DirectSpace(NumericOperators):
     def dormant(self, genes: NDArray[np.float64]) -> NDArray[np.bool_]:
         """`(n, units)`: none is."""
         return np.zeros(genes.shape, dtype=bool)
+
+    def mutate(self, genes: NDArray[np.float64], rate: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """`(n, units)` with every width changed with probability `rate`, mostly by one step.
+
+        As many again change by switches: two units of like size exchange their widths, at most one pair in an
+        allocation. A step alone leaves the size it was selected for; a switch looks for retention at that size.
+        """
+        n, units = genes.shape
+        moved = np.where(rng.random(genes.shape) < 0.5, self.levels(genes, up=True), self.levels(genes, up=False))
+        drawn = rng.integers(0, len(self.problem.menu), genes.shape)
+        changed = np.where(rng.random(genes.shape) < STEP_RATE, moved, drawn)
+        result = np.where(rng.random(genes.shape) < rate, changed, genes)
+        (rows,) = np.nonzero(rng.random(n) < rate * units / 2)
+        first = rng.integers(0, units, len(rows))
+        second = self.like_sized(first, result[rows] != result[rows, first][:, None], rng)
+        result[rows, first], result[rows, second] = result[rows, second], result[rows, first]
+        return result
+
+    def levels(self, genes: NDArray[np.float64], *, up: bool) -> NDArray[np.float64]:
+        """`(n, units)` the next wider (or narrower) allowed width of every unit; its own at the end of the menu."""
+        table = self._wider if up else self._narrower
+        return table[np.arange(len(self.genes)), genes.astype(np.intp)]
+
+    def like_sized(
+        self, units: NDArray[np.intp], eligible: NDArray[np.bool_], rng: np.random.Generator
+    ) -> NDArray[np.intp]:
+        """`(n,)` partners of like size: one of the nearest in parameters, ties by lot; the unit itself if none is.
+
+        Args:
+            units: `(n,)` units to find partners for.
+            eligible: `(n, units)` who may be one.
+            rng: where the draws come from.
+        """
+        apart = np.abs(self._log_size[units][:, None] - self._log_size)
+        # Layers of one shape are all equally near: the tiny term shuffles them.
+        apart = np.where(eligible, apart + 1e-9 * rng.random(apart.shape), np.inf)
+        nearest = np.argsort(apart, axis=1)[:, :LIKE_SIZE]
+        count = np.minimum(eligible.sum(axis=1), nearest.shape[1])
+        partner = nearest[np.arange(len(units)), rng.integers(0, np.maximum(count, 1))]
+        return np.where(count > 0, partner, units)
 
     def canonical(self, genes: NDArray[np.float64]) -> NDArray[np.float64]:
         """`(n, units)` with forbidden widths repaired: what is written is what is measured."""
@@ -115,3 +161,17 @@ class DirectSpace(NumericOperators):
         names = self.problem.menu.names
         widths = tuple((unit, names[int(code)]) for unit, code in zip(self.problem.units, row, strict=True))
         return Direct(self.problem.name, widths)
+
+
+def _level_tables(allowed: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`(units, P)` twice: the next narrower and the next wider allowed width of each width, itself where none is."""
+    widths = np.arange(allowed.shape[1])
+    narrower, wider = np.tile(widths, (2, len(allowed), 1)).astype(np.float64)
+    for width in widths.tolist():
+        below, above = allowed[:, :width], allowed[:, width + 1 :]
+        has_below, has_above = below.any(axis=1), above.any(axis=1)
+        if width > 0:
+            narrower[has_below, width] = width - 1 - below[has_below, ::-1].argmax(axis=1)
+        if width + 1 < len(widths):
+            wider[has_above, width] = width + 1 + above[has_above].argmax(axis=1)
+    return narrower, wider

@@ -10,6 +10,7 @@ from evoquant.genomes.strategies import strategy
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU, Menu
+from evoquant.rng import generator_for
 from evoquant.scoring.problem import compile_problem
 
 PROBLEM = compile_problem(seed_profile("test"), SEED_MENU)
@@ -50,6 +51,47 @@ def test_units_and_forbidden_widths():
     assert problem.unfold(space.decode(row).allocate(problem)) == ("INT2", "FP16", "INT2")
     written = Direct("small", (("qk", "INT2"), ("o", "FP32")))
     assert problem.unfold(written.allocate(problem)) == ("INT2", "FP16", "INT2")
+
+
+def test_mutation_steps_mostly_and_switches_units_of_like_size():
+    space = DirectSpace(OTHER)
+    rng = generator_for(0, 0, "test")
+    before = space.sample(rng, 2000)
+    after = space.mutate(before, 1 / 131, rng)
+    moved = before != after
+    assert 1.2 < moved.sum(axis=1).mean() < 2.0  # one by a step or draw, one by half a switch of two
+    permuted = (np.sort(before, axis=1) == np.sort(after, axis=1)).all(axis=1) & moved.any(axis=1)
+    assert (moved[permuted].sum(axis=1) == 2).mean() > 0.9
+    size = OTHER.scalars["parameters"]
+    ratios = [size[row].max() / size[row].min() for row in moved[permuted] if row.sum() == 2]
+    assert np.mean(np.array(ratios) < 2.5) > 0.9 and permuted.sum() > 200  # two steps may look like a switch
+    assert np.array_equal(space.mutate(before, 0.0, rng), before)
+
+
+def test_levels_pass_over_forbidden_widths():
+    problem = compile_problem(SMALL, SEED_MENU)
+    space = DirectSpace(problem)
+    rows = np.array([[float(code)] * 2 for code in range(5)])
+    assert space.levels(rows, up=True)[:, 0].tolist() == [1, 2, 3, 4, 4]
+    assert space.levels(rows, up=False)[:, 0].tolist() == [0, 0, 1, 2, 3]
+    assert space.levels(rows, up=True)[:, 1].tolist() == [1, 3, 3, 3, 4]  # INT4 and FP16 are allowed
+    assert space.levels(rows, up=False)[:, 1].tolist() == [0, 1, 1, 1, 3]
+
+
+def test_a_partner_is_eligible_and_near_or_the_unit_itself():
+    space = DirectSpace(OTHER)
+    rng = generator_for(0, 0, "test")
+    units = np.arange(131)
+    eligible = np.zeros((131, 131), dtype=bool)
+    assert np.array_equal(space.like_sized(units, eligible, rng), units)
+    eligible[:, 7] = True
+    assert (space.like_sized(units, eligible, rng) == 7).all()
+    eligible[:] = ~np.eye(131, dtype=bool)
+    partners = space.like_sized(units, eligible, rng)
+    size = OTHER.scalars["parameters"]
+    assert (partners != units).all()
+    assert (size[partners] == size)[size < 1e8].all()
+    assert len(np.unique([space.like_sized(units[:1], eligible[:1], rng) for _ in range(200)])) > 30
 
 
 def test_another_model_is_refused_by_name():
