@@ -1,0 +1,211 @@
+"""NSGA-II: the whole trade-off between retention and size in one run, and an archive of the best found.
+
+Fast nondominated sorting, crowding distance and constrained domination are Deb, Pratap, Agarwal & Meyarivan, A fast
+and elitist multiobjective genetic algorithm: NSGA-II, IEEE TEC 6(2), 2002; survivors are chosen by DEAP's `selNSGA2`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from deap import base, tools
+
+from evoquant.rng import generator_for
+from evoquant.search.base import OK, CandidateBatch, EvaluationBatch, Turn
+from evoquant.search.variation import children, newcomers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.genomes.base import Genome, Space
+
+INFEASIBLE_BITS = 1e3  # worse than the size of any allocation
+
+
+@dataclass(frozen=True)
+class Nsga2Settings:
+    """Settings of `Nsga2Search`; rates are probabilities.
+
+    Attributes:
+        population: survivors, and children, of a generation.
+        crossover_rate: children with two parents.
+        mutation_rate: genes changed in a child.
+        immigrant_rate: children drawn at random instead.
+        floor: retention below which a candidate is dominated by every one above; 0 is no floor.
+        archive: the most points that the archive keeps.
+    """
+
+    population: int = 100
+    crossover_rate: float = 0.9
+    mutation_rate: float = 0.05
+    immigrant_rate: float = 0.0
+    floor: float = 0.0
+    archive: int = 1000
+
+
+class Nsga2Search:
+    """Maximises mean retention and minimises mean effective bits over the models; see the module's docstring."""
+
+    def __init__(
+        self, space: Space, *, seed: int, settings: Nsga2Settings | None = None, start: Sequence[Genome] = ()
+    ) -> None:
+        self.space = space
+        self._seed = seed
+        self._settings = settings or Nsga2Settings()
+        self._start = tuple(start)
+        self._generation = 0
+        self._next_id = 0
+        self._turn = Turn()
+        self._open: CandidateBatch | None = None
+        self._ids = np.empty(0, dtype=np.int64)
+        self._genes = np.empty((0, len(space.genes)))
+        self._points = np.empty((0, 2))
+        self._archive = np.empty((0, len(space.genes)))
+        self._front = np.empty((0, 2))
+
+    def ask(self) -> CandidateBatch:
+        """The start and random genomes first, then children of parents that won a tournament of two."""
+        n = self._settings.population
+        rng = generator_for(self._seed, self._generation, "variation" if len(self._ids) else "sample")
+        if len(self._ids) == 0:
+            start = self._start if self._generation == 0 else ()
+            batch = newcomers(self.space, rng, n, first_id=self._next_id, start=start)
+        else:
+            place = crowded_order(self._points, self._settings.floor)
+            chosen = rng.integers(0, len(self._ids), (n, 2, 2))
+            chosen = np.where(place[chosen[:, :, 0]] <= place[chosen[:, :, 1]], chosen[:, :, 0], chosen[:, :, 1])
+            batch = children(
+                self.space, self._genes[chosen], self._ids[chosen], rng, self._settings, first_id=self._next_id
+            )
+        self._turn.asked(len(batch))
+        self._open = batch
+        return batch
+
+    def tell(self, evaluations: EvaluationBatch) -> None:
+        """Parents and children that did not fail compete; the feasible ones enter the archive."""
+        self._turn.told(len(evaluations))
+        batch = self._open
+        assert batch is not None and batch.genes is not None
+        points = np.column_stack([evaluations.retention.mean(axis=1), evaluations.effective_bits.mean(axis=1)])
+        (ok,) = np.nonzero((evaluations.status == OK) & np.isfinite(points).all(axis=1))
+        genes = np.concatenate([self._genes, batch.genes[ok]])
+        points = np.concatenate([self._points, points[ok]])
+        ids = np.concatenate([self._ids, batch.first_id + ok])
+        # A copy of a survivor would take the place of another point of the front.
+        _, first = np.unique(genes, axis=0, return_index=True)
+        first.sort()
+        chosen = first[survivors(points[first], self._settings.floor, self._settings.population)]
+        self._collect(genes[len(self._ids) :], points[len(self._ids) :])
+        self._ids, self._genes, self._points = ids[chosen], genes[chosen], points[chosen]
+        self._next_id = batch.first_id + len(batch)
+        self._generation += 1
+        self._open = None
+
+    def done(self) -> bool:
+        """Never: the campaign decides."""
+        return False
+
+    def archive(self) -> NDArray[np.float64]:
+        """`(k, genes)` all nondominated genomes found at or above the floor, from the fewest effective bits."""
+        self._turn.settled()
+        return self._archive.copy()
+
+    @property
+    def front(self) -> NDArray[np.float64]:
+        """`(k, 2)` retention and effective bits of `archive`, row for row."""
+        return self._front.copy()
+
+    def state(self) -> dict[str, Any]:
+        """Survivors, archive and counters."""
+        self._turn.settled()
+        return {
+            "generation": self._generation,
+            "next_id": self._next_id,
+            "ids": self._ids.tolist(),
+            "genes": self._genes.tolist(),
+            "points": self._points.tolist(),
+            "archive": self._archive.tolist(),
+            "front": self._front.tolist(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a state."""
+        width = len(self.space.genes)
+        self._generation = int(state["generation"])
+        self._next_id = int(state["next_id"])
+        self._ids = np.array(state["ids"], dtype=np.int64)
+        self._genes = np.array(state["genes"], dtype=np.float64).reshape(-1, width)
+        self._points = np.array(state["points"], dtype=np.float64).reshape(-1, 2)
+        self._archive = np.array(state["archive"], dtype=np.float64).reshape(-1, width)
+        self._front = np.array(state["front"], dtype=np.float64).reshape(-1, 2)
+
+    def _collect(self, genes: NDArray[np.float64], points: NDArray[np.float64]) -> None:
+        feasible = points[:, 0] >= self._settings.floor
+        genes = np.concatenate([self._archive, genes[feasible]])
+        points = np.concatenate([self._front, points[feasible]])
+        kept = thinned(points, nondominated(points), self._settings.archive)
+        self._archive, self._front = genes[kept], points[kept]
+
+
+class _Fitness(base.Fitness):  # type: ignore[misc]
+    """Both larger is better: retention, and minus effective bits."""
+
+    weights = (1.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """A row under the name that DEAP reads."""
+
+    row: int
+    fitness: _Fitness
+
+
+def _members(points: NDArray[np.float64], floor: float) -> list[_Member]:
+    """Members whose plain domination is constrained domination: below the floor, less retention is also more bits."""
+    retention, bits = points.T
+    values = np.column_stack([retention, -np.where(retention >= floor, bits, INFEASIBLE_BITS + floor - retention)])
+    return [_Member(row, _Fitness(pair)) for row, pair in enumerate(values.tolist())]
+
+
+def survivors(points: NDArray[np.float64], floor: float, count: int) -> NDArray[np.intp]:
+    """Rows of at most `count` of `(n, 2)` retention and effective bits: by front, then by crowding distance."""
+    members = _members(points, floor)
+    if len(members) > count:
+        members = tools.selNSGA2(members, count, nd="log")
+    return np.array([member.row for member in members], dtype=np.intp)
+
+
+def crowded_order(points: NDArray[np.float64], floor: float) -> NDArray[np.intp]:
+    """`(n,)` place of each row in the crowded comparison (Deb et al., III.B), 0 is best; equals share a place."""
+    keys = np.empty((len(points), 2))
+    fronts = tools.sortLogNondominated(_members(points, floor), len(points))
+    for rank, front in enumerate(fronts):
+        tools.emo.assignCrowdingDist(front)
+        for member in front:
+            keys[member.row] = rank, -member.fitness.crowding_dist
+    _, place = np.unique(keys, axis=0, return_inverse=True)
+    return place.reshape(-1).astype(np.intp)
+
+
+def nondominated(points: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Rows of the nondominated of `(n, 2)` retention and effective bits, from the fewest bits; of equals the first."""
+    retention, bits = points.T
+    order = np.lexsort((-retention, bits))
+    best = np.maximum.accumulate(retention[order])
+    better = np.concatenate([np.ones(min(len(order), 1), dtype=bool), retention[order][1:] > best[:-1]])
+    return np.asarray(order[better], dtype=np.intp)
+
+
+def thinned(points: NDArray[np.float64], front: NDArray[np.intp], cap: int) -> NDArray[np.intp]:
+    """The front without the rows, one after the other, that add the least hypervolume; the ends stay."""
+    kept = front
+    while len(kept) > max(cap, 2):
+        retention, bits = points[kept].T
+        added = (bits[2:] - bits[1:-1]) * (retention[1:-1] - retention[:-2])
+        kept = np.delete(kept, 1 + int(added.argmin()))
+    return kept
