@@ -84,7 +84,7 @@ PER_MODEL = ("units", "model_loss")
 NUMBER_SIGNALS = (*PER_WIDTH, *PER_UNIT, *PER_MODEL)
 # Of the allocation so far.
 STATE = ("mean_bits", "total_loss")
-ALL_SIGNALS = (*NUMBER_SIGNALS, *STATE)
+ALL_SIGNALS = (*NUMBER_SIGNALS, "size", *STATE)
 ROUNDS = 16
 IS_TYPE = "is_"
 

@@ -7,6 +7,7 @@ Montana, Evolutionary Computation 3(2), 1995.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
 SMALLEST_CONSTANT, LARGEST_CONSTANT = 1e-6, 1e3
 CONSTANT = len(OPERATORS) + 1  # its code: operators come before it, signals and type flags after
-COMPILED_FROM = 200  # rows: fewer are done before numba could be imported
+COMPILED_FROM = 50  # rows: of fewer, four models are done before numba could be imported
+KERNEL_FROM = 8  # rows, once it is
 LEAP_RATE = 0.1  # share of tuned trees whose constants take a large step
 LEAP_SIGMA = 1.5  # e^1.5 ≈ 4.5: a leap can take a constant to another order of magnitude
 NUDGE = 1.1  # the least factor that always changes a figure of two digits
@@ -221,7 +223,8 @@ class TreeSpace:
         """
         result = np.empty((len(genes), len(problem.units)), dtype=np.int8)
         rows = self.canonical(genes)
-        if len(rows) < COMPILED_FROM:
+        loaded = "evoquant.genomes.tree_kernel" in sys.modules
+        if len(rows) < (KERNEL_FROM if loaded else COMPILED_FROM):
             for i, row in enumerate(rows):
                 result[i] = settled(self.expression(row), problem)
             return result

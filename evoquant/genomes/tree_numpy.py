@@ -61,6 +61,8 @@ def _compile(problem: Problem, name: str) -> Values:
         return np.asarray(_loss(problem, name).sum(axis=0, keepdims=True)) / LOSS_UNITS
     if name == "bits":
         return np.asarray(problem.cost.table / BIT_UNITS / problem.signal("parameters")[:, None])
+    if name == "size":
+        return np.asarray(problem.cost.table / BIT_UNITS / problem.weights)
     if name == "share":
         return problem.signal("parameters")[:, None] / problem.weights
     if name == "units":

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from evoquant.genomes.base import Genome, Space
 
 
+ELITES_AMONG = 4  # times as many of the best are looked through for elites before all are
+
+
 @dataclass(frozen=True)
 class GeneticSettings:
     """Settings of `GeneticSearch`; rates are probabilities.
@@ -32,6 +35,8 @@ class GeneticSettings:
         population: survivors of a generation: elites and children.
         initial: candidates of the first generation; by default `population`.
         elites: best distinct survivors carried over unchanged.
+        elite_forms: elites are the best of each form: no two differ in their numbers alone. A form that is new then
+            lives long enough for its numbers to be tuned.
         tournament: contestants per parent.
         crossover_rate: children with two parents.
         mutation_rate: genes changed in a child.
@@ -43,6 +48,7 @@ class GeneticSettings:
     population: int = 100
     initial: int | None = None
     elites: int = 4
+    elite_forms: bool = False
     tournament: int = 3
     crossover_rate: float = 0.7
     mutation_rate: float = 0.1
@@ -61,6 +67,9 @@ class GeneticSearch:
         self._seed = seed
         self._settings = settings or GeneticSettings()
         self._start = tuple(start)
+        # Columns that tell one elite from another: all, or all but the numbers that tuning changes.
+        forms = self._settings.elite_forms
+        self._telling = np.array([not (forms and gene.kind in ("log", "fraction")) for gene in space.genes])
         self._generation = 0
         self._next_id = 0
         self._turn = Turn()
@@ -144,8 +153,9 @@ class GeneticSearch:
 
     def _tune(self, batch: CandidateBatch) -> CandidateBatch:
         """The batch with a share of the children replaced by elites whose numbers were changed."""
-        rate, elites = self._settings.tune_rate, self._elites()
-        if rate == 0.0 or len(elites) == 0:
+        rate = self._settings.tune_rate
+        elites = self._elites() if rate else np.empty(0, dtype=np.intp)
+        if len(elites) == 0:
             return batch
         assert batch.genes is not None
         genes, ids, operators = batch.genes.copy(), batch.parents.copy(), list(batch.operators)
@@ -160,13 +170,18 @@ class GeneticSearch:
         return CandidateBatch(batch.first_id, ids, tuple(operators), genes=genes)
 
     def _elites(self) -> NDArray[np.intp]:
-        """Rows of the best survivors, no two with the same genes."""
+        """Rows of the best survivors, no two with the same genes, or form."""
+        few = ELITES_AMONG * self._settings.elites  # equals far down need no digests
+        chosen = self._elites_among(few)
+        return chosen if len(chosen) == self._settings.elites else self._elites_among(None)
+
+    def _elites_among(self, count: int | None) -> NDArray[np.intp]:
         chosen: list[int] = []
         seen: set[bytes] = set()
-        for row in best_first(self._fitness, self._parts, self._cost, self._row_key).tolist():
+        for row in best_first(self._fitness, self._parts, self._cost, self._row_key, count).tolist():
             if len(chosen) == self._settings.elites:
                 break
-            key = self._genes[row].tobytes()
+            key = self._genes[row, self._telling].tobytes()
             if key not in seen:
                 seen.add(key)
                 chosen.append(row)
