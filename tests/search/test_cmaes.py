@@ -5,6 +5,8 @@ import pytest
 
 from evoquant.errors import InputError
 from evoquant.genomes.base import Gene, NumericOperators, sample_genes
+from evoquant.genomes.tree import TreeSpace
+from evoquant.quantization.precision import SEED_MENU
 from evoquant.search.base import FAILED, OK, EvaluationBatch
 from evoquant.search.cmaes import CmaesSearch, CmaesSettings, from_unit
 
@@ -131,13 +133,10 @@ def test_a_generation_that_failed_whole_is_followed_by_another_of_the_same_distr
     assert np.array_equal(search.ask().genes, other.ask().genes)
 
 
-def test_it_names_what_it_can_search(rules):
-    class Shapes:
-        kind = "tree"
-        genes = ()
-
+def test_it_names_what_it_can_search():
+    trees = TreeSpace(SEED_MENU, (), ("loss", "bits"))
     with pytest.raises(InputError, match=r"tree genomes.*genome\.kind: rule or direct"):
-        CmaesSearch(Shapes(), seed=0)
+        CmaesSearch(trees, seed=0)
 
     class Fixed(Toy):
         genes = GENES[-2:]
