@@ -12,6 +12,7 @@ from evoquant.export import tree_python
 from evoquant.export.python_text import SHARED_CODE, docstring, literal, menu_constants, tuple_of
 from evoquant.export.source import Plan, plan_of
 from evoquant.genomes.tree import Tree
+from evoquant.scoring.problem import NO_SAVING
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
@@ -44,6 +45,7 @@ def _constants(plan: Plan) -> str:
             "# Names of the signal (the first that the layers know counts), threshold, width.",
             f"RUNGS = (\n{''.join(rungs)})" if rungs else "RUNGS = ()",
             f"OTHERWISE = {literal(plan.otherwise)}",
+            f"NO_SAVING = {NO_SAVING!r}  # the price of a width that costs no less than the next wider one",
             "",
         ]
     )
@@ -58,32 +60,61 @@ def allocate(layers):
     allows, or else the widest. Raises ValueError where a signal is missing or a layer allows nothing.
     """
     rungs = [(_known(layers, names), above, width) for names, above, width in RUNGS]
+    priced = any(_is_price(signal) for signal, above, width in rungs)
+    weights = sum(_parameters(layer) for layer in layers) if priced else None
     widths = [OTHERWISE] * len(layers)
     for members in _units(layers):
         unit = [layers[index] for index in members]
-        width = _repair(_width(unit, _mean_position(layers, members), rungs), unit)
+        width = _repair(_width(unit, _mean_position(layers, members), rungs, weights), unit)
         for index in members:
             widths[index] = width
     return widths
 
 
-def _width(unit, position, rungs):
+def _width(unit, position, rungs, weights):
     if PROTECTED_WIDTH is not None and _type(unit) in PROTECTED:
         return PROTECTED_WIDTH
     if EDGE_WIDTH is not None and (position < EDGES or position > 1.0 - EDGES):
         return EDGE_WIDTH
     for signal, above, width in rungs:
-        if _value(signal, unit) > above:
+        value = _loss_per_bit(signal, unit, weights) if _is_price(signal) else _value(signal, unit)
+        if value > above:
             return width
     return OTHERWISE
 
 
+def _is_price(signal):
+    return signal.startswith("loss_per_bit:")
+
+
+def _loss_per_bit(signal, unit, weights):
+    """Rise of -log(1 - s) for each bit per weight that a model of so many weights saves by the narrower width."""
+    narrow, wide = _step(signal)
+    saved = sum(_bits(layer, wide) - _bits(layer, narrow) for layer in unit)
+    if saved <= 0:
+        return NO_SAVING
+    return (_loss(unit, narrow) - _loss(unit, wide)) / 2**40 / (saved / weights)
+
+
+def _step(signal):
+    """The width that a price names, and the next wider one."""
+    index = MENU.index(signal.partition(":")[2])
+    return MENU[index : index + 2]
+
+
 def _known(layers, names):
-    for name in names:
-        kind, colon, width = name.partition(":")
-        if not colon or all(width in layer.get(kind, ()) for layer in layers):
+    """The first of a signal's names that all layers know; a price is made of losses."""
+    read = [["loss:" + width for width in _step(name)] if _is_price(name) else [name] for name in names]
+    for name, parts in zip(names, read):
+        if all(_has(layer, part) for part in parts for layer in layers):
             return name
-    raise ValueError("the heuristic reads " + " or ".join(names) + ", which some layer lacks")
+    wanted = " or ".join(" and ".join(parts) for parts in read)
+    raise ValueError("the heuristic reads " + wanted + ", which some layer lacks")
+
+
+def _has(layer, signal):
+    kind, colon, width = signal.partition(":")
+    return not colon or width in layer.get(kind, ())
 
 
 def _repair(width, unit):

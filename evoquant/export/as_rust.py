@@ -8,9 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evoquant.export import tree_rust
-from evoquant.export.rust_text import MAIN, header, layer_info, literal, precision, reading, variant
-from evoquant.export.source import Plan, plan_of
+from evoquant.export.rust_text import (
+    INTEGER_LOSS,
+    MAIN,
+    TIED,
+    TIED_LOSSES,
+    Reads,
+    header,
+    layer_info,
+    literal,
+    precision,
+    reading,
+    variant,
+)
+from evoquant.export.source import Plan, PlannedRung, plan_of
 from evoquant.genomes.tree import Tree
+from evoquant.scoring.problem import NO_SAVING
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
@@ -27,34 +40,39 @@ def render(champion: Champion, *, profile: ModelProfile | None, menu: Menu | Non
     if isinstance(champion.genome, Tree):
         return tree_rust.render(champion, champion.genome, menu)
     plan = plan_of(champion, "rust", menu)
-    columns, fields, values = _fields(plan)
+    reads = _reads(plan)
     introduction = "Each layer takes the width of the first that holds:"
-    listed = ["name", *(" or ".join(names) for names in columns.values())]
     sections = [
-        header(
-            champion, introduction, plan.words(), listed, "Layers that must share a width are given as one, merged."
-        ),
+        header(champion, introduction, plan.words(), reads.listed, TIED_LOSSES if plan.priced else TIED),
         precision(plan.menu.names),
-        layer_info(fields),
+        layer_info(reads),
         _heuristic(plan),
-        _ALLOCATE,
-        reading(columns, values),
+        *((_LOSS_PER_BIT, INTEGER_LOSS, _ALLOCATE_PRICED) if plan.priced else (_ALLOCATE,)),
+        _REPAIR,
+        reading(reads),
         MAIN,
     ]
     return "\n".join(section.strip("\n") + "\n" for section in sections)
 
 
-def _fields(plan: Plan) -> tuple[dict[str, tuple[str, ...]], dict[str, str], dict[str, str]]:
-    """What the rule reads: field → the names that its column may have, its type, and how it is read."""
-    columns: dict[str, tuple[str, ...]] = {}
+def _reads(plan: Plan) -> Reads:
+    reads = Reads()
     if plan.protected_width is not None:
-        columns["layer_type"] = ("type",)
+        reads.add("layer_type", ("type",), "String")
     if plan.edge_width is not None:
-        columns["position"] = ("position",)
-    columns |= {_field(rung.signal): rung.names for rung in plan.rungs}
-    fields = {field: "String" if field == "layer_type" else "f64" for field in columns}
-    values = {f: f"cell({f}).to_string()" if f == "layer_type" else f"number(cell({f}))?" for f in columns}
-    return columns, fields, values
+        reads.add("position", ("position",))
+    if plan.priced:
+        reads.add("parameters", ("parameters",))
+    for rung in plan.rungs:
+        if rung.step is None:
+            reads.add(_field(rung.signal), rung.names)
+            continue
+        for width in rung.step:
+            bits = _field(f"bits:{width.name}")
+            reads.add(_field(f"loss:{width.name}"), (f"loss:{width.name}",))
+            reads.fields[bits] = "f64"
+            reads.values[bits] = reads.bits(width, bits)
+    return reads
 
 
 def _field(signal: str) -> str:
@@ -70,17 +88,22 @@ def _heuristic(plan: Plan) -> str:
         condition = f"layer.position < {plan.edges!r} || layer.position > 1.0 - {plan.edges!r}"
         steps.append(_step("Edges", condition, plan.edge_width))
     for number, rung in enumerate(plan.rungs):
-        steps.append(
-            _step(
-                "Sensitivity ladder" if number == 0 else "", f"layer.{_field(rung.signal)} > {rung.above!r}", rung.width
-            )
-        )
+        comment = "Sensitivity ladder" if number == 0 else ""
+        steps.append(_step(comment, f"{_value(rung)} > {rung.above!r}", rung.width))
     argument = "layer" if steps else "_layer"
+    weights = ", weights: f64" if plan.priced else ""
     return (
         "/// The heuristic itself, before what a layer allows.\n"
-        f"pub fn heuristic({argument}: &LayerInfo) -> Precision {{\n"
+        f"pub fn heuristic({argument}: &LayerInfo{weights}) -> Precision {{\n"
         f"{''.join(steps)}    Precision::{variant(plan.otherwise)}\n}}\n"
     )
+
+
+def _value(rung: PlannedRung) -> str:
+    if rung.step is None:
+        return f"layer.{_field(rung.signal)}"
+    loss, bits = ([f"layer.{_field(f'{kind}:{width.name}')}" for width in rung.step] for kind in ("loss", "bits"))
+    return f"loss_per_bit({', '.join(loss)}, {bits[1]} - {bits[0]}, weights)"
 
 
 def _step(comment: str, condition: str, width: str) -> str:
@@ -92,8 +115,25 @@ _ALLOCATE = """/// A width for each layer, in order.
 pub fn allocate(layers: &[LayerInfo]) -> Result<Vec<Precision>, String> {
     layers.iter().map(|layer| repair(heuristic(layer), layer)).collect()
 }
+"""
 
-/// A width that the layer does not allow becomes the next wider one that it allows, or else the widest.
+_ALLOCATE_PRICED = """/// A width for each layer of a whole model, in order.
+pub fn allocate(layers: &[LayerInfo]) -> Result<Vec<Precision>, String> {
+    let weights: f64 = layers.iter().map(|layer| layer.parameters).sum();
+    layers.iter().map(|layer| repair(heuristic(layer, weights), layer)).collect()
+}
+"""
+
+_LOSS_PER_BIT = f"""/// Rise of -ln(1 - s) for each bit per weight that a model of so many weights saves.
+fn loss_per_bit(narrow: f64, wide: f64, saved: f64, weights: f64) -> f64 {{
+    if saved <= 0.0 {{
+        return {NO_SAVING!r};
+    }}
+    (integer_loss(narrow) - integer_loss(wide)) as f64 / LOSS_UNITS / (saved / weights)
+}}
+"""
+
+_REPAIR = """/// A width that the layer does not allow becomes the next wider one that it allows, or else the widest.
 fn repair(wanted: Precision, layer: &LayerInfo) -> Result<Precision, String> {
     let Some(allowed) = &layer.allowed else {
         return Ok(wanted);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evoquant.export.source import one_line, provenance_lines
+from evoquant.export.source import has_scales, one_line, provenance_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,9 +36,13 @@ def docstring(champion: Champion, introduction: str, words: Sequence[str]) -> st
 
 def menu_constants(menu: Menu) -> list[str]:
     """Lines that define the menu."""
+    bits = ", ".join(f"{literal(p.name)}: {p.code_bits}" for p in menu)
+    scaled = ", ".join(f"{literal(p.name)}: {literal(p.granularity)}" for p in menu if has_scales(p))
     groups = ", ".join(f"{literal(p.name)}: {p.group_size}" for p in menu if p.granularity == "group")
     return [
         f"MENU = {tuple_of(menu.names)}  # narrowest first",
+        f"CODE_BITS = {{{bits}}}",
+        f"SCALED_BY = {{{scaled}}}  # widths with a scale of 16 bits for each of these",
         f"GROUP_SIZES = {{{groups}}}  # weights that share a scale; they must divide a channel",
     ]
 
@@ -79,7 +83,7 @@ import sys
 
 """
 
-# Units, merged signals, what a layer allows, the script.
+# Units, merged signals, losses and bits, what a layer allows, the script.
 SHARED_CODE = '''
 
 def _units(layers):
@@ -129,6 +133,29 @@ def _value(signal, unit):
         return max(values)
     sizes = [_parameters(layer) for layer in unit]
     return math.fsum(value * size for value, size in zip(values, sizes)) / sum(sizes)
+
+
+def _loss(layers, width):
+    """-log(1 - s) in units of 2^-40, so that no order of summing matters."""
+    losses = (min(float(layer["loss"][width]), 1.0 - 2.0**-30) for layer in layers)
+    return sum(round(-math.log1p(-loss) * 2**40) for loss in losses)
+
+
+def _bits(layer, width):
+    """Bits of a layer's weights and scales."""
+    size = _parameters(layer)
+    bits = size * CODE_BITS[width]
+    if width not in SCALED_BY:
+        return bits
+    axis = layer.get("channel_axis", 0)
+    channels = 1 if axis is None or "shape" not in layer else layer["shape"][axis]
+    if SCALED_BY[width] == "tensor":
+        scales = 1
+    elif SCALED_BY[width] == "channel":
+        scales = channels
+    else:
+        scales = channels * -(-(size // channels) // GROUP_SIZES[width])
+    return bits + scales * 16
 
 
 def _allows(layer, name):

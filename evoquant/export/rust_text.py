@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from evoquant.errors import InputError
-from evoquant.export.source import one_line, provenance_lines
+from evoquant.export.source import has_scales, one_line, provenance_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from evoquant.campaign.champion import Champion
+    from evoquant.quantization.precision import Precision
+
+TIED = "Layers that must share a width are given as one, merged."
+TIED_LOSSES = (
+    "Layers that must share a width are given as one, merged: their losses s as 1 - (1 - s1)(1 - s2)...,\n"
+    "//! parameters, bits, Fisher costs and squared errors as sums. Rust 1.77 or newer."
+)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a program reads of each layer; `name` and `allowed` are always read.
+
+    Attributes:
+        columns: variable → the names that its column may have.
+        fields: field of `LayerInfo` → its type.
+        values: field → expression; `cell(variable)` is a column's text, `number(…)?` parses.
+    """
+
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, names: Sequence[str], kind: str = "f64") -> None:
+        """A field with a column of its own."""
+        self.columns[name] = tuple(names)
+        self.fields[name] = kind
+        self.values[name] = f"cell({name}).to_string()" if kind == "String" else f"number(cell({name}))?"
+
+    def bits(self, width: Precision, variable: str) -> str:
+        """Expression for the bits of a layer at a width; only widths with scales need a column, of that variable."""
+        if has_scales(width):
+            self.columns[variable] = (f"bits:{width.name}",)
+            return f"number(cell({variable}))?"
+        self.columns["parameters"] = ("parameters",)
+        return f"{width.code_bits}.0 * number(cell(parameters))?"
+
+    @property
+    def listed(self) -> list[str]:
+        """The columns as the header lists them."""
+        return ["name", *(" or ".join(names) for names in self.columns.values())]
 
 
 def variant(precision: str) -> str:
@@ -89,9 +131,9 @@ impl Precision {{
 """
 
 
-def layer_info(fields: Mapping[str, str]) -> str:
-    """The structure of what the heuristic reads: field → type, which may follow a comment; `allowed` is added."""
-    lines = "".join(f"    {_documented(field, kind)},\n" for field, kind in fields.items())
+def layer_info(reads: Reads) -> str:
+    """The structure of what the heuristic reads."""
+    lines = "".join(f"    {_documented(name, kind)},\n" for name, kind in reads.fields.items())
     return f"""/// What the heuristic reads of a layer.
 #[derive(Clone, Debug)]
 pub struct LayerInfo {{
@@ -102,29 +144,27 @@ pub struct LayerInfo {{
 """
 
 
-_COMMENTS = {"layer_type": "`Linear`, `LayerNorm`, ...", "position": "Relative position, 0 (first) to 1 (last)."}
+_COMMENTS = {
+    "layer_type": "`Linear`, `LayerNorm`, ...",
+    "position": "Relative position, 0 (first) to 1 (last).",
+    "bits": "Bits of weights and scales.",
+}
 
 
-def _documented(field: str, kind: str) -> str:
-    comment = _COMMENTS.get(field)
-    return f"{f'/// {comment}{chr(10)}    ' if comment else ''}pub {field}: {kind}"
+def _documented(name: str, kind: str) -> str:
+    comment = _COMMENTS.get("bits" if name.startswith("bits") else name)
+    return f"{f'/// {comment}{chr(10)}    ' if comment else ''}pub {name}: {kind}"
 
 
-def reading(columns: Mapping[str, Sequence[str]], values: Mapping[str, str]) -> str:
-    """The function that reads layers.
-
-    Args:
-        columns: variable → the names that its column may have; `name` is added.
-        values: field → expression; `cell(variable)` is a column's text, `number(…)?` parses.
-    """
-    named = {"name": ("name",), **columns}
+def reading(reads: Reads) -> str:
+    """The function that reads layers."""
+    named = {"name": ("name",), **reads.columns}
     found = "".join(
         f"    let {variable} = column(&header, &[{', '.join(literal(name) for name in names)}])?;\n"
         for variable, names in named.items()
     )
-    made = "".join(
-        f"            {field}: {value},\n" for field, value in {"name": "cell(name).to_string()", **values}.items()
-    )
+    values = {"name": "cell(name).to_string()", **reads.values}
+    made = "".join(f"            {name}: {value},\n" for name, value in values.items())
     return f"""/// Layers from tab-separated text whose first line names the columns.
 pub fn read_layers(text: &str) -> Result<Vec<LayerInfo>, String> {{
     let mut lines = text.lines();
@@ -153,6 +193,15 @@ fn column(header: &[&str], names: &[&str]) -> Result<usize, String> {{
 NUMBER = """
 fn number(cell: &str) -> Result<f64, String> {
     cell.parse().map_err(|_| format!("{cell:?} is not a number"))
+}
+"""
+
+INTEGER_LOSS = """const LOSS_UNITS: f64 = (1u64 << 40) as f64;
+
+/// -ln(1 - s) in units of 2^-40, so that no order of summing matters.
+fn integer_loss(s: f64) -> i64 {
+    let largest = 1.0 - 1.0 / (1u64 << 30) as f64;
+    (-(-s.min(largest)).ln_1p() * LOSS_UNITS).round_ties_even() as i64
 }
 """
 

@@ -10,7 +10,7 @@ from evoquant.errors import InputError, PrecisionError, suggestion
 from evoquant.files import canonical_json
 from evoquant.genomes.rule import Rule
 from evoquant.quantization.precision import SEED_MENU, Menu, Precision
-from evoquant.scoring.problem import SCALAR_SIGNALS, WIDTH_SIGNALS
+from evoquant.scoring.problem import LOSS_PER_BIT, SCALAR_SIGNALS, WIDTH_SIGNALS, narrower_width, rule_signals
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
@@ -26,12 +26,14 @@ class PlannedRung:
             the losses of `INT8-channel` where the menu has that instead.
         above: finite.
         width: a name of the menu.
+        step: the width of a `loss_per_bit` and the next wider one; None for other signals.
     """
 
     signal: str
     names: tuple[str, ...]
     above: float
     width: str
+    step: tuple[Precision, Precision] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,19 @@ class Plan:
         if self.edge_width is not None:
             lines.append(f"position < {self.edges!r} or > 1 - {self.edges!r}: {self.edge_width}")
         lines += [f"{rung.signal} > {rung.above!r}: {rung.width}" for rung in self.rungs]
-        return [*lines, f"else: {self.otherwise}"]
+        lines.append(f"else: {self.otherwise}")
+        return [*lines, *_PRICES] if self.priced else lines
+
+    @property
+    def priced(self) -> bool:
+        """Whether a rung reads a `loss_per_bit`."""
+        return any(rung.step for rung in self.rungs)
+
+
+_PRICES = (
+    "where loss_per_bit:W is what a step down from the next wider width of the menu to W costs: the rise of",
+    "-ln(1 - s) for each bit per weight, scales counted, that the whole model saves.",
+)
 
 
 def plan_of(champion: Champion, target: str, menu: Menu | None) -> Plan:
@@ -82,7 +96,13 @@ def plan_of(champion: Champion, target: str, menu: Menu | None) -> Plan:
         edges=_finite(rule.edges, "edges"),
         edge_width=None if rule.edge_width is None else width(rule.edge_width),
         rungs=tuple(
-            PlannedRung(r.signal, _signal_names(r.signal, menu), _finite(r.above, r.signal), width(r.width))
+            PlannedRung(
+                r.signal,
+                _signal_names(r.signal, menu),
+                _finite(r.above, r.signal),
+                width(r.width),
+                _step(r.signal, menu),
+            )
             for r in rule.rungs
         ),
         otherwise=width(rule.otherwise),
@@ -103,13 +123,26 @@ def _finite(value: float, what: str) -> float:
     return float(value)
 
 
+def has_scales(width: Precision) -> bool:
+    """Whether tensors of this width have scales, whose number depends on the shape."""
+    return width.granularity not in ("nominal", "none")
+
+
+def _step(signal: str, menu: Menu) -> tuple[Precision, Precision] | None:
+    if not signal.startswith(f"{LOSS_PER_BIT}:"):
+        return None
+    narrow = narrower_width(signal, menu)
+    return menu.precisions[narrow], menu.precisions[narrow + 1]
+
+
 def _signal_names(signal: str, menu: Menu) -> tuple[str, ...]:
     kind, colon, width = signal.partition(":")
     if signal in SCALAR_SIGNALS:
         return (signal,)
+    if kind == LOSS_PER_BIT and colon:
+        return (f"{kind}:{menu.names[narrower_width(signal, menu)]}",)
     if not colon or kind not in WIDTH_SIGNALS:
-        known = [*SCALAR_SIGNALS, *(f"{kind}:{name}" for kind in WIDTH_SIGNALS for name in menu.names)]
-        raise InputError(f"the rule reads an unknown signal {signal!r}.{suggestion(signal, known)}")
+        raise InputError(f"the rule reads an unknown signal {signal!r}.{suggestion(signal, rule_signals(menu))}")
     Precision.parse(width)
     try:
         meant = menu.names[menu.resolve(width)]

@@ -23,23 +23,15 @@ def render(champion: Champion, tree: Tree, menu: Menu | None) -> str:
 
 
 def _constants(plan: TreePlan) -> str:
-    bits = ", ".join(f"{literal(p.name)}: {p.code_bits}" for p in plan.menu)
-    scaled = ", ".join(f"{literal(p.name)}: {literal(p.granularity)}" for p in plan.menu if _has_scales(p.granularity))
     return "\n".join(
         [
             *menu_constants(plan.menu),
-            f"CODE_BITS = {{{bits}}}",
-            f"SCALED_BY = {{{scaled}}}  # widths with a scale of 16 bits for each of these",
             f"ROUNDS = {plan.rounds}",
             f"STATE = {tuple_of(STATE)}  # of the allocation as a whole, in its last round",
             f"SIGNALS = {tuple_of(plan.signals)}  # in the order of the arguments of `cost`",
             "",
         ]
     )
-
-
-def _has_scales(granularity: str) -> bool:
-    return granularity not in ("nominal", "none")
 
 
 def _cost(plan: TreePlan) -> str:
@@ -134,29 +126,6 @@ def _read(signal, unit, choice, model):
     if signal in ("fisher", "weight_error"):
         return _value(signal + ":" + width, unit)
     return _value(signal, unit)
-
-
-def _loss(layers, width):
-    """-log(1 - s) in units of 2^-40, so that no order of summing matters."""
-    losses = (min(float(layer["loss"][width]), 1.0 - 2.0**-30) for layer in layers)
-    return sum(round(-math.log1p(-loss) * 2**40) for loss in losses)
-
-
-def _bits(layer, width):
-    """Bits of a layer's weights and scales."""
-    size = _parameters(layer)
-    bits = size * CODE_BITS[width]
-    if width not in SCALED_BY:
-        return bits
-    axis = layer.get("channel_axis", 0)
-    channels = 1 if axis is None or "shape" not in layer else layer["shape"][axis]
-    if SCALED_BY[width] == "tensor":
-        scales = 1
-    elif SCALED_BY[width] == "channel":
-        scales = channels
-    else:
-        scales = channels * -(-(size // channels) // GROUP_SIZES[width])
-    return bits + scales * 16
 
 
 def _clip(value):

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evoquant.export.rust_text import MAIN, header, layer_info, literal, precision, reading, variant
+from evoquant.export.rust_text import (
+    INTEGER_LOSS,
+    MAIN,
+    TIED_LOSSES,
+    Reads,
+    header,
+    layer_info,
+    literal,
+    precision,
+    reading,
+    variant,
+)
+from evoquant.export.source import has_scales
 from evoquant.export.tree_source import INTRODUCTION, LINE, TreePlan, calls, tree_plan
 from evoquant.genomes.expression import IS_TYPE, OPERATOR, PER_UNIT, STATE
 
@@ -14,75 +26,49 @@ if TYPE_CHECKING:
     from evoquant.quantization.precision import Menu
 
 _NAMES = {name: name for name in OPERATOR} | {"where": "choose"}
-_TIED = (
-    "Layers that must share a width are given as one, merged: their losses s as 1 - (1 - s1)(1 - s2)...,\n"
-    "//! parameters, bits, Fisher costs and squared errors as sums. Rust 1.77 or newer."
-)
 
 
 def render(champion: Champion, tree: Tree, menu: Menu | None) -> str:
     """A Rust source file, edition 2021, that allocates exactly as the tree does on units without tie groups."""
     plan = tree_plan(champion, tree, menu)
-    reads = _Reads(plan)
-    listed = ["name", *(names[0] for names in reads.columns.values())]
+    reads = _reads(plan)
     sections = [
-        header(champion, INTRODUCTION, plan.words, listed, _TIED),
+        header(champion, INTRODUCTION, plan.words, reads.listed, TIED_LOSSES),
         precision(plan.menu.names),
-        layer_info(reads.fields),
+        layer_info(reads),
         _cost(plan),
         _functions(plan),
         _allocate(plan),
-        reading(reads.columns, reads.values),
+        reading(reads),
         MAIN,
     ]
     return "\n".join(section.strip("\n") + "\n" for section in sections if section)
 
 
-class _Reads:
-    """Columns, fields and how they are read, as `rust_text` takes them."""
+def _reads(plan: TreePlan) -> Reads:
+    reads = Reads()
+    if plan.types:
+        reads.add("layer_type", ("type",), "String")
+    scaled = bool({"bits", "size", "mean_bits"} & set(plan.signals)) and _scaled(plan.menu)
+    if scaled or {"share", "size", "mean_bits"} & set(plan.signals):
+        reads.add("parameters", ("parameters",))
+    for name in PER_UNIT:
+        if name in plan.signals and name != "share":
+            reads.add(name, (name,))
+    kinds = ["loss" if name in ("model_loss", "total_loss") else name for name in plan.signals]
+    for kind in dict.fromkeys(kinds):
+        if kind in ("loss", "fisher", "weight_error"):
+            variables = {f"{kind}_{i}": (f"{kind}:{width}",) for i, width in enumerate(plan.menu.names)}
+            reads.columns.update(variables)
+            _add_widths(reads, kind, [f"number(cell({variable}))?" for variable in variables])
+    if scaled:
+        _add_widths(reads, "bits", [reads.bits(width, f"bits_{i}") for i, width in enumerate(plan.menu)])
+    return reads
 
-    def __init__(self, plan: TreePlan) -> None:
-        self.columns: dict[str, tuple[str, ...]] = {}
-        self.fields: dict[str, str] = {}
-        self.values: dict[str, str] = {}
-        if plan.types:
-            self._add("layer_type", "type", "String")
-        bits = bool({"bits", "size", "mean_bits"} & set(plan.signals))
-        scaled = bits and _scaled(plan.menu)
-        if scaled or {"share", "size", "mean_bits"} & set(plan.signals):
-            self._add("parameters", "parameters", "f64")
-        for name in PER_UNIT:
-            if name in plan.signals and name != "share":
-                self._add(name, name, "f64")
-        kinds = ["loss" if name in ("model_loss", "total_loss") else name for name in plan.signals]
-        for kind in dict.fromkeys(kinds):
-            if kind in ("loss", "fisher", "weight_error"):
-                self._add_widths(kind, plan.menu.names)
-        if scaled:
-            self._add_bits(plan.menu)
 
-    def _add(self, field: str, column: str, kind: str) -> None:
-        self.columns[field] = (column,)
-        self.fields[field] = kind
-        self.values[field] = f"cell({field}).to_string()" if kind == "String" else f"number(cell({field}))?"
-
-    def _add_widths(self, kind: str, widths: tuple[str, ...]) -> None:
-        variables = {f"{kind}_{i}": (f"{kind}:{width}",) for i, width in enumerate(widths)}
-        self.columns |= variables
-        self.fields[kind] = f"[f64; {len(widths)}]"
-        self.values[kind] = _listed("[]", [f"number(cell({variable}))?" for variable in variables], 12)
-
-    def _add_bits(self, menu: Menu) -> None:
-        """Bits in total; only widths with scales need a column."""
-        figures = []
-        for i, width in enumerate(menu):
-            if width.granularity in ("nominal", "none"):
-                figures.append(f"{width.code_bits}.0 * number(cell(parameters))?")
-            else:
-                self.columns[f"bits_{i}"] = (f"bits:{width.name}",)
-                figures.append(f"number(cell(bits_{i}))?")
-        self.fields["bits"] = f"[f64; {len(menu)}]"
-        self.values["bits"] = _listed("[]", figures, 12)
+def _add_widths(reads: Reads, name: str, figures: list[str]) -> None:
+    reads.fields[name] = f"[f64; {len(figures)}]"
+    reads.values[name] = _listed("[]", figures, 12)
 
 
 def _listed(brackets: str, parts: list[str], indent: int) -> str:
@@ -95,7 +81,7 @@ def _listed(brackets: str, parts: list[str], indent: int) -> str:
 
 
 def _scaled(menu: Menu) -> bool:
-    return any(width.granularity not in ("nominal", "none") for width in menu)
+    return any(has_scales(width) for width in menu)
 
 
 def _cost(plan: TreePlan) -> str:
@@ -147,7 +133,7 @@ def _allocate(plan: TreePlan) -> str:
         if state
         else "    layers.iter().map(|layer| Ok(WIDTHS[cheapest(layer)?])).collect()",
     )
-    needs_loss = _INTEGER_LOSS if {"loss", "model_loss", "total_loss"} & set(signals) else ""
+    needs_loss = INTEGER_LOSS if {"loss", "model_loss", "total_loss"} & set(signals) else ""
     return "\n".join([constants, made, needs_loss])
 
 
@@ -226,15 +212,6 @@ _ROUNDS = """    let mut chosen = Vec::new();
         chosen = next;
     }}
     Ok(chosen.into_iter().map(|w| WIDTHS[w]).collect())"""
-
-_INTEGER_LOSS = """const LOSS_UNITS: f64 = (1u64 << 40) as f64;
-
-/// -ln(1 - s) in units of 2^-40, so that no order of summing matters.
-fn integer_loss(s: f64) -> i64 {
-    let largest = 1.0 - 1.0 / (1u64 << 30) as f64;
-    (-(-s.min(largest)).ln_1p() * LOSS_UNITS).round_ties_even() as i64
-}
-"""
 
 _CLIP = """fn clip(x: f64) -> f64 {
     x.clamp(-1e100, 1e100)

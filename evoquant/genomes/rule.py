@@ -171,8 +171,8 @@ class RuleSpace(NumericOperators):
         self.rungs = rungs if signals else 0
         widest = len(menu) - 1
         count = len(self.types)
-        # Shares and losses lie in [0, 1]; sizes and ranges have no such limit.
-        bounded = all(name == "gradient_sensitivity" or name.startswith("loss:") for name in self.signals)
+        # Shares, losses and the prices of bits worth saving lie in [0, 1]; sizes and ranges have no such limit.
+        bounded = all(name == "gradient_sensitivity" or name.startswith("loss") for name in self.signals)
         largest = LARGEST_THRESHOLD if bounded else LARGEST_SIZE
         genes = [Gene(f"protect {kind}", "flag", 0, 1, 0) for kind in self.types]
         genes.append(Gene("protected width", "width", 0, widest, 0))

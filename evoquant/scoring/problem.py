@@ -35,6 +35,8 @@ SCALAR_SIGNALS = (
     "activation_range",
 )
 WIDTH_SIGNALS = ("loss", "fisher", "weight_error")
+LOSS_PER_BIT = "loss_per_bit"
+NO_SAVING = 1e12  # the price of a width that costs no less than the next wider one
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ class Problem:
     weights: int
 
     def signal(self, name: str) -> NDArray[np.float64]:
-        """`(units,)` values of a signal: `gradient_sensitivity`, `loss:FP16`, `weight_error:INT4`, ….
+        """`(units,)` values of a signal: `gradient_sensitivity`, `loss:FP16`, `loss_per_bit:INT4`, ….
 
         Raises:
             ProfileError: unknown signal, or the profile lacks it for that width.
@@ -80,9 +82,10 @@ class Problem:
         if name in self.scalars:
             return self.scalars[name]
         kind, colon, width = name.partition(":")
+        if kind == LOSS_PER_BIT and colon:
+            return self._loss_per_bit(narrower_width(name, self.menu))
         if not colon or kind not in WIDTH_SIGNALS:
-            known = [*SCALAR_SIGNALS, *(f"{kind}:{p}" for kind in WIDTH_SIGNALS for p in self.menu.names)]
-            raise ProfileError(f"unknown signal {name!r}.{suggestion(name, known)}")
+            raise ProfileError(f"unknown signal {name!r}.{suggestion(name, rule_signals(self.menu))}")
         meant = self._known_width(kind, width)
         if meant is None:
             raise ProfileError(
@@ -90,6 +93,22 @@ class Problem:
                 f"add it to the profile or leave the signal out."
             )
         return self.widths[kind][meant]
+
+    def _loss_per_bit(self, narrow: int) -> NDArray[np.float64]:
+        """`(units,)` rise of −ln(1 − s) for each effective bit per weight that the model saves.
+
+        What one step down the menu, from the next wider width to this one, costs: the price that a Lagrangian
+        allocation compares with its multiplier (Shoham & Gersho, IEEE Trans. ASSP 36(9), 1988).
+
+        Args:
+            narrow: menu index of the width stepped down to.
+        """
+        loss, cost = self.separable_loss(), self.cost.table
+        rise = (loss[:, narrow] - loss[:, narrow + 1]) / LOSS_UNITS
+        saved = (cost[:, narrow + 1] - cost[:, narrow]) / (BIT_UNITS * float(self.weights))
+        prices: NDArray[np.float64] = np.full(len(rise), NO_SAVING)
+        np.divide(rise, saved, out=prices, where=saved > 0)
+        return prices
 
     def _known_width(self, kind: str, width: str) -> str | None:
         if width in self.widths[kind]:
@@ -196,6 +215,31 @@ def compile_problem(profile: ModelProfile, menu: Menu) -> Problem:
                 f"profile {profile.name!r} is too large: {len(units)} units of {what} exceed 2^62; split the model."
             )
     return problem
+
+
+def rule_signals(menu: Menu) -> list[str]:
+    """Every signal that a rule may read with this menu."""
+    by_width = [f"{kind}:{name}" for kind in WIDTH_SIGNALS for name in menu.names]
+    return [*SCALAR_SIGNALS, *by_width, *(f"{LOSS_PER_BIT}:{name}" for name in menu.names[:-1])]
+
+
+def narrower_width(signal: str, menu: Menu) -> int:
+    """Menu index of W in `loss_per_bit:W`, which compares W with the next wider width.
+
+    Raises:
+        ProfileError: W is not on the menu, or the widest of it.
+    """
+    width = signal.partition(":")[2]
+    try:
+        narrow = menu.resolve(width)
+    except PrecisionError as error:
+        raise ProfileError(f"signal {signal!r}: {error}") from None
+    if narrow == len(menu) - 1:
+        raise ProfileError(
+            f"signal {signal!r}: {width} is the widest of the menu {', '.join(menu.names)}, and nothing is saved by "
+            f"taking it; name a narrower width."
+        )
+    return narrow
 
 
 def integer_loss(s: float) -> int:

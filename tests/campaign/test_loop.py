@@ -148,8 +148,15 @@ def test_another_config_is_refused(tmp_path):
 
 def test_a_config_that_cannot_be_built_leaves_the_place_free(tmp_path):
     out = tmp_path / "run"
-    with pytest.raises(InputError, match="nosuch"):
-        run(out, "genome.signals=[nosuch]")
+    for name, fault in (
+        ("nosuch", "unknown signal 'nosuch'"),
+        ("loss_per_bit:INT3", "signal 'loss_per_bit:INT3': the menu .* has no INT3"),
+        ("loss_per_bit:FP32", "FP32 is the widest of the menu"),
+    ):
+        with pytest.raises(InputError, match=fault) as caught:
+            run(out, f"genome.signals=[{name}]")
+        assert caught.value.exit_code == 2
+        assert "\n" not in str(caught.value)
     run(out)
 
 

@@ -35,9 +35,11 @@ MODELS = {
     "restricted": restricted(seed_profile("test")),
 }
 PROBLEMS = {name: compile_problem(profile, SEED_MENU) for name, profile in MODELS.items()}
+PRICES = ("gradient_sensitivity", "loss:INT8", *(f"loss_per_bit:{name}" for name in SEED_MENU.names[:-1]))
 TREE_SIGNALS = ("loss", "bits", "share", "gradient_sensitivity", "position", "units", "model_loss")
 SPACES = {
     "rules": lambda problem: RuleSpace(SEED_MENU, TYPES, SIGNALS, 3),
+    "rules over prices": lambda problem: RuleSpace(SEED_MENU, TYPES, PRICES, 4),
     "rules without rungs": lambda problem: RuleSpace(SEED_MENU, TYPES, (), 3),
     "rules without types": lambda problem: RuleSpace(SEED_MENU, (), SIGNALS, 2),
     "trees": lambda problem: TreeSpace(SEED_MENU, TYPES, TREE_SIGNALS),

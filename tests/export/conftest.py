@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evoquant.campaign.champion import Champion
-from evoquant.genomes.rule import Rule, RuleSpace
+from evoquant.genomes.rule import Rule, RuleSpace, Rung
 from evoquant.genomes.strategies import STRATEGIES
 from evoquant.profiles.builtin import builtin_profile
 from evoquant.profiles.model import LayerProfile, ModelProfile
@@ -33,6 +33,21 @@ def champion_of(genome, **provenance):
 def random_rules(n, seed, menu=SEED_MENU, signals=SIGNALS):
     space = RuleSpace(menu, TYPES, signals, 4)
     return [space.decode(row) for row in space.sample(np.random.default_rng(seed), n)]
+
+
+def prices(menu):
+    return tuple(f"loss_per_bit:{name}" for name in menu.names[:-1])
+
+
+def at_prices(problems):
+    """Rules whose thresholds are some unit's price, and the next smaller figure: one bit decides what it takes."""
+    rules = []
+    for problem in problems:
+        for name in prices(problem.menu):
+            price = float(np.sort(problem.signal(name))[len(problem.units) // 2])
+            for above in (price, float(np.nextafter(price, -np.inf))):
+                rules.append(Rule("INT4", (Rung(name, above, "FP16"),)))
+    return rules
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from evoquant.profiles.model import LayerProfile, ModelProfile, profile_to_dict,
 from evoquant.quantization.precision import SEED_MENU, Menu
 from evoquant.scoring.problem import compile_problem
 
-from .conftest import GROUPED_MENU, SIGNALS, champion_of, random_rules, with_types
+from .conftest import GROUPED_MENU, SIGNALS, at_prices, champion_of, prices, random_rules, with_types
 
 # Runs in an interpreter that sees nothing but the standard library.
 DRIVER = """
@@ -78,6 +78,35 @@ def test_tie_groups_forbidden_widths_and_groups(tmp_path, tied_models):
     champions = [champion_of(rule, menu=list(GROUPED_MENU.names)) for rule in rules]
     sources = [render("python", champion) for champion in champions]
     assert run_alone(tmp_path, sources, tied_models) == expected(rules, tied_models, GROUPED_MENU)
+
+
+def test_prices_to_the_last_bit_on_the_suite(tmp_path, suite):
+    rules = at_prices([compile_problem(profile, SEED_MENU) for profile in suite])
+    rules += random_rules(20, 3, signals=prices(SEED_MENU))
+    sources = [render("python", champion_of(rule)) for rule in rules]
+    assert run_alone(tmp_path, sources, suite) == expected(rules, suite)
+
+
+def test_prices_of_tie_groups_and_scales(tmp_path, tied_models):
+    rules = at_prices([compile_problem(profile, GROUPED_MENU) for profile in tied_models[:8]])
+    rules += random_rules(30, 4, GROUPED_MENU, (*prices(GROUPED_MENU), "loss_per_bit:INT8", "loss:INT4"))
+    sources = [render("python", champion_of(rule, menu=list(GROUPED_MENU.names))) for rule in rules]
+    assert run_alone(tmp_path, sources, tied_models) == expected(rules, tied_models, GROUPED_MENU)
+
+
+def test_prices_say_what_they_are_and_what_is_missing(tmp_path):
+    rule = Rule("INT4", (Rung("loss_per_bit:INT4", 0.1, "INT8"),))
+    module = load(tmp_path, render("python", champion_of(rule)))
+    assert "where loss_per_bit:W is what a step down from the next wider width" in module.__doc__
+    layer = {"name": "a", "type": "Conv", "shape": [2], "loss": {"INT4": 0.4, "INT8": 0.0}}
+    assert module.allocate([layer]) == ["INT8"]
+    del layer["loss"]["INT8"]
+    with pytest.raises(ValueError, match="reads loss:INT4 and loss:INT8, which some layer lacks"):
+        module.allocate([layer])
+    for width, fault in (("FP32", "FP32 is the widest of the menu"), ("INT3", "has no INT3")):
+        for target in ("python", "rust"):
+            with pytest.raises(InputError, match=fault):
+                render(target, champion_of(Rule("INT4", (Rung(f"loss_per_bit:{width}", 0.1, "INT8"),))))
 
 
 def test_hostile_names(tmp_path, hostile, suite):

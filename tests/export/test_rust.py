@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 from evoquant.errors import InputError
@@ -11,7 +12,7 @@ from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.scoring.problem import compile_problem
 
-from .conftest import GROUPED_MENU, champion_of, random_rules
+from .conftest import GROUPED_MENU, at_prices, champion_of, prices, random_rules
 
 RUSTC = shutil.which("rustc")
 needs_rustc = pytest.mark.skipif(RUSTC is None, reason="rustc is not installed: the Rust export is not compiled")
@@ -55,6 +56,31 @@ def check(program, rule, profile, menu=SEED_MENU):
     assert done.stdout.splitlines() == expected
 
 
+def unit_table(problem):
+    """A problem's units as the program's tab-separated input, merged as its header says."""
+    names = problem.menu.names
+    losses = -np.expm1(-problem.loss / 2**40)
+    columns = {"name": [f"unit {i}" for i in range(len(problem.units))], "type": problem.types.tolist()}
+    columns["position"] = problem.position.tolist()
+    columns |= {name: values.tolist() for name, values in problem.scalars.items()}
+    for i, name in enumerate(names):
+        columns[f"loss:{name}"] = losses[:, i].tolist()
+        columns[f"bits:{name}"] = (problem.cost.table[:, i] // 1024).tolist()
+        for kind in ("fisher", "weight_error"):
+            if name in problem.widths[kind]:
+                columns[f"{kind}:{name}"] = problem.widths[kind][name].tolist()
+    columns["allowed"] = [",".join(np.array(names)[row].tolist()) for row in problem.allowed]
+    rows = zip(*columns.values(), strict=True)
+    return "".join("\t".join(map(str, row)) + "\n" for row in [tuple(columns), *rows])
+
+
+def check_units(program, genome, problem):
+    done = run(program, unit_table(problem))
+    assert (done.returncode, done.stderr) == (0, "")
+    widths = [problem.menu.names[i] for i in genome.allocate(problem)]
+    assert [line.split("\t")[1] for line in done.stdout.splitlines()] == widths
+
+
 NAMED = ("wider_fp16_zone", "greedy_sensitivity", "uniform_int4", "first_last_fp16", "layer_type_aware")
 
 
@@ -96,6 +122,28 @@ def test_forbidden_widths_and_a_nominal_signal(tmp_path):
     ]
     program = build(tmp_path, champion_of(rule), menu=GROUPED_MENU)
     check(program, rule, ModelProfile("m", tuple(layers)), GROUPED_MENU)
+
+
+@needs_rustc
+@pytest.mark.parametrize("below", [0, 1])
+def test_prices_to_the_last_bit(tmp_path, suite, below):
+    problems = [compile_problem(profile, SEED_MENU) for profile in suite]
+    exact = at_prices(problems)
+    rungs = [exact[8 * i + 2 * i + below].rungs[0] for i in range(4)]  # signal i, of model i
+    rule = Rule("INT2", tuple(Rung(r.signal, r.above, w) for r, w in zip(rungs, SEED_MENU.names[1:], strict=True)))
+    program = build(tmp_path, champion_of(rule))
+    for profile in suite:
+        check(program, rule, profile)
+
+
+@needs_rustc
+@pytest.mark.parametrize("signals", [("loss_per_bit:INT4",), (*prices(GROUPED_MENU), "parameters", "loss:INT4")])
+def test_prices_of_merged_units_with_scales(tmp_path, tied_models, signals):
+    rungs = tuple(Rung(name, 0.3, width) for name, width in zip(signals, GROUPED_MENU.names[::-1] * 2, strict=False))
+    rule = Rule("INT2", rungs, protected=frozenset({"LayerNorm"}), protected_width="FP32")
+    program = build(tmp_path, champion_of(rule), menu=GROUPED_MENU)
+    for profile in tied_models:
+        check_units(program, rule, compile_problem(profile, GROUPED_MENU))
 
 
 @needs_rustc

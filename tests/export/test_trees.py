@@ -17,7 +17,7 @@ from evoquant.scoring.problem import compile_problem
 
 from .conftest import GROUPED_MENU, TYPES, champion_of, with_types
 from .test_python import expected, load, run_alone
-from .test_rust import build, needs_rustc, run
+from .test_rust import build, check_units, needs_rustc, run
 
 SUITE_SIGNALS = tuple(name for name in ALL_SIGNALS if name not in ("fisher", "weight_error"))
 GROUPED = {"menu": list(GROUPED_MENU.names)}
@@ -40,31 +40,6 @@ def random_trees(n, seed, signals):
     rng = np.random.default_rng(seed)
     trees = [space.decode(row) for row in space.mutate(space.sample(rng, 4 * n), 0.2, rng)]
     return [tree for tree in trees if len(simplify(tree.expression)) > 2][:n]
-
-
-def table(problem):
-    """A problem's units as the program's tab-separated input, merged as its header says."""
-    names = problem.menu.names
-    losses = -np.expm1(-problem.loss / 2**40)
-    columns = {"name": [f"unit {i}" for i in range(len(problem.units))], "type": problem.types.tolist()}
-    columns["position"] = problem.position.tolist()
-    columns |= {name: values.tolist() for name, values in problem.scalars.items()}
-    for i, name in enumerate(names):
-        columns[f"loss:{name}"] = losses[:, i].tolist()
-        columns[f"bits:{name}"] = (problem.cost.table[:, i] // 1024).tolist()
-        for kind in ("fisher", "weight_error"):
-            if name in problem.widths[kind]:
-                columns[f"{kind}:{name}"] = problem.widths[kind][name].tolist()
-    columns["allowed"] = [",".join(np.array(names)[row].tolist()) for row in problem.allowed]
-    rows = zip(*columns.values(), strict=True)
-    return "".join("\t".join(map(str, row)) + "\n" for row in [tuple(columns), *rows])
-
-
-def check(program, tree, problem):
-    done = run(program, table(problem))
-    assert (done.returncode, done.stderr) == (0, "")
-    widths = [problem.menu.names[i] for i in tree.allocate(problem)]
-    assert [line.split("\t")[1] for line in done.stdout.splitlines()] == widths
 
 
 def test_what_is_exported_covers_every_operator_and_signal():
@@ -156,7 +131,7 @@ def test_rust_allocates_exactly_as_the_tree_on_the_suite(tmp_path, suite, index)
     tree = [Tree(ALL), Tree(STATEFUL), *trees][index]
     program = build(tmp_path, champion_of(tree))
     for profile in suite:
-        check(program, tree, compile_problem(profile, SEED_MENU))
+        check_units(program, tree, compile_problem(profile, SEED_MENU))
 
 
 @needs_rustc
@@ -166,7 +141,7 @@ def test_rust_merged_units_and_scales(tmp_path, tied_models, index):
     tree = [Tree(WIDE), Tree(ALL), Tree(STATEFUL), *trees][index]
     program = build(tmp_path, champion_of(tree, **GROUPED))
     for profile in tied_models:
-        check(program, tree, compile_problem(profile, GROUPED_MENU))
+        check_units(program, tree, compile_problem(profile, GROUPED_MENU))
 
 
 @needs_rustc
@@ -177,7 +152,7 @@ def test_rust_merged_units_and_scales(tmp_path, tied_models, index):
 )
 def test_rust_small_trees_compile_without_warnings(tmp_path, tied_models, expression):
     tree = Tree(expression)
-    check(build(tmp_path, champion_of(tree, **GROUPED)), tree, compile_problem(tied_models[4], GROUPED_MENU))
+    check_units(build(tmp_path, champion_of(tree, **GROUPED)), tree, compile_problem(tied_models[4], GROUPED_MENU))
 
 
 @needs_rustc
@@ -190,7 +165,7 @@ def test_rust_hostile_types_and_faults(tmp_path, hostile):
     types = [name for name in hostile if not set(name) & set("\t\r\n\x00")]
     losses = {name: i / 7 for i, name in enumerate(SEED_MENU.names)}
     layers = [LayerProfile(f"l{i}", kind, (2,), 0.5, loss=losses) for i, kind in enumerate([*types, types[0] + "x"])]
-    check(program, tree, compile_problem(ModelProfile("m", tuple(layers)), SEED_MENU))
+    check_units(program, tree, compile_problem(ModelProfile("m", tuple(layers)), SEED_MENU))
     done = run(program, "name\ttype\n")
     assert (done.returncode, done.stdout) == (2, "")
     assert "names no column loss:INT2" in done.stderr

@@ -247,6 +247,10 @@ def test_nominal_names_mean_the_menu_s_own():
     space = RuleSpace(menu, ["Conv"], ["loss:INT8-channel"], 1)
     decoded = space.decode(space.encode(rule))
     assert decoded == Rule("INT4-channel", (Rung("loss:INT8-channel", 0.1, "INT8-channel"),))
+    priced = Rule("FP16", (Rung("loss_per_bit:INT8", 0.1, "INT8"),))
+    space = RuleSpace(menu, ["Conv"], ["loss_per_bit:INT8-channel"], 1)
+    assert space.decode(space.encode(priced)).rungs == (Rung("loss_per_bit:INT8-channel", 0.1, "INT8-channel"),)
+    assert rule_from_dict(priced.to_dict(), "x") == priced
     ambiguous = compile_problem(ModelProfile("m", layers), Menu.parse(["INT8-channel", "INT8-tensor", "FP16"]))
     with pytest.raises(PrecisionError, match="has more than one INT8"):
         Rule("INT8").allocate(ambiguous)

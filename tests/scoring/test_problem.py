@@ -10,7 +10,7 @@ from evoquant.errors import ProfileError
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU, Menu
-from evoquant.scoring.problem import LOSS_UNITS, compile_problem, integer_loss
+from evoquant.scoring.problem import LOSS_UNITS, NO_SAVING, compile_problem, integer_loss, narrower_width, rule_signals
 from evoquant.scoring.separable import cost_sums, loss_sums
 
 LOSSES = dict(zip(SEED_MENU.names, (0.4, 0.2, 0.1, 0.01, 0.0), strict=True))
@@ -162,6 +162,58 @@ def test_missing_losses_name_profile_and_width():
         problem.signal("fisher:INT8")
     with pytest.raises(ProfileError, match=r"unknown signal 'los:INT8'\. Did you mean 'loss:INT8'"):
         problem.signal("los:INT8")
+
+
+def test_loss_per_bit_is_the_rise_for_each_bit_per_weight_that_the_model_saves():
+    problem = problem_of(layer("a", shape=(4, 8)), layer("b", shape=(4, 24)))  # 128 weights, constants not counted
+    rise = math.log(1 - 0.2) - math.log(1 - 0.4)
+    assert problem.signal("loss_per_bit:INT2") == pytest.approx([rise / (2 * 32 / 128), rise / (2 * 96 / 128)])
+    rise = math.log(1 - 0.0) - math.log(1 - 0.01)
+    assert problem.signal("loss_per_bit:FP16") == pytest.approx([rise / (16 * 32 / 128), rise / (16 * 96 / 128)])
+
+
+def test_loss_per_bit_is_exact_and_may_be_negative():
+    problem = problem_of(*TIED, menu=Menu.parse(["INT4", "FP16"]), constant_bits=1000)
+    tied = integer_loss(0.1) + integer_loss(0.2) - integer_loss(0.0) - integer_loss(-0.1)
+    rises = [tied / LOSS_UNITS, (integer_loss(0.5) - integer_loss(0.1)) / LOSS_UNITS]
+    assert problem.signal("loss_per_bit:INT4").tolist() == [rises[0] / (12 * 30 / 62), rises[1] / (12 * 32 / 62)]
+    better = problem_of(layer("a", loss={**LOSSES, "INT8": -0.1}))
+    assert better.signal("loss_per_bit:INT8")[0] == pytest.approx((-math.log(1.1) + math.log(0.99)) / 8)
+
+
+def test_loss_per_bit_counts_scales_and_the_next_width_of_the_menu():
+    menu = Menu.parse(["INT4-channel", "INT4-g4", "INT4-tensor", "INT8-channel"])  # in this order
+    loss = dict(zip(menu.names, (0.3, 0.2, 0.1, 0.0), strict=True))
+    problem = problem_of(layer("a", shape=(2, 8), loss=loss), layer("b", shape=(2, 4), loss=loss), menu=menu)
+    # Scales: a has 2 per channel, 4 per group; b, whose channel is one group, costs the same either way.
+    channel, group, tensor = (problem.signal(f"loss_per_bit:{name}").tolist() for name in menu.names[:-1])
+    assert channel == [pytest.approx((math.log(0.8) - math.log(0.7)) / (2 * 16 / 24)), NO_SAVING]
+    assert group == [NO_SAVING, NO_SAVING]  # the next in order has fewer scales
+    assert tensor[0] == pytest.approx(-math.log(0.9) / ((16 * 4 + 16) / 24))
+    assert tensor[1] == pytest.approx(-math.log(0.9) / ((8 * 4 + 16) / 24))
+
+
+def test_loss_per_bit_goes_by_the_menu():
+    menu = Menu.parse(["INT4", "INT8-channel", "FP32"])
+    problem = problem_of(layer("a", loss=dict(zip(menu.names, (0.4, 0.1, 0.0), strict=True))), menu=menu)
+    assert problem.signal("loss_per_bit:INT8").tolist() == problem.signal("loss_per_bit:INT8-channel").tolist()
+    assert narrower_width("loss_per_bit:INT8", menu) == 1
+    for name in rule_signals(menu):
+        if not name.startswith(("fisher", "weight_error")):
+            assert problem.signal(name).shape == (1,)
+    for name, fault in (
+        ("loss_per_bit:FP32", "FP32 is the widest of the menu INT4, INT8-channel, FP32.*name a narrower width"),
+        ("loss_per_bit:FP16", "signal 'loss_per_bit:FP16': the menu INT4, INT8-channel, FP32 has no FP16"),
+        ("loss_per_bit:X", "unknown precision 'X'"),
+        ("loss_per_bit:", "unknown precision ''"),
+        ("loss_per_bit", "unknown signal 'loss_per_bit'. Did you mean 'loss_per_bit:"),
+        ("loss_per_bits:INT4", "unknown signal 'loss_per_bits:INT4'. Did you mean 'loss_per_bit:INT4'"),
+    ):
+        with pytest.raises(ProfileError, match=fault) as caught:
+            problem.signal(name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ProfileError, match="has no loss for INT4"):
+        problem_of(layer("a", loss={"INT8-channel": 0.1, "FP32": 0.0}), menu=menu).signal("loss_per_bit:INT8")
 
 
 def test_a_loss_of_zero_is_a_loss():
