@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from evoquant.genomes.base import Genome
     from evoquant.scoring.objective import Scores
 
-LARGEST = 200  # entries written; of more, so many at equal distances in the search's own order
+LARGEST = 1000  # entries written; of more, so many at equal distances in the search's own order
 CHOOSING_SPLITS = ("valid", "train", "calibration")
 
 

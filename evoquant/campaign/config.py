@@ -200,6 +200,7 @@ class CampaignConfig(Closed):
     search: SearchConfig = GeneticConfig()
     stop: StopConfig = StopConfig()
     finalists: Annotated[int, Field(ge=1, le=1000)] = 32
+    finalists_by_form: bool = False
     report_test_by_generation: bool = False
     executor: ExecutorConfig = ExecutorConfig()
     cache: str | None = None

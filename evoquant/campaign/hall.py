@@ -1,4 +1,4 @@
-"""The best distinct genomes of the whole run, on DEAP's hall of fame."""
+"""The hall of fame: the best distinct genomes of the whole run, from which the champion is chosen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deap import tools
+from evoquant.files import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,38 +42,54 @@ class Rank:
         return hash(self._key)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A candidate worth keeping: its rank, under the name that DEAP reads, and its journal record."""
-
-    fitness: Rank
-    record: dict[str, Any]
-
-
 class Hall:
-    """At most `size` entries with distinct genomes, best first."""
+    """At most `size` records with distinct genomes, best first; with `by_form` no two differ in numbers alone.
 
-    def __init__(self, size: int, *, earlier_wins: bool = False) -> None:
+    DEAP's hall of fame never replaces an entry by a better one that counts as similar, which `by_form` needs.
+    """
+
+    def __init__(self, size: int, *, earlier_wins: bool = False, by_form: bool = False) -> None:
         self.size = size
-        self.earlier_wins = earlier_wins
-        self._hall = tools.HallOfFame(size, similar=lambda a, b: a.fitness.digest == b.fitness.digest)
+        self._earlier_wins = earlier_wins
+        self._by_form = by_form
+        self._entries: dict[str, tuple[Rank, dict[str, Any]]] = {}  # best first
 
     def update(self, records: Sequence[dict[str, Any]]) -> None:
         """Enter a generation's best records."""
-        self._hall.update([self._entry(record) for record in records])
+        found = dict(self._entries)
+        for record in records:
+            key = form_of(record["genome"]) if self._by_form else str(record["digest"])
+            rank = self._rank(record)
+            known = found.get(key)
+            if known is None or known[0] < rank or (known[0] == rank and known[1]["id"] > record["id"]):
+                found[key] = (rank, record)
+        best = sorted(found.items(), key=lambda item: item[1][0], reverse=True)
+        self._entries = dict(best[: self.size])
 
-    def _entry(self, record: dict[str, Any]) -> Entry:
-        rank = Rank(
-            record["fitness"], record["parts"], record["cost"], record["digest"], record["id"], self.earlier_wins
+    def _rank(self, record: dict[str, Any]) -> Rank:
+        return Rank(
+            record["fitness"], record["parts"], record["cost"], record["digest"], record["id"], self._earlier_wins
         )
-        return Entry(rank, record)
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """Journal records, best first."""
-        return [entry.record for entry in self._hall]
+        return [record for _, record in self._entries.values()]
 
     def restore(self, records: Sequence[dict[str, Any]]) -> None:
         """Start again from saved records."""
-        self._hall.clear()
+        self._entries = {}
         self.update(records)
+
+
+def form_of(genome: Any) -> str:
+    """A genome's plain data with its numbers left out."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, float):
+            return 0
+        if isinstance(value, dict):
+            return {key: without(item) for key, item in value.items()}
+        return [without(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return canonical_json(without(genome))

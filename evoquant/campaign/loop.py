@@ -186,7 +186,11 @@ def _pick_executor(campaign: Campaign, seconds: float, observer: Observer) -> No
 
 def _restore(campaign: Campaign, run: RunDir, lines: list[str], observer: Observer) -> _State:
     """From the checkpoint where it fits the journal, else from the start; what is journalled is replayed."""
-    hall = Hall(campaign.config.finalists, earlier_wins=campaign.space is None)
+    hall = Hall(
+        campaign.config.finalists,
+        earlier_wins=campaign.space is None,
+        by_form=campaign.config.finalists_by_form,
+    )
     state = _State(hall, saved_at=time.monotonic())
     state.search = campaign.search.state()
     state.estimator = campaign.estimator.state()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evoquant.export.source import own_menu
-from evoquant.genomes.expression import IS_TYPE, OPERATOR, ROUNDS, STATE, Node, nested, signals_of
+from evoquant.genomes.expression import IS_TYPE, OPERATOR, ROUNDS, STATE, Node, nested, signals_of, written_out
 from evoquant.genomes.tree_simplify import simplify
 from evoquant.genomes.tree_text import formula
 
@@ -51,7 +51,7 @@ class TreePlan:
 
 def tree_plan(champion: Champion, tree: Tree, menu: Menu | None) -> TreePlan:
     """The champion's tree for `menu`, by default the one it was evolved with."""
-    expression = simplify(tree.expression)
+    expression = simplify(written_out(tree.expression))
     read = signals_of(expression)
     by_state = bool(set(STATE) & set(read))
     return TreePlan(

@@ -7,11 +7,12 @@ Arithmetic is saturating, so that no NaN and no infinity can arise: constants an
 result is clipped to that, and x / 0 is 1 for any x (protected division; Koza, Genetic Programming, 1992, §6.1). Only
 correctly rounded operations occur, so every language gives the same bits.
 
-Two signals tell of the allocation itself: `mean_bits`, the effective bits per weight that the model has so far, and
-`total_loss`, its summed loss. A tree that reads one is applied in rounds, from every unit at its widest, each round
-with the signals of the allocation before it, until nothing changes (at most `ROUNDS`): a fixed point. So a formula can
-weigh a unit's bits against the size that the model really comes to, as a Lagrange multiplier does (Shoham & Gersho,
-IEEE Trans. ASSP 36(9), 1988, adapt theirs by such iteration too).
+Three signals tell of the allocation itself: `mean_bits`, the effective bits per weight that the model has so far,
+`total_loss`, its summed loss, and `size_share`, short for size / mean_bits: what a unit would take at this width as a
+share of what the whole model takes. A tree that reads one is applied in rounds, from every unit at its widest, each
+round with the signals of the allocation before it, until nothing changes (at most `ROUNDS`): a fixed point. So a
+formula can weigh a unit's bits against the size that the model really comes to, as a Lagrange multiplier does (Shoham
+& Gersho, IEEE Trans. ASSP 36(9), 1988, adapt theirs by such iteration too).
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ PER_MODEL = ("units", "model_loss")
 NUMBER_SIGNALS = (*PER_WIDTH, *PER_UNIT, *PER_MODEL)
 # Of the allocation so far.
 STATE = ("mean_bits", "total_loss")
-ALL_SIGNALS = (*NUMBER_SIGNALS, "size", *STATE)
+SIZE_SHARE = "size_share"
+ALL_SIGNALS = (*NUMBER_SIGNALS, "size", *STATE, SIZE_SHARE)
 ROUNDS = 16
 IS_TYPE = "is_"
 
@@ -150,6 +152,19 @@ def check_expression(expression: Sequence[Token]) -> None:
 def signals_of(expression: Sequence[Token]) -> list[str]:
     """The signals that an expression reads, type flags included, each once, in order of appearance."""
     return list(dict.fromkeys(t for t in expression if isinstance(t, str) and t not in OPERATOR))
+
+
+def reads_state(expression: Sequence[Token]) -> bool:
+    """Whether the tree weighs the allocation that it leads to, and so is applied in rounds."""
+    return any(token in STATE or token == SIZE_SHARE for token in expression)
+
+
+def written_out(expression: Sequence[Token]) -> tuple[Token, ...]:
+    """The expression with size / mean_bits in the place of `size_share`."""
+    written: list[Token] = []
+    for token in expression:
+        written.extend(("div", "size", "mean_bits") if token == SIZE_SHARE else (token,))
+    return tuple(written)
 
 
 def depth_of(expression: Sequence[Token]) -> int:

@@ -20,6 +20,7 @@ from evoquant.genomes.expression import (
     IS_TYPE,
     OPERATOR,
     OPERATORS,
+    SIZE_SHARE,
     STATE,
     Token,
     arguments,
@@ -146,7 +147,8 @@ class TreeSpace:
         )
         self._low = np.array([gene.low for gene in self.genes])
         leaves = self.tokens[CONSTANT + 1 :]
-        self.state_of = np.array([STATE.index(t) if t in STATE else -1 for t in leaves], dtype=np.int64)
+        told = (*STATE, SIZE_SHARE)
+        self.state_of = np.array([told.index(t) if t in told else -1 for t in leaves], dtype=np.int64)
         self._codes = {token: code for code, token in enumerate(self.tokens) if isinstance(token, str)}
         # The end takes more arguments than there is room for, so that no row is complete with it.
         self._arity = np.array([max_nodes + 1, *(len(arguments(token)) for token in self.tokens[1:])])

@@ -103,7 +103,12 @@ def cost(codes, constants, length, table, state_of, state, stack):  # type: igno
     top = -1
     for node in range(length - 1, -1, -1):
         code = codes[node]
-        if code > CONSTANT and state_of[code - CONSTANT - 1] >= 0:
+        if code > CONSTANT and state_of[code - CONSTANT - 1] == len(state):
+            top += 1
+            for i in range(stack.shape[1]):
+                share = _clip(table[code - CONSTANT - 1, i] / state[0])
+                stack[top, i] = 1.0 if state[0] == 0.0 else share
+        elif code > CONSTANT and state_of[code - CONSTANT - 1] >= 0:
             top += 1
             for i in range(stack.shape[1]):
                 stack[top, i] = state[state_of[code - CONSTANT - 1]]
@@ -171,7 +176,8 @@ def allocate(codes, constants, lengths, table, state_of, bits, loss, weights, al
         codes, constants: `(n, max_nodes)` int64 and float64.
         lengths: `(n,)` nodes of each row, at least 1.
         table: `(leaves, units · P)` values of the leaves whose codes follow the constant's.
-        state_of: `(leaves,)` the place in the state of leaves that tell of the allocation itself, −1 for others.
+        state_of: `(leaves,)` the place in the state of leaves that tell of the allocation itself, −1 for others; one
+            beyond its end for a leaf that is divided by the first.
         bits, loss: `(units, P)` int64, the integer tables that the state is summed from.
         weights: of the model, float64.
         allowed: `(units, P)` bool, one or more in each row.

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from evoquant.errors import ProfileError
-from evoquant.genomes.expression import IS_TYPE, LARGEST, OPERATOR, PER_UNIT, ROUNDS, STATE
+from evoquant.genomes.expression import IS_TYPE, LARGEST, OPERATOR, PER_UNIT, ROUNDS, SIZE_SHARE, STATE, reads_state
 from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.problem import LOSS_UNITS, Problem
 
@@ -61,7 +61,7 @@ def _compile(problem: Problem, name: str) -> Values:
         return np.asarray(_loss(problem, name).sum(axis=0, keepdims=True)) / LOSS_UNITS
     if name == "bits":
         return np.asarray(problem.cost.table / BIT_UNITS / problem.signal("parameters")[:, None])
-    if name == "size":
+    if name in ("size", SIZE_SHARE):
         return np.asarray(problem.cost.table / BIT_UNITS / problem.weights)
     if name == "share":
         return problem.signal("parameters")[:, None] / problem.weights
@@ -90,7 +90,7 @@ def settled(expression: Sequence[Token], problem: Problem) -> NDArray[np.int8]:
     Raises:
         ProfileError: the profile lacks a signal that the expression reads.
     """
-    if not any(token in STATE for token in expression):
+    if not reads_state(expression):
         return cheapest(costs(expression, problem), problem.allowed)
     allocation = widest(problem)
     for _ in range(ROUNDS):
@@ -139,6 +139,9 @@ def costs(
             elif token in STATE:
                 assert state is not None
                 stack.append(state[token])
+            elif token == SIZE_SHARE:
+                assert state is not None
+                stack.append(_APPLY["div"](signal_values(problem, "size"), state["mean_bits"]))
             else:
                 stack.append(signal_values(problem, token))
     return np.broadcast_to(stack[0], (len(problem.units), len(problem.menu)))

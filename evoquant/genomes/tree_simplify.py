@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evoquant.genomes.expression import OPERATOR, PER_WIDTH, Node, flat, nested
+from evoquant.genomes.expression import OPERATOR, PER_WIDTH, SIZE_SHARE, Node, flat, nested
 from evoquant.genomes.tree_numpy import fold
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evoquant.genomes.expression import Token
 
 TRUE, FALSE = ("true",), ("false",)  # flags that fold; none is left in the end, since nothing but flags reads them
-DEPENDS_ON_WIDTH = frozenset((*PER_WIDTH, "size", "model_loss"))
+DEPENDS_ON_WIDTH = frozenset((*PER_WIDTH, "size", SIZE_SHARE, "model_loss"))
 _COMMUTATIVE = ("add", "mul", "min", "max", "and", "or")
 
 

@@ -47,8 +47,9 @@ def study_table(title: str, rows: Sequence[dict[str, Any]], notes: tuple[str, ..
         mine = [row for row in rows if row["campaign"] == name]
         needed = np.array([np.inf if row["reached_after"] is None else row["reached_after"] for row in mine])
         low, middle, high = np.quantile(needed, [0.25, 0.5, 0.75], method="higher")
-        test = np.array([row["fitness"]["test"] for row in mine])
+        test = np.array([row["fitness"]["test"] for row in mine if "test" in row["fitness"]])
         train = np.array([row["fitness"]["train"] for row in mine])
+        first, third = np.quantile(train, [0.25, 0.75])
         cells.append(
             (
                 name,
@@ -57,10 +58,11 @@ def study_table(title: str, rows: Sequence[dict[str, Any]], notes: tuple[str, ..
                 _count(middle),
                 _count(high),
                 str(mine[0]["evaluations"]),
+                f"{first:.4f}",
                 f"{np.median(train):.4f}",
-                f"{test.min():.4f}",
-                f"{np.median(test):.4f}",
-                f"{test.max():.4f}",
+                f"{third:.4f}",
+                *(f"{value:.4f}" for value in ((test.min(), np.median(test), test.max()) if len(test) else ())),
+                *([""] * (0 if len(test) else 3)),
             )
         )
     columns = (
@@ -70,7 +72,9 @@ def study_table(title: str, rows: Sequence[dict[str, Any]], notes: tuple[str, ..
         "Median",
         "Third quartile",
         "Budget",
+        "Train, Q1",
         "Train, median",
+        "Train, Q3",
         "Test, min",
         "Test, median",
         "Test, max",
@@ -81,6 +85,14 @@ def study_table(title: str, rows: Sequence[dict[str, Any]], notes: tuple[str, ..
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write raw rows as JSON lines."""
     write_atomic(path, "".join(canonical_json(row) + "\n" for row in rows))
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add a row to JSON lines, unless the very same row is the last one."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    line = canonical_json(row)
+    if lines[-1:] != [line]:
+        write_atomic(path, "".join(f"{one}\n" for one in [*lines, line]))
 
 
 def _count(value: float) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from evoquant.bounds.greedy import greedy
 from evoquant.bounds.optimum import certify
 from evoquant.campaign.build import any_profile
+from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.strategies import STRATEGIES
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.report.tables import Table
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from evoquant.genomes.base import Genome
+    from evoquant.report.data import RunData
     from evoquant.scoring.problem import Problem
 
     Allocator = Callable[[Problem], NDArray[np.int8]]
@@ -41,11 +42,6 @@ def baselines() -> dict[str, Allocator]:
 def strategies() -> dict[str, Allocator]:
     """Every named strategy."""
     return {name: genome.allocate for name, genome in STRATEGIES.items()}
-
-
-def allocators(genomes: Mapping[str, Genome]) -> dict[str, Allocator]:
-    """Genomes under their labels."""
-    return {label: genome.allocate for label, genome in genomes.items()}
 
 
 def share_rows(found: Mapping[str, Allocator], models: Sequence[str]) -> list[dict[str, Any]]:
@@ -72,6 +68,84 @@ def share_rows(found: Mapping[str, Allocator], models: Sequence[str]) -> list[di
             }
         )
     return rows
+
+
+def champion_row(run: RunData) -> dict[str, Any]:
+    """One finished run as plain data: what its champion is, and its share of the optimum where it was trained."""
+    assert run.champion is not None
+    scores = run.champion.scores
+    return {
+        "campaign": run.config.name,
+        "seed": run.config.seed,
+        "config_hash": run.config_hash,
+        "evaluations": run.journal[-1]["evaluations"]["asked"],
+        "parts": run.champion.genome.parts,
+        "champion": run.champion.genome.text,
+        "genome": run.champion.genome.to_dict(),
+        "share_of_optimum": {split: figures["share_of_optimum"] for split, figures in scores.items()},
+        "fitness": {split: figures["fitness"] for split, figures in scores.items()},
+    }
+
+
+def groups_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Campaign → labels of its champions, as in `champions_of`."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["campaign"], []).append(_label(row))
+    return found
+
+
+def champions_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Allocator]:
+    """Label → allocator of every champion of `champion_row`s."""
+    return {_label(row): genome_from_dict(row["genome"], _label(row)).allocate for row in rows}
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return f"{row['campaign']} {row['seed']}"
+
+
+def carry_table(title: str, rows: Sequence[Mapping[str, Any]], suite: Sequence[Mapping[str, Any]]) -> Table:
+    """How the champions of each campaign do on the suite's last model: quartiles, and how many reach 99% and 98%."""
+    test = suite[-1]
+    cells = []
+    for name, labels in groups_of(rows).items():
+        mine = [row for row in rows if row["campaign"] == name]
+        share = np.array([shares([test], label)[0] for label in labels])
+        fitness = np.array([test["fitness"][label] for label in labels])
+        low, middle, high = np.quantile(share, [0.25, 0.5, 0.75])
+        cells.append(
+            (
+                name,
+                f"{np.median([row['share_of_optimum']['train'] for row in mine]):.2%}",
+                f"{np.median([row['share_of_optimum']['valid'] for row in mine]):.2%}",
+                f"{share.min():.2%}",
+                f"{low:.2%}",
+                f"{middle:.2%}",
+                f"{high:.2%}",
+                f"{int((share >= 0.99).sum())} of {len(labels)}",
+                f"{fitness.min():.4f}",
+                f"{np.median([row['parts'] for row in mine]):g}",
+            )
+        )
+    columns = ("Campaign", "Train", "Valid", "TEST, worst", "Q1", "Median", "Q3", "≥ 99%", "Worst fitness", "Parts")
+    return Table(title, columns, cells, numeric=frozenset(range(1, len(columns))))
+
+
+def champions_table(title: str, rows: Sequence[Mapping[str, Any]], suite: Sequence[Mapping[str, Any]]) -> Table:
+    """Every champion, with its share of the optimum on train and valid models and on the suite's last model."""
+    cells: list[tuple[str, ...]] = [
+        (
+            row["campaign"],
+            str(row["seed"]),
+            f"{row['share_of_optimum']['train']:.2%}",
+            f"{row['share_of_optimum']['valid']:.2%}",
+            f"{shares([suite[-1]], _label(row))[0]:.2%}",
+            row["champion"],
+        )
+        for row in rows
+    ]
+    columns = ("Campaign", "Seed", "Train", "Valid", "TEST", "Champion")
+    return Table(title, columns, cells, numeric=frozenset({1, 2, 3, 4}))
 
 
 def shares(rows: Sequence[Mapping[str, Any]], label: str) -> NDArray[np.float64]:

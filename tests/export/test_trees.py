@@ -31,6 +31,7 @@ WIDE = ("add", "mul", 3.0, "fisher", "add", "mul", 0.25, "bits", "sub", "mul", "
         "div", "mul", "share", "weight_std", "add", "weight_range", "activation_range")  # fmt: skip
 
 
+SHORT = ("add", "loss", "mul", "sub", 0.1, "total_loss", "size_share")
 STATEFUL = ("add", "mul", "loss", "add", 1.0, "total_loss", "div", "mul", 0.08, "mul", "bits", "share", "mean_bits")
 
 
@@ -55,7 +56,7 @@ def test_python_allocates_exactly_as_the_tree_on_the_suite(tmp_path, suite):
 
 
 def test_python_tie_groups_forbidden_widths_and_scales(tmp_path, tied_models):
-    trees = [Tree(ALL), Tree(WIDE), Tree(STATEFUL), *random_trees(50, 2, ALL_SIGNALS)]
+    trees = [Tree(ALL), Tree(WIDE), Tree(STATEFUL), Tree(SHORT), *random_trees(50, 2, ALL_SIGNALS)]
     sources = [render("python", champion_of(tree, **GROUPED)) for tree in trees]
     assert run_alone(tmp_path, sources, tied_models) == expected(trees, tied_models, GROUPED_MENU)
 
@@ -128,7 +129,7 @@ def test_json_and_yaml_give_the_tree_back():
 @pytest.mark.parametrize("index", range(3))
 def test_rust_allocates_exactly_as_the_tree_on_the_suite(tmp_path, suite, index):
     trees = [tree for tree in random_trees(60, 5, SUITE_SIGNALS) if tree.parts > 12]
-    tree = [Tree(ALL), Tree(STATEFUL), *trees][index]
+    tree = [Tree(ALL), Tree(STATEFUL), Tree(SHORT), *trees][index]
     program = build(tmp_path, champion_of(tree))
     for profile in suite:
         check_units(program, tree, compile_problem(profile, SEED_MENU))

@@ -11,7 +11,7 @@ import pytest
 
 from evoquant.errors import GenomeError, ProfileError
 from evoquant.genomes.base import digest_of
-from evoquant.genomes.expression import ALL_SIGNALS, NUMBER_SIGNALS, OPERATOR, depth_of
+from evoquant.genomes.expression import ALL_SIGNALS, NUMBER_SIGNALS, OPERATOR, depth_of, written_out
 from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.strategies import strategy
 from evoquant.genomes.tree import COMPILED_FROM, CONSTANT, LARGEST_CONSTANT, SMALLEST_CONSTANT, Tree, TreeSpace
@@ -299,6 +299,17 @@ def test_rounds_go_on_until_the_allocation_is_the_one_it_was_weighed_with():
     np.testing.assert_array_equal(plain.allocate(problem), allocation)
     first = ("add", "loss", "div", "mul", 0.08, "mul", "bits", "share", 32.0)
     assert not np.array_equal(Tree(first).allocate(problem), allocation), "one round is not enough here"
+
+
+def test_size_share_is_short_for_size_by_mean_bits():
+    problem = compile_problem(family_profile("cnn", 2), SEED_MENU)
+    short = Tree(("add", "loss", "mul", 0.07, "size_share"))
+    written = Tree(("add", "loss", "mul", 0.07, "div", "size", "mean_bits"))
+    assert written_out(short.expression) == written.expression
+    np.testing.assert_array_equal(short.allocate(problem), written.allocate(problem))
+    together = SPACE_OF_ALL.allocate(np.repeat(SPACE_OF_ALL.encode(short)[None], COMPILED_FROM, axis=0), problem)
+    np.testing.assert_array_equal(together[0], written.allocate(problem))
+    np.testing.assert_array_equal(signal_values(problem, "size"), problem.cost.table / 1024 / problem.weights)
 
 
 def test_rounds_that_never_settle_end():
