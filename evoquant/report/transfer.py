@@ -104,6 +104,21 @@ def _label(row: Mapping[str, Any]) -> str:
     return f"{row['campaign']} {row['seed']}"
 
 
+def test_log_row(rows: Sequence[Mapping[str, Any]], suite: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a look at TEST saw: whose champions (configs by hash), and their shares of its optimum, worst to best."""
+    test = suite[-1]
+    return {
+        "model": test["model"],
+        "campaigns": {
+            name: {
+                "config_hash": sorted({row["config_hash"] for row in rows if row["campaign"] == name}),
+                "share_of_optimum": sorted(float(shares([test], label)[0]) for label in labels),
+            }
+            for name, labels in groups_of(rows).items()
+        },
+    }
+
+
 def carry_table(title: str, rows: Sequence[Mapping[str, Any]], suite: Sequence[Mapping[str, Any]]) -> Table:
     """How the champions of each campaign do on the suite's last model: quartiles, and how many reach 99% and 98%."""
     test = suite[-1]
