@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.bounds.front import pareto_front
 from evoquant.campaign.champion import Champion
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.campaign.finals import figures
@@ -17,6 +18,7 @@ from evoquant.campaign.storage import ARCHIVE
 from evoquant.errors import RunDirError
 from evoquant.genomes.base import digest_of
 from evoquant.genomes.load import genome_from_dict
+from evoquant.scoring.hypervolume import hypervolume
 from evoquant.search.base import Archiving
 
 if TYPE_CHECKING:
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
     from evoquant.campaign.storage import RunDir
     from evoquant.genomes.base import Genome
     from evoquant.scoring.objective import Scores
+    from evoquant.scoring.problem import Problem
 
 LARGEST = 1000  # entries written; of more, so many at equal distances in the search's own order
+BITS, FLOOR = (2.0, 32.0), 0.90  # the box of hypervolumes
 CHOOSING_SPLITS = ("valid", "train", "calibration")
 
 
@@ -86,7 +90,21 @@ def archive_data(campaign: Campaign) -> dict[str, Any] | None:
         }
         for i, genome in enumerate(genomes)
     ]
-    return {"of": len(rows), "entries": entries}
+    data: dict[str, Any] = {"of": len(rows), "entries": entries}
+    if "train" in scored and len(campaign.problems["train"]) == 1:
+        data["hypervolume"] = _hypervolume(campaign.problems["train"][0], scored["train"])
+    return data
+
+
+def _hypervolume(problem: Problem, scores: Scores) -> dict[str, Any]:
+    """Area that the entries dominate in bits × retention, within `BITS` and above `FLOOR`, beside the exact front's."""
+    found = hypervolume(scores.effective_bits[:, 0], scores.retention[:, 0], bits=BITS, floor=FLOOR)
+    front = pareto_front(problem, at_least=FLOOR)
+    data: dict[str, Any] = {"bits": list(BITS), "floor": FLOOR, "value": found}
+    if front.exact and len(front):
+        best = hypervolume(front.effective_bits, front.retention, bits=BITS, floor=FLOOR)
+        data |= {"exact_front": best, "share": found / best, "exact_points": len(front)}
+    return data
 
 
 def read_archive(run: RunDir) -> dict[str, Any] | None:

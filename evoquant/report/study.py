@@ -82,6 +82,41 @@ def study_table(title: str, rows: Sequence[dict[str, Any]], notes: tuple[str, ..
     return Table(title, columns, cells, notes, frozenset(range(1, len(columns))))
 
 
+def hypervolume_row(run: RunData) -> dict[str, Any]:
+    """One finished run of a search that keeps a front of one model, as plain data."""
+    assert run.archive is not None and run.config.models is not None
+    return {
+        "campaign": run.config.name,
+        "model": run.config.models.train[0],
+        "seed": run.config.seed,
+        "config_hash": run.config_hash,
+        "evaluations": run.journal[-1]["evaluations"]["asked"],
+        "points": run.archive["of"],
+        **run.archive["hypervolume"],
+    }
+
+
+def hypervolume_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """The share of the exact front's hypervolume: worst, median and best seed of each model."""
+    cells = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == model]
+        share = np.array([row["share"] for row in mine])
+        points = np.median([row["points"] for row in mine])
+        cells.append(
+            (
+                model,
+                f"{mine[0]['exact_front']:.4f}",
+                str(mine[0]["exact_points"]),
+                f"{points:g}",
+                *(f"{value:.3%}" for value in (share.min(), np.median(share), share.max())),
+            )
+        )
+    columns = ("Model", "Exact hypervolume", "Points", "Found, median", "Share, worst", "Median", "Best")
+    note = "Area dominated for 2 to 32 effective bits and retention from 0.90 to 1; reference point (32, 0.90)."
+    return Table(title, columns, cells, (note,), frozenset(range(1, len(columns))))
+
+
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write raw rows as JSON lines."""
     write_atomic(path, "".join(canonical_json(row) + "\n" for row in rows))

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from evoquant.campaign.archive import choosing_split
 from evoquant.campaign.build import any_profile, make_objective
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 # The published test fitness of Gen 4 and Gen 5, which a rediscovery is held against.
 MILESTONES = (3.4204, 3.8273)
+LONGEST = 40  # rows of a table of generations
 SHOWN = 16  # rows of an archive's table
 
 
@@ -92,6 +95,11 @@ def generations_table(run: RunData) -> Table:
     columns += ["TEST"] if by_test else []
     columns += ["Step", "By", "What changed"]
     notes = []
+    if len(rows) > LONGEST:
+        kept = np.unique(np.linspace(0, len(rows) - 1, LONGEST).round().astype(int)).tolist()
+        notes.append(f"{len(kept)} of {len(rows)} improvements are shown; journal.jsonl has all.")
+        marked = columns.index("Step")
+        rows = [row for i, row in enumerate(rows) if i in kept or row[marked]]
     if by_test:
         notes.append("TEST is computed from the journalled champions after the run; the search never sees it.")
     title = f"{run.config.name}: generations in which the champion changed ({len(run.journal)} in all)"
@@ -115,8 +123,14 @@ def archive_table(archive: Mapping[str, Any]) -> Table:
         for entry in entries[::step]
     ]
     columns = ("Parts", "Bits/weight", "Compr.", "Retention", f"Fitness, {split}", "Heuristic")
-    note = f"{len(rows)} of {archive['of']} kept; choose by limits with: evoquant pick RUN_DIR --parts N --bits B"
-    return Table("The search's archive", columns, rows, (note,), frozenset(range(5)))
+    notes = [f"{len(rows)} of {archive['of']} kept; choose by limits with: evoquant pick RUN_DIR --parts N --bits B"]
+    area = archive.get("hypervolume", {})
+    if "share" in area:
+        notes.append(
+            f"Hypervolume for {area['bits'][0]:g} to {area['bits'][1]:g} bits and retention from {area['floor']:.0%}: "
+            f"{area['value']:.4f}, {area['share']:.2%} of the exact front's."
+        )
+    return Table("The search's archive", columns, rows, tuple(notes), frozenset(range(5)))
 
 
 def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
