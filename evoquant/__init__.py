@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["load", "pick", "profile", "resume", "run"]
+__all__ = ["Job", "load", "pick", "profile", "resume", "run", "run_all"]
 
 
 def __getattr__(name: str) -> Any:

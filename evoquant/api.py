@@ -31,7 +31,7 @@ from evoquant.store import cache_folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Run", "load", "pick", "profile", "resume", "run"]
+__all__ = ["Job", "Run", "load", "pick", "profile", "resume", "run", "run_all"]
 
 
 class Silent:

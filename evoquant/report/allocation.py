@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.bounds.optimum import certify
 from evoquant.campaign.apply import allocation_rows, load_any_profile, load_genome, profile_menu
 from evoquant.quantization.precision import Menu
 from evoquant.report.tables import Table
@@ -44,9 +45,9 @@ def allocate(genome: Genome, profile: ModelProfile, menu: Iterable[str] | None =
 
 
 def allocation_totals(genome: Genome, profile: ModelProfile, menu: Menu) -> dict[str, Any]:
-    """`parameters`, `compression`, `effective_bits`; with losses in the profile also `retention` and `fitness`.
+    """`parameters`, `compression`, `effective_bits`; with losses also `retention`, `fitness`, `share_of_optimum`.
 
-    Retention is the separable estimate, fitness that of the published cliff.
+    Retention is the separable estimate, fitness that of the published cliff, the optimum certified.
 
     Raises:
         InputError: the genome cannot be applied to this model, or not with this menu.
@@ -64,6 +65,7 @@ def allocation_totals(genome: Genome, profile: ModelProfile, menu: Menu) -> dict
     if known:
         totals["retention"] = float(scores.retention[0, 0])
         totals["fitness"] = float(scores.fitness[0])
+        totals["share_of_optimum"] = float(scores.fitness[0]) / certify(problem, Cliff()).upper_bound
     return totals
 
 
@@ -77,6 +79,7 @@ def allocation_table(allocation: Mapping[str, Any]) -> Table:
     notes = [f"compression {totals['compression']:.4f}x, {totals['effective_bits']:.3f} bits per weight"]
     if "retention" in totals:
         notes.append(f"separable retention {totals['retention']:.4%}, fitness {totals['fitness']:.6f} (cliff at 95%)")
+        notes.append(f"{totals['share_of_optimum']:.2%} of the certified optimum of this model")
     else:
         notes.append("The profile has no losses for this menu, so retention is not known.")
     columns = ("Layer", "Type", "Parameters", "Precision", "Bits")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evoquant.campaign.build import ReplayCandidate, replay_plan
+from evoquant.bounds.optimum import certify
+from evoquant.campaign.build import ReplayCandidate, any_profile, make_objective, replay_plan
 from evoquant.campaign.config import ReplayConfig
+from evoquant.scoring.problem import compile_problem
 
 if TYPE_CHECKING:
     from evoquant.report.data import RunData
@@ -39,6 +41,7 @@ def journey_tables(run: RunData) -> list[TableParts]:
     missed: list[tuple[str, ...]] = []
     notes: list[str] = []
     champion: dict[str, Any] | None = None
+    optimum = _optimum(run)
     for record, generation, row in zip(run.journal, replay.generations, plan, strict=False):
         lines = [_candidate_row(generation.generation, c, record["population"], i) for i, c in enumerate(row)]
         notes += [f"{c.label}: {c.reason}" for c in row if c.reason]
@@ -49,7 +52,7 @@ def journey_tables(run: RunData) -> list[TableParts]:
             missed += [(*lines[i][1:], f"{fitness[i] - before:+.4f}") for i in order]
             continue
         candidates += lines
-        generations.append(_generation_row(generation.generation, record, row, champion))
+        generations.append(_generation_row(generation.generation, record, row, champion, optimum))
         champion = record["champion"]
     figures = ("Fitness", "Retention", "Compression")
     explained = "In brackets: the published figure, and whether ours equals it when rounded to as many digits."
@@ -57,10 +60,10 @@ def journey_tables(run: RunData) -> list[TableParts]:
         ("Candidates", ("Gen", "Candidate", "Data", "Source", *figures), candidates, (), frozenset()),
         (
             "The journey: best candidate of each generation, on TEST",
-            ("Gen", "Champion", "Data", *figures, "Change"),
+            ("Gen", "Champion", "Data", *figures, "% of optimum", "Change"),
             generations,
             (explained, *dict.fromkeys(notes)),
-            frozenset({6}),
+            frozenset({6, 7}),
         ),
     ]
     if missed:
@@ -89,11 +92,26 @@ def _figures(candidate: ReplayCandidate, fitness: float, retention: float, compr
 
 
 def _generation_row(
-    generation: str, record: dict[str, Any], row: list[ReplayCandidate], before: dict[str, Any] | None
+    generation: str,
+    record: dict[str, Any],
+    row: list[ReplayCandidate],
+    before: dict[str, Any] | None,
+    optimum: dict[str, float],
 ) -> tuple[str, ...]:
     best = record["best"]
     candidate = row[best["id"] - record["population"]["first_id"]]
     change = best["fitness"] - (before["fitness"] if before else 0.0)
     i = best["on"]
     figures = _figures(candidate, best["fitness"], best["retention"][i], best["compression"][i])
-    return (generation, candidate.label, candidate.data, *figures, f"{change:+.4f}")
+    share = f"{best['fitness'] / optimum[candidate.data]:.1%}"
+    return (generation, candidate.label, candidate.data, *figures, share, f"{change:+.4f}")
+
+
+def _optimum(run: RunData) -> dict[str, float]:
+    """Data's name → the certified best fitness on it."""
+    assert isinstance(run.config.search, ReplayConfig)
+    objective, menu = make_objective(run.config), run.config.resolved_menu
+    return {
+        name: certify(compile_problem(any_profile(profile), menu), objective).upper_bound
+        for name, profile in run.config.search.data.items()
+    }
