@@ -11,6 +11,7 @@ from evoquant.execution.local import LocalExecutor
 from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import RuleSpace
 from evoquant.genomes.strategies import STRATEGIES
+from evoquant.genomes.tree import TreeSpace
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.scoring.objective import Cliff
@@ -26,12 +27,15 @@ from evoquant.search.random import RandomSearch
 PROBLEM = compile_problem(seed_profile("train"), SEED_MENU)
 SPACE = RuleSpace(SEED_MENU, LAYER_TYPES, ("gradient_sensitivity", "loss:FP16"), 2)
 DIRECT = DirectSpace(PROBLEM)
+TREES = TreeSpace(SEED_MENU, ("LayerNorm",), ("loss", "bits", "share", "mean_bits", "size_share"), max_nodes=15)
+TUNED = GeneticSettings(population=60, elites=10, elite_forms=True, tune_rate=0.3, parsimony=0.001)
 RING = IslandSettings(every=3, genetic=GeneticSettings(population=10, elites=2))
 SEARCHES = {
     "genetic": lambda: GeneticSearch(SPACE, seed=7, settings=GeneticSettings(population=40)),
     "genetic, started": lambda: GeneticSearch(
         SPACE, seed=7, settings=GeneticSettings(population=40, initial=10), start=[STRATEGIES["all_fp16"]]
     ),
+    "genetic, trees": lambda: GeneticSearch(TREES, seed=7, settings=TUNED),
     "genetic, direct": lambda: GeneticSearch(DIRECT, seed=7, settings=GeneticSettings(population=40)),
     "nsga2": lambda: Nsga2Search(SPACE, seed=7, settings=Nsga2Settings(population=40)),
     "nsga2, direct": lambda: Nsga2Search(DIRECT, seed=7, settings=Nsga2Settings(population=40, floor=0.9)),
@@ -44,6 +48,7 @@ SEARCHES = {
 EXPECTED = {
     "genetic": ("acb9381752fec770", 3.2392),
     "genetic, started": ("4a499d00fe844c8e", 3.2392),
+    "genetic, trees": ("cec5aaebf86f58c3", 2.0),
     "genetic, direct": ("52d8a58b5d7805dc", 0.0004),
     "nsga2": ("82070865914a64f6", 3.2392),
     "nsga2, direct": ("6bacf40e750cb50d", 0.0003),
