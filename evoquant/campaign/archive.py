@@ -15,7 +15,7 @@ from evoquant.campaign.champion import Champion
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.campaign.finals import figures
 from evoquant.campaign.storage import ARCHIVE
-from evoquant.errors import RunDirError
+from evoquant.errors import ProfileError, RunDirError
 from evoquant.genomes.base import digest_of
 from evoquant.genomes.load import genome_from_dict
 from evoquant.scoring.hypervolume import hypervolume
@@ -97,12 +97,18 @@ def archive_data(campaign: Campaign) -> dict[str, Any] | None:
 
 
 def _hypervolume(problem: Problem, scores: Scores) -> dict[str, Any]:
-    """Area that the entries dominate in bits × retention, within `BITS` and above `FLOOR`, beside the exact front's."""
+    """Area that the entries dominate in bits × retention, within `BITS` and above `FLOOR`, beside the exact front's.
+
+    Where nothing lies in that box, as on a menu of FP32 alone, there is nothing to hold it against.
+    """
     found = hypervolume(scores.effective_bits[:, 0], scores.retention[:, 0], bits=BITS, floor=FLOOR)
-    front = pareto_front(problem, at_least=FLOOR)
     data: dict[str, Any] = {"bits": list(BITS), "floor": FLOOR, "value": found}
-    if front.exact and len(front):
-        best = hypervolume(front.effective_bits, front.retention, bits=BITS, floor=FLOOR)
+    try:
+        front = pareto_front(problem, at_least=FLOOR)
+    except ProfileError:  # no allocation of this menu has so much retention
+        return data
+    best = hypervolume(front.effective_bits, front.retention, bits=BITS, floor=FLOOR)
+    if front.exact and best > 0:
         data |= {"exact_front": best, "share": found / best, "exact_points": len(front)}
     return data
 

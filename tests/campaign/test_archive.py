@@ -63,6 +63,17 @@ def test_a_front_is_held_against_the_exact_one(runs):
     assert f"{area['share']:.2%} of the exact front's" in note
 
 
+@pytest.mark.parametrize("menu", ["[INT2, INT4]", "[INT2, FP32]", "[FP32]"])
+def test_a_run_ends_where_no_front_lies_in_the_box_of_hypervolumes(menu, tmp_path):
+    config = tmp_path / "small.yaml"
+    config.write_text(NSGA2.replace("family/cnn/1", "seed/train"))
+    changes = ["executor.kind=local", f"menu={menu}", "stop.generations=2", "search.floor=0"]
+    run = load_run(evoquant.run(config, out=tmp_path / "run", overrides=changes).path)
+    assert run.champion is not None
+    assert run.archive["hypervolume"] == {"bits": [2.0, 32.0], "floor": 0.9, "value": 0.0}
+    assert run_tables(run)
+
+
 def test_pick_takes_the_fittest_within_limits(runs):
     entries = load_run(runs["map_elites"]).archive["entries"]
     simple = [entry for entry in entries if entry["parts"] <= 2]
