@@ -217,6 +217,8 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
     optima: dict[str, NDArray[np.float64]] = {}
     if config.relative_to_optimum:
         optima = {split: _optima(problems[split], objective) for split in ("train", "valid")}
+        for split, values in optima.items():
+            _check_positive(problems[split], values)
     estimator = SeparableEstimator(
         space, problems["train"], objective, config.aggregate, config.executor.batch, optima.get("train")
     )
@@ -234,6 +236,16 @@ def _optima(problems: tuple[Problem, ...], objective: Objective) -> NDArray[np.f
     from evoquant.bounds.optimum import certify
 
     return np.array([certify(problem, objective).upper_bound for problem in problems], dtype=np.float64)
+
+
+def _check_positive(problems: tuple[Problem, ...], optima: NDArray[np.float64]) -> None:
+    """Refuse what is no share: divided by an optimum below 0 the worst would come out as the best."""
+    for problem, value in zip(problems, optima.tolist(), strict=True):
+        if value <= 0:
+            raise ConfigError(
+                f"relative_to_optimum: on {problem.name!r} the best possible fitness is {value:.4g}, and there are "
+                f"shares only of one above 0; set an objective that the model can meet, or leave the model out."
+            )
 
 
 def _build_measured(config: CampaignConfig, cache: Path, executor: Executor) -> Campaign:

@@ -167,3 +167,19 @@ def test_relative_to_optimum_where_there_is_none(tmp_path, text, fault):
     config.write_text(text)
     with pytest.raises(ConfigError, match=fault):
         evoquant.run(config, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("objective", "split"),
+    [("{kind: budget, effective_bits: 1}", "train"), ("{kind: feasible_first, floor: 0.99}", "valid")],
+)
+def test_shares_of_an_optimum_that_is_not_above_0_are_refused(tmp_path, objective, split):
+    models = {"train": "[family/cnn/1]", "valid": "[]"} | {split: "[seed/valid]"}
+    config = tmp_path / "x.yaml"
+    config.write_text(
+        f"models: {{train: {models['train']}, valid: {models['valid']}, test: []}}\nmenu: [INT2, INT4, INT8]\n"
+        f"objective: {objective}\nrelative_to_optimum: true\n"
+    )
+    with pytest.raises(ConfigError, match=r"relative_to_optimum: on 'seed/valid' the best possible fitness is -"):
+        evoquant.run(config, out=tmp_path / "run", overrides=["stop.generations=1", "executor.kind=local"])
+    assert not (tmp_path / "run" / "resolved.json").exists()
