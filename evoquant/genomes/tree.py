@@ -103,6 +103,24 @@ def tree_from_dict(data: Any, source: str) -> Tree:
         raise GenomeError(f"{source}: {error}") from None
 
 
+def _check_operators(names: Sequence[str], types: Sequence[str]) -> None:
+    """Check that trees can grow: for every type of argument there is an operator that gives it."""
+    usable = [
+        operator
+        for operator in map(OPERATOR.__getitem__, names)
+        if types or "flag" not in (*operator.args, operator.result)
+    ]
+    for kind in ("number", "flag"):
+        giving = [name for name, operator in OPERATOR.items() if operator.result == kind]
+        needed = kind == "number" or any(kind in operator.args for operator in usable)
+        if needed and not any(operator.result == kind for operator in usable):
+            without = "" if types else " (without layer types there are no flags)"
+            raise GenomeError(
+                f"genome.operators: {', '.join(names)} leaves trees without an operator that gives a {kind}{without}; "
+                f"add one of {', '.join(giving)}."
+            )
+
+
 class TreeSpace:
     """Trees over given signals and layer types, of at most so many nodes and levels, as arrays.
 
@@ -131,6 +149,7 @@ class TreeSpace:
         self.types = tuple(dict.fromkeys(types))
         self.signals = tuple(dict.fromkeys(signals))
         self.operators = tuple(OPERATOR) if operators is None else tuple(dict.fromkeys(operators))
+        _check_operators(self.operators, self.types)
         self.max_nodes = max_nodes
         self.max_depth = max_depth
         self.tokens: tuple[Token, ...] = (

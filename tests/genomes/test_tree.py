@@ -333,3 +333,25 @@ def test_only_the_operators_that_were_named_are_drawn():
     rows = space.mutate(space.sample(rng, 200), 0.5, rng)
     used = {token for row in rows for token in space.decode(row).expression if token in OPERATOR}
     assert used == {"add", "mul"}
+
+
+@pytest.mark.parametrize(
+    ("operators", "types", "fault"),
+    [
+        (("where", "add"), TYPES, "gives a flag; add one of greater, and, or, not"),
+        (("greater", "and"), TYPES, "gives a number; add one of add, sub"),
+        (("where",), (), "without layer types there are no flags"),
+    ],
+)
+def test_operators_that_no_tree_can_grow_from_are_refused(operators, types, fault):
+    with pytest.raises(GenomeError, match=fault):
+        TreeSpace(SEED_MENU, types, ("loss", "bits"), operators=operators)
+
+
+@pytest.mark.parametrize("operators", [("where", "add", "not"), ("add",), ("greater", "add")])
+def test_few_operators_are_enough_to_grow_from(operators):
+    rng = np.random.default_rng(0)
+    for types in ((), TYPES):
+        space = TreeSpace(SEED_MENU, types, ("loss", "bits"), operators=operators)
+        rows = space.sample(rng, 50)
+        assert len(np.unique(space.cross(space.mutate(rows, 0.5, rng), rows[::-1], rng), axis=0)) > 10
