@@ -217,8 +217,8 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
     optima: dict[str, NDArray[np.float64]] = {}
     if config.relative_to_optimum:
         optima = {split: _optima(problems[split], objective) for split in ("train", "valid")}
-        for split, values in optima.items():
-            _check_positive(problems[split], values)
+        for name, values in optima.items():
+            _check_positive(problems[name], values)
     estimator = SeparableEstimator(
         space, problems["train"], objective, config.aggregate, config.executor.batch, optima.get("train")
     )
