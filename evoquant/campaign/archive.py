@@ -6,16 +6,17 @@ A Pareto front, or the best of each complexity. `archive.json` holds it, scored 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evoquant.bounds.front import pareto_front
 from evoquant.campaign.champion import Champion
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.campaign.finals import figures
 from evoquant.campaign.storage import ARCHIVE
-from evoquant.errors import ProfileError, RunDirError
+from evoquant.errors import ProfileError, RunDirError, describe_validation
 from evoquant.genomes.base import digest_of
 from evoquant.genomes.load import genome_from_dict
 from evoquant.scoring.hypervolume import hypervolume
@@ -68,6 +69,47 @@ class Limits:
         return ", ".join(word for word in said if word) or "no limit"
 
 
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Figures(_Strict):
+    """What choosing and the table read; there may be more."""
+
+    fitness: float
+    retention: float
+    compression: float
+    effective_bits: float
+
+
+class _Entry(_Strict):
+    genome: dict[str, Any]
+    text: str
+    digest: str
+    parts: int
+    scores: dict[str, _Figures]
+
+
+class _Hypervolume(_Strict):
+    bits: Annotated[list[float], Field(min_length=2, max_length=2)]
+    floor: float
+    value: float
+    share: float = 0.0
+
+
+class _ArchiveSchema(_Strict):
+    of: int
+    entries: Annotated[list[_Entry], Field(min_length=1)]
+    hypervolume: _Hypervolume | None = None
+
+    @model_validator(mode="after")
+    def _one_split(self) -> _ArchiveSchema:
+        first = self.entries[0].scores.keys()
+        if first.isdisjoint(CHOOSING_SPLITS) or any(entry.scores.keys() != first for entry in self.entries):
+            raise ValueError(f"entries should all have scores of the same splits, one of {', '.join(CHOOSING_SPLITS)}")
+        return self
+
+
 def archive_data(campaign: Campaign) -> dict[str, Any] | None:
     """What `archive.json` holds, or None where the search keeps no archive or an empty one."""
     search, space = campaign.search, campaign.space
@@ -117,14 +159,17 @@ def read_archive(run: RunDir) -> dict[str, Any] | None:
     """The archive of a run directory, or None where it has none.
 
     Raises:
-        RunDirError: the file is damaged.
+        RunDirError: the file is damaged; the message names the key.
     """
     if not run.has(ARCHIVE):
         return None
     data = run.read(ARCHIVE)
-    if not isinstance(data, dict) or not isinstance(data.get("entries"), list) or not data["entries"]:
-        raise RunDirError(f"{run.path / ARCHIVE}: should hold `of` and `entries`; run the campaign again.")
-    return data
+    try:
+        _ArchiveSchema.model_validate(data)
+    except ValidationError as error:
+        raise RunDirError(describe_validation(error, str(run.path / ARCHIVE))) from None
+    checked: dict[str, Any] = data
+    return checked
 
 
 def choosing_split(archive: Mapping[str, Any]) -> str:

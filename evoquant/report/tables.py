@@ -124,7 +124,7 @@ def archive_table(archive: Mapping[str, Any]) -> Table:
     ]
     columns = ("Parts", "Bits/weight", "Compr.", "Retention", f"Fitness, {split}", "Heuristic")
     notes = [f"{len(rows)} of {archive['of']} kept; choose by limits with: evoquant pick RUN_DIR --parts N --bits B"]
-    area = archive.get("hypervolume", {})
+    area = archive.get("hypervolume") or {}
     if "share" in area:
         notes.append(
             f"Hypervolume for {area['bits'][0]:g} to {area['bits'][1]:g} bits and retention from {area['floor']:.0%}: "

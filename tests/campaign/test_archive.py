@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -95,9 +96,34 @@ def test_pick_says_what_there_is_where_nothing_fits(runs, tmp_path):
     plain = evoquant.run(config, out=tmp_path / "run", overrides=["executor.kind=local"]).path
     with pytest.raises(RunDirError, match=r"kept no archive.*map_elites"):
         api.pick(plain)
-    (plain / "archive.json").write_text('{"of": 1, "entries": []}')
-    with pytest.raises(RunDirError, match=r"archive\.json: should hold"):
-        api.pick(plain)
+
+
+FIGURES = {"fitness": 1.0, "retention": 1.0, "compression": 1.0, "effective_bits": 4.0}
+ENTRY = {"genome": {"kind": "direct"}, "text": "x", "digest": "d", "parts": 0, "scores": {"train": FIGURES}}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "fault"),
+    [
+        ([], "a valid dictionary"),
+        ({"of": 1, "entries": []}, "entries: List should have at least 1 item"),
+        ({"of": 1, "entries": [3]}, r"entries\.0: "),
+        ({"of": 1, "entries": [ENTRY | {"scores": {"train": None}}]}, r"scores\.train: "),
+        ({"of": 1, "entries": [ENTRY | {"scores": {}}]}, "scores of the same splits, one of valid, train"),
+        ({"of": 1, "entries": [ENTRY, ENTRY | {"scores": {"valid": FIGURES}}]}, "scores of the same splits"),
+        ({"of": 1, "entries": [ENTRY | {"parts": "0"}]}, r"entries\.0\.parts: "),
+        ({"of": 1, "entries": [ENTRY | {"text": 5}]}, r"entries\.0\.text: "),
+        ({"entries": [ENTRY]}, "of: this key is required"),
+        ({"of": 1, "entries": [ENTRY], "hypervolume": {"share": None}}, r"hypervolume\.share: "),
+    ],
+)
+def test_a_damaged_archive_is_named_with_the_key(runs, tmp_path, damaged, fault):
+    run = tmp_path / "run"
+    shutil.copytree(runs["nsga2"], run)
+    (run / "archive.json").write_text(json.dumps(damaged))
+    for reading in (api.pick, load_run):
+        with pytest.raises(RunDirError, match=rf"archive\.json: .*{fault}"):
+            reading(run)
 
 
 def test_pick_from_the_command_line(runs, tmp_path, monkeypatch, capsys):
