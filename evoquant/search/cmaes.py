@@ -8,6 +8,7 @@ options and widths are integers. Every gene is scaled to [0, 1].
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from evoquant.search.base import NO_PARENT, OK, CandidateBatch, EvaluationBatch,
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -130,14 +132,16 @@ class CmaesSearch:
         )
 
     def _sample(self) -> NDArray[np.float64]:
-        pairs = [self._cma.ask() for _ in range(self._cma.population_size)]
+        with one_thread():
+            pairs = [self._cma.ask() for _ in range(self._cma.population_size)]
         self._points = [raw for _, raw in pairs]
         return np.array([encoded for encoded, _ in pairs], dtype=np.float64)
 
     def _tell(self, values: list[float] | None) -> None:
         self._told.append(values)
         if values is not None:  # a generation that failed whole says nothing about where to go
-            self._cma.tell(list(zip(self._points, values, strict=True)))
+            with one_thread():
+                self._cma.tell(list(zip(self._points, values, strict=True)))
 
     def _converged(self) -> bool:
         """The package's criteria, or no better value in 10 + ⌈30 n / λ⌉ generations (cf. Auger & Hansen, 2005).
@@ -147,7 +151,22 @@ class CmaesSearch:
         best = [min(values) for values in self._told if values is not None]
         patience = 10 + int(np.ceil(30 * len(self._varied) / self._cma.population_size))
         stagnant = len(best) > patience and min(best[-patience:]) >= min(best[:-patience])
-        return stagnant or (len(best) > 0 and bool(self._cma.should_stop()))
+        with one_thread():
+            return stagnant or (len(best) > 0 and bool(self._cma.should_stop()))
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """A context in which linear algebra runs in one thread: with more, its last bits depend on their number."""
+    limits: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
+    return limits
+
+
+@functools.cache
+def _libraries() -> Any:
+    """The linear algebra libraries of this process; looking for them takes milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def from_unit(genes: Sequence[Gene], columns: NDArray[np.float64]) -> NDArray[np.float64]:

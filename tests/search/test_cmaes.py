@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -147,3 +150,36 @@ def test_it_names_what_it_can_search():
 
 def test_failures_of_rules(rules, survives_failures):
     survives_failures(CmaesSearch(rules, seed=3))
+
+
+def test_the_number_of_threads_changes_nothing():
+    script = """
+import hashlib, sys
+import numpy as np
+from evoquant.genomes.direct import DirectSpace
+from evoquant.profiles.seed_suite import seed_profile
+from evoquant.quantization.precision import SEED_MENU
+from evoquant.scoring.problem import compile_problem
+from evoquant.search.base import EvaluationBatch
+from evoquant.search.cmaes import CmaesSearch
+search, digest = CmaesSearch(DirectSpace(compile_problem(seed_profile("train"), SEED_MENU)), seed=3), hashlib.sha256()
+for _ in range(40):
+    genes = search.ask().genes
+    digest.update(genes.tobytes())
+    n, zeros = len(genes), np.zeros((len(genes), 1))
+    whole = np.zeros(n, dtype=np.int64)
+    fitness = -((genes - 2.0) ** 2).sum(axis=1)
+    search.tell(EvaluationBatch(fitness, whole, whole, zeros, zeros, zeros, np.zeros(n, dtype=np.int8), {}, str))
+print(digest.hexdigest())
+"""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1
