@@ -11,7 +11,7 @@ from evoquant.report.study import hypervolume_row, hypervolume_table, write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("seed/train", "seed/valid", "seed/test")
-SEEDS = range(4)
+SEEDS = range(3)
 
 
 def main() -> None:

@@ -17,22 +17,20 @@ import numpy as np
 from evoquant.campaign.build_search import built_in_search
 from evoquant.campaign.config import (
     CampaignConfig,
-    CandidateConfig,
     CodeConfig,
     ModelsConfig,
     ReplayConfig,
 )
 from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
+from evoquant.campaign.replay import replay_plan
 from evoquant.errors import ConfigError, InputError
 from evoquant.genomes.direct import DirectSpace
-from evoquant.genomes.rule import RuleSpace, with_change
-from evoquant.genomes.strategies import strategy, strategy_rule
+from evoquant.genomes.rule import LAYER_TYPES, RuleSpace, default_signals
 from evoquant.genomes.tree import TreeSpace
 from evoquant.genomes.tree_numpy import has_signal, signal_values
 from evoquant.profiles.builtin import builtin_profile
 from evoquant.profiles.model import ModelProfile, load_profile
-from evoquant.rng import generator_for
 from evoquant.scoring.objective import BitBudget, Cliff, FeasibleFirst, Objective
 from evoquant.scoring.problem import Problem, compile_problem
 from evoquant.search.replay import Replay, ReplayEntry
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.measure import Measurer
     from evoquant.execution.base import Executor
-    from evoquant.genomes.base import Genome, Space
+    from evoquant.genomes.base import Space
     from evoquant.quantization.precision import Menu
     from evoquant.search.base import Search
     from evoquant.store import Store
@@ -56,18 +54,6 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
 }
 
 TREE_SIGNALS = ("loss", "bits", "share", "gradient_sensitivity", "position", "units", "model_loss")
-LAYER_TYPES = ("Attention", "Classifier", "Conv", "Embedding", "LayerNorm", "Linear")
-
-
-@dataclass(frozen=True)
-class ReplayCandidate:
-    """A replay's candidate: what is evaluated, and what the report says beside its scores."""
-
-    label: str
-    genome: Genome
-    data: str
-    published: dict[str, str]
-    reason: str | None
 
 
 @dataclass
@@ -298,39 +284,6 @@ def _build_replay(config: CampaignConfig, replay: ReplayConfig, executor: Execut
     )
 
 
-def replay_plan(config: CampaignConfig) -> list[list[ReplayCandidate]]:
-    """Every generation's candidates of a replay, random ones drawn from the config's seed."""
-    assert isinstance(config.search, ReplayConfig)
-    return [
-        [
-            ReplayCandidate(
-                label,
-                genome,
-                candidate.data,
-                candidate.published.model_dump(exclude_none=True) if candidate.published else {},
-                candidate.reason,
-            )
-            for candidate in generation.candidates
-            for label, genome in _replay_genomes(config, candidate, number)
-        ]
-        for number, generation in enumerate(config.search.generations)
-    ]
-
-
-def _replay_genomes(config: CampaignConfig, candidate: CandidateConfig, generation: int) -> list[tuple[str, Genome]]:
-    if candidate.random is not None:
-        menu = config.resolved_menu
-        space = RuleSpace(menu, LAYER_TYPES, _default_signals(menu), 3)
-        rows = space.canonical(space.sample(generator_for(config.seed, generation, "replay"), candidate.random))
-        return [(f"random {i + 1}", space.decode(row)) for i, row in enumerate(rows)]
-    assert candidate.strategy is not None
-    if candidate.change is None:
-        return [(candidate.strategy, strategy(candidate.strategy))]
-    change = candidate.change.model_dump(exclude_defaults=True)
-    said = ", ".join(f"{key} {'+'.join(value) if isinstance(value, list) else value}" for key, value in change.items())
-    return [(f"{candidate.strategy}, {said}", with_change(strategy_rule(candidate.strategy), **change))]
-
-
 def make_space(config: CampaignConfig, problems: tuple[Problem, ...]) -> Space:
     """The genome space; types and signals default to the published ones and those of the models."""
     if isinstance(config.genome, DirectSpaceConfig):
@@ -341,7 +294,7 @@ def make_space(config: CampaignConfig, problems: tuple[Problem, ...]) -> Space:
     if isinstance(config.genome, TreeSpaceConfig):
         return _tree_space(config.genome, menu, types, problems)
     assert isinstance(config.genome, RuleSpaceConfig)
-    signals = _default_signals(menu) if config.genome.signals is None else config.genome.signals
+    signals = default_signals(menu) if config.genome.signals is None else config.genome.signals
     return RuleSpace(menu, types, signals, config.genome.rungs)
 
 
@@ -354,10 +307,6 @@ def _tree_space(genome: TreeSpaceConfig, menu: Menu, types: Sequence[str], probl
     return TreeSpace(
         menu, types, signals, operators=genome.operators, max_nodes=genome.max_nodes, max_depth=genome.max_depth
     )
-
-
-def _default_signals(menu: Menu) -> list[str]:
-    return ["gradient_sensitivity", *(f"loss:{p.name}" for p in menu if p.format != "FP32")]
 
 
 def _check_signals(space: Space, problem: Problem) -> None:

@@ -31,6 +31,14 @@ LARGEST_EDGE = 0.5
 CHUNK = 4096  # genomes allocated at once, to bound the memory of the vectorised ladder
 
 
+LAYER_TYPES = ("Attention", "Classifier", "Conv", "Embedding", "LayerNorm", "Linear")  # of the published rules
+
+
+def default_signals(menu: Menu) -> list[str]:
+    """What the published rules read: gradient sensitivity, and the loss at every width but FP32."""
+    return ["gradient_sensitivity", *(f"loss:{p.name}" for p in menu if p.format != "FP32")]
+
+
 @dataclass(frozen=True)
 class Rung:
     """One step of the ladder: where `signal` > `above`, the layer takes `width`."""

@@ -1,12 +1,12 @@
 import pytest
 
-from evoquant.campaign.build import LAYER_TYPES, make_search
+from evoquant.campaign.build import make_search
 from evoquant.campaign.build_search import SEARCHES
 from evoquant.campaign.config import CampaignConfig
 from evoquant.campaign.config_search import BUILT_IN
 from evoquant.errors import GenomeError, InputError
 from evoquant.genomes.direct import DirectSpace
-from evoquant.genomes.rule import RuleSpace
+from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.scoring.problem import compile_problem

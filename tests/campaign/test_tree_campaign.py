@@ -8,11 +8,12 @@ import pytest
 
 from evoquant import api
 from evoquant.campaign.apply import load_any_champion
-from evoquant.campaign.build import LAYER_TYPES, TREE_SIGNALS, make_space
+from evoquant.campaign.build import TREE_SIGNALS, make_space
 from evoquant.campaign.config import config_from_dict, load_config
 from evoquant.campaign.storage import CHAMPION, JOURNAL
 from evoquant.errors import ConfigError, Interrupted, ProfileError
 from evoquant.export import TARGETS, render
+from evoquant.genomes.rule import LAYER_TYPES
 from evoquant.genomes.tree import Tree, TreeSpace
 from evoquant.profiles.model import ModelProfile
 from evoquant.profiles.seed_suite import seed_profile

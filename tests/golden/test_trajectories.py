@@ -5,11 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from evoquant.campaign.build import LAYER_TYPES
 from evoquant.campaign.evaluate import SeparableEstimator
 from evoquant.execution.local import LocalExecutor
 from evoquant.genomes.direct import DirectSpace
-from evoquant.genomes.rule import RuleSpace
+from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
 from evoquant.genomes.strategies import STRATEGIES
 from evoquant.genomes.tree import TreeSpace
 from evoquant.profiles.seed_suite import seed_profile

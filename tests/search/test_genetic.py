@@ -3,9 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evoquant.campaign.build import LAYER_TYPES
 from evoquant.genomes.base import mutate_genes
-from evoquant.genomes.rule import RuleSpace
+from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.rng import generator_for
 from evoquant.search.base import best_first
