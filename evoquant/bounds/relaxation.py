@@ -57,7 +57,7 @@ class Level:
             step = -((low - high) // parts)
             probes = np.minimum(low[:, None] + step[:, None] * np.arange(1, parts + 1), high[:, None])
             count = self.reached(costs, probes.ravel()).reshape(probes.shape).sum(axis=1)
-            high = np.minimum(high, low + step * (count + 1) - 1)
+            high = np.maximum(low, np.minimum(high, low + step * (count + 1) - 1))  # also where the step is 0
             low = np.minimum(low + step * count, high)
         return low
 

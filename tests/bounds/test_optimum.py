@@ -8,6 +8,7 @@ import pytest
 
 from evoquant.bounds import relaxation
 from evoquant.bounds.optimum import certify
+from evoquant.bounds.relaxation import Level
 from evoquant.errors import InputError, PrecisionError, ProfileError
 from evoquant.genomes.rule import Rule
 from evoquant.profiles.model import LayerProfile, ModelProfile
@@ -44,6 +45,24 @@ def small(losses, shapes=None, menu=("INT4", "INT8", "FP16"), **more):
         for i, row in enumerate(losses)
     )
     return compile_problem(ModelProfile("small", layers), precisions)
+
+
+def test_the_most_loss_of_a_level_is_found_for_every_cost_at_once():
+    level = Level(small([[0.1, 0.01, 0.0]]), FeasibleFirst(0.9), 2.0, 2**40)
+    most = int(-np.log(0.9) * 2**40)
+    low = np.array([0, most, most - 3, most - 10**6, 0])
+    high = np.array([2**40, most, most + 5, most + 10**9, most - 7])
+    # The second is known before the search begins, and the others at different times.
+    found = level.most_loss(np.full(5, 64 * 8 * 1024), low, high)
+    assert found.tolist() == [most, most, most, most, most - 7]
+
+
+def test_the_only_choice_of_a_small_model_is_not_lost_to_rounding():
+    losses = {"INT2": 0.0, "INT4": 0.0239, "INT8": 0.955, "FP16": 0.0, "FP32": 0.0167}
+    layer = LayerProfile("a", "Linear", (2, 4), 0.5, loss=losses, allowed=("INT4", "FP32"))
+    bound = certify(compile_problem(ModelProfile("one", (layer,)), SEED_MENU), Cliff())
+    assert bound.allocation.tolist() == [1]
+    assert bound.exact and bound.compression == 8.0
 
 
 @pytest.mark.parametrize(
