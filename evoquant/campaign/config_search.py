@@ -12,7 +12,8 @@ from evoquant.genomes.schema import RuleSchema
 from evoquant.genomes.strategies import STRATEGIES
 
 Rate = Annotated[float, Field(ge=0, le=1)]
-Batch = Annotated[int, Field(ge=2, le=1_000_000)]
+LARGEST_BATCH = 1_000_000
+Batch = Annotated[int, Field(ge=2, le=LARGEST_BATCH)]
 
 
 def known_strategy(name: str) -> None:
@@ -136,6 +137,9 @@ class IslandsConfig(Closed):
             raise ValueError(
                 f"migrants ({self.migrants}) must be fewer than an island's population ({self.genetic.population})"
             )
+        largest = max(self.genetic.population, self.genetic.initial or 0)
+        if self.islands * largest > LARGEST_BATCH:
+            raise ValueError(f"{self.islands} islands of {largest} are more than {LARGEST_BATCH} candidates at a time")
         return self
 
 

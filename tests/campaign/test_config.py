@@ -49,6 +49,7 @@ def test_an_empty_mapping_is_a_campaign(tmp_path):
         ("search: {kind: map_elites, bins: 0}", ["search.bins"]),
         ("search: {kind: islands, islands: 1}", ["search.islands", "2"]),
         ("search: {kind: islands, migrants: 5, genetic: {population: 5}}", ["migrants (5)", "population (5)"]),
+        ("search: {kind: islands, islands: 50, genetic: {initial: 40000}}", ["50 islands of 40000", "1000000"]),
         ("search: {kind: islands, genetic: {populatoin: 5}}", ["search.genetic.populatoin", "'population'"]),
         ("search: {kind: level_swich}", ["'level_swich'", "'level_switch'"]),
         ("search: {kind: level_switch, step_rate: 2}", ["search.step_rate"]),
