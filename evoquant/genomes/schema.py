@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -76,7 +76,8 @@ class RuleSchema(_Closed):
 def _token(value: Any) -> str | float:
     if isinstance(value, str) and len(value) <= 500:
         return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    # Compared and not converted: an integer of hundreds of digits has no float.
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return float(value)
     raise ValueError("a node is the name of an operator or signal, or a finite number")
 

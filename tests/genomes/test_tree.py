@@ -145,6 +145,7 @@ def test_round_trips_and_rejections():
         (["is_"], r"unknown operator or signal 'is_'"),
         ([float("nan")], r"file: expression.0: a node is the name .* or a finite number \(got nan\)"),
         ([float("inf")], r"file: expression.0: .*finite number"),
+        ([10**400], r"file: expression.0: .*finite number"),
         ([True], r"file: expression.0: .*finite number"),
         ([["loss"]], r"file: expression.0: .*finite number"),
         ([1e101], r"file: expression\[0\]: 1e\+101 is not within ±1e\+100"),
