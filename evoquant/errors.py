@@ -77,6 +77,11 @@ class MissingExtraError(InputError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(f"{what} needs {package}, which is not installed: pip install 'evoquant[{extra}]'")
+        self._given = (what, package, extra)
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        """Rebuilt from what it was made of, so that it can come back from a worker process."""
+        return type(self), self._given
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,5 @@
 import inspect
+import pickle
 import re
 from typing import Annotated, Literal
 
@@ -26,6 +27,13 @@ def test_exit_codes_follow_the_tree(error):
 def test_missing_extra_names_package_and_extra():
     message = str(MissingExtraError("The digits task", "PyTorch", "torch"))
     assert message == "The digits task needs PyTorch, which is not installed: pip install 'evoquant[torch]'"
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_errors_come_back_from_worker_processes(error):
+    made = error("a", "b", "c") if error is MissingExtraError else error("a")
+    back = pickle.loads(pickle.dumps(made))
+    assert type(back) is error and str(back) == str(made)
 
 
 @pytest.mark.parametrize(
