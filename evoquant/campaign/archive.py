@@ -131,7 +131,10 @@ def archive_data(campaign: Campaign) -> dict[str, Any] | None:
             "scores": {split: figures(scores, i, aggregate, per_model=False) for split, scores in scored.items()},
         }
         for i, genome in enumerate(genomes)
+        if not any(np.isnan(scores.fitness[i]) for scores in scored.values())  # could not be measured again
     ]
+    if not entries:
+        return None
     data: dict[str, Any] = {"of": len(rows), "entries": entries}
     if "train" in scored and len(campaign.problems["train"]) == 1:
         data["hypervolume"] = _hypervolume(campaign.problems["train"][0], scored["train"])

@@ -45,6 +45,8 @@ class Rank:
 class Hall:
     """At most `size` records with distinct genomes, best first; with `by_form` no two differ in numbers alone.
 
+    Each generation enters its `size` best candidates: where many of these are of one form, others beyond them are not
+    looked at.
     DEAP's hall of fame never replaces an entry by a better one that counts as similar, which `by_form` needs.
     """
 

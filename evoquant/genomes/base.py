@@ -95,7 +95,7 @@ class Space(Protocol):
         ...
 
     def tune(self, genes: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """`(n, genes)` with only the numbers changed, a little: thresholds, fractions, constants; the form stays."""
+        """`(n, genes)` with only the numbers changed, a little: thresholds, fractions, constants."""
         ...
 
     def canonical(self, genes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -142,7 +142,10 @@ class NumericOperators:
         return np.where(mutated, mutate_genes(self.genes, genes, rng), genes)
 
     def tune(self, genes: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """`(n, genes)` with each threshold and fraction changed, a little, with probability ½."""
+        """`(n, genes)` with each threshold and fraction changed, a little, with probability ½.
+
+        A fraction may shrink to none.
+        """
         result = genes.copy()
         for j, gene in enumerate(self.genes):
             if gene.kind not in ("log", "fraction"):

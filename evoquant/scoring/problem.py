@@ -269,7 +269,19 @@ def _merge_scalar(name: str, unit: Sequence[LayerProfile]) -> float:
     if name.endswith("_range"):
         return max(values)
     total = sum(layer.parameters for layer in unit)
-    return math.fsum(value * layer.parameters for value, layer in zip(values, unit, strict=True)) / total
+    weighted = [value * layer.parameters for value, layer in zip(values, unit, strict=True)]
+    return _sum(name, unit, weighted) / total
+
+
+def _sum(name: str, unit: Sequence[LayerProfile], values: Sequence[float]) -> float:
+    try:
+        result = math.fsum(values)
+    except (OverflowError, ValueError):  # beyond the range of floats, or infinities of both signs
+        result = math.inf
+    if not math.isfinite(result):
+        names = ", ".join(layer.name for layer in unit)
+        raise ProfileError(f"layers {names}, tied: their {name} together is beyond the range of floats; correct it.")
+    return result
 
 
 def _merge_widths(grouped: Sequence[Sequence[LayerProfile]]) -> dict[str, dict[str, NDArray[np.float64]]]:
@@ -284,7 +296,7 @@ def _merge_widths(grouped: Sequence[Sequence[LayerProfile]]) -> dict[str, dict[s
             if kind == "loss":
                 column = [v[0] if len(v) == 1 else 1.0 - math.prod(1.0 - s for s in v) for v in values]
             else:
-                column = [v[0] if len(v) == 1 else math.fsum(v) for v in values]
+                column = [v[0] if len(v) == 1 else _sum(kind, unit, v) for v, unit in zip(values, grouped, strict=True)]
             merged[kind][width] = _frozen(np.array(column, dtype=np.float64))
     return merged
 

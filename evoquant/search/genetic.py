@@ -35,8 +35,8 @@ class GeneticSettings:
         population: survivors of a generation: elites and children.
         initial: candidates of the first generation; by default `population`.
         elites: best distinct survivors carried over unchanged.
-        elite_forms: elites are the best of each form: no two differ in their numbers alone. A form that is new then
-            lives long enough for its numbers to be tuned.
+        elite_forms: elites are the best of each form: no two differ in their numbers (thresholds, fractions, also
+            none, constants) alone. A form that is new then lives long enough for its numbers to be tuned.
         tournament: contestants per parent.
         crossover_rate: children with two parents.
         mutation_rate: genes changed in a child.

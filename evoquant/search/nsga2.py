@@ -110,7 +110,11 @@ class Nsga2Search:
         return False
 
     def archive(self) -> NDArray[np.float64]:
-        """`(k, genes)` all nondominated genomes found at or above the floor, from the fewest effective bits."""
+        """`(k, genes)` the nondominated genomes found at or above the floor, from the fewest effective bits.
+
+        All of them, unless there were more than `archive` at a time: then they were thinned, and a genome that only a
+        thinned one dominates may stand among them.
+        """
         self._turn.settled()
         return self._archive.copy()
 

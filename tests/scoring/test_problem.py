@@ -297,3 +297,10 @@ def test_against_plain_python(drawn, random):
         assert losses[row] == total_loss
         assert Fraction(int(costs[row]), 1024) == total_bits
         assert math.exp(-losses[row] / LOSS_UNITS) == pytest.approx(kept, rel=1e-10)
+
+
+@pytest.mark.parametrize("figures", [{"weight_mean": 1.7e308}, {"fisher": {"FP16": 1.7e308}}])
+def test_tied_figures_beyond_floats_are_named(figures):
+    layers = tuple(LayerProfile(name, "Conv", (4,), 0.5, tie_group="t", **figures) for name in ("a", "b"))
+    with pytest.raises(ProfileError, match=r"layers a, b, tied: their (weight_mean|fisher) together is beyond"):
+        compile_problem(ModelProfile("huge", layers), SEED_MENU)
