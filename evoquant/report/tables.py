@@ -107,9 +107,14 @@ def generations_table(run: RunData) -> Table:
 
 
 def archive_table(archive: Mapping[str, Any]) -> Table:
-    """What the search kept beside the champion, at most `SHOWN` entries."""
+    """What the search kept, at most `SHOWN` entries: of a front evenly, else the fittest of each complexity."""
     split = choosing_split(archive)
     entries: Sequence[Mapping[str, Any]] = archive["entries"]
+    bits = [entry["scores"][split]["effective_bits"] for entry in entries]
+    if bits != sorted(bits):  # no front
+        fittest = sorted(entries, key=lambda entry: -entry["scores"][split]["fitness"])
+        first = {entry["parts"]: entry for entry in reversed(fittest)}
+        entries = [first[parts] for parts in sorted(first)]
     step = max(1, -(-len(entries) // SHOWN))
     rows = [
         (

@@ -48,8 +48,12 @@ def test_an_archive_is_scored_on_train_and_valid_and_stands_in_the_report(runs):
     for entry in entries:
         assert set(entry["scores"]) == {"train", "valid"}
         assert genome_from_dict(entry["genome"], "test").parts == entry["parts"]
-    titles = [table.title for table in run_tables(run)]
-    assert "The search's archive" in titles
+    (table,) = [table for table in run_tables(run) if table.title == "The search's archive"]
+    parts = [row[0] for row in table.rows]
+    assert len(parts) == len(set(parts)) > 1, "one line a complexity, the fittest"
+    for row in table.rows:
+        best = max(e["scores"]["valid"]["fitness"] for e in entries if str(e["parts"]) == row[0])
+        assert row[4] == f"{best:.4f}"
     assert json.loads((run.path / "report.json").read_text())["archive"]["entries"] == len(entries)
     assert "hypervolume" not in run.archive, "two models have no one front"
 
