@@ -13,7 +13,8 @@ import numpy as np
 
 from evoquant.genomes.base import digest_of
 from evoquant.rng import generator_for
-from evoquant.search.base import NO_PARENT, OK, CandidateBatch, EvaluationBatch, Turn, best_first
+from evoquant.search.base import NO_PARENT, OK, CandidateBatch, EvaluationBatch, best_first
+from evoquant.search.generational import Generational
 from evoquant.search.variation import children, newcomers
 
 if TYPE_CHECKING:
@@ -57,23 +58,17 @@ class GeneticSettings:
     parsimony: float = 0.0
 
 
-class GeneticSearch:
+class GeneticSearch(Generational):
     """See the module's docstring."""
 
     def __init__(
         self, space: Space, *, seed: int, settings: GeneticSettings | None = None, start: Sequence[Genome] = ()
     ) -> None:
-        self.space = space
-        self._seed = seed
+        super().__init__(space, seed, start)
         self._settings = settings or GeneticSettings()
-        self._start = tuple(start)
         # Columns that tell one elite from another: all, or all but the numbers that tuning changes.
         forms = self._settings.elite_forms
         self._telling = np.array([not (forms and gene.kind in ("log", "fraction")) for gene in space.genes])
-        self._generation = 0
-        self._next_id = 0
-        self._turn = Turn()
-        self._open: CandidateBatch | None = None
         width = len(space.genes)
         self._ids = np.empty(0, dtype=np.int64)
         self._genes = np.empty((0, width))
@@ -81,40 +76,24 @@ class GeneticSearch:
         self._parts = np.empty(0, dtype=np.int64)
         self._cost = np.empty(0, dtype=np.int64)
 
-    def ask(self) -> CandidateBatch:
+    def _propose(self) -> CandidateBatch:
         """The start and random genomes first, then the children of the survivors."""
-        batch = self._first() if len(self._ids) == 0 else self._children()
-        self._turn.asked(len(batch))
-        self._open = batch
-        return batch
+        return self._first() if len(self._ids) == 0 else self._children()
 
-    def tell(self, evaluations: EvaluationBatch) -> None:
+    def _learn(self, first_id: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
         """Survivors: the best distinct old ones (elites) and all children that did not fail."""
-        self._turn.told(len(evaluations))
-        batch = self._open
-        assert batch is not None and batch.genes is not None
         (ok,) = np.nonzero(evaluations.status == OK)
         old = self._elites()
         worth = evaluations.fitness - self._settings.parsimony * evaluations.parts
-        self._ids = np.concatenate([self._ids[old], batch.first_id + ok])
-        self._genes = np.concatenate([self._genes[old], batch.genes[ok]])
+        self._ids = np.concatenate([self._ids[old], first_id + ok])
+        self._genes = np.concatenate([self._genes[old], genes[ok]])
         self._fitness = np.concatenate([self._fitness[old], worth[ok]])
         self._parts = np.concatenate([self._parts[old], evaluations.parts[ok]])
         self._cost = np.concatenate([self._cost[old], evaluations.cost[ok]])
-        self._next_id = batch.first_id + len(batch)
-        self._generation += 1
-        self._open = None
-
-    def done(self) -> bool:
-        """Never: the campaign decides."""
-        return False
 
     def state(self) -> dict[str, Any]:
         """Survivors and counters."""
-        self._turn.settled()
-        return {
-            "generation": self._generation,
-            "next_id": self._next_id,
+        return self._counters() | {
             "ids": self._ids.tolist(),
             "genes": self._genes.tolist(),
             "fitness": self._fitness.tolist(),
@@ -124,10 +103,9 @@ class GeneticSearch:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a state."""
-        self._generation = int(state["generation"])
-        self._next_id = int(state["next_id"])
+        self._restore_counters(state)
         self._ids = np.array(state["ids"], dtype=np.int64)
-        self._genes = np.array(state["genes"], dtype=np.float64).reshape(-1, len(self.space.genes))
+        self._genes = self._rows(state["genes"])
         self._fitness = np.array(state["fitness"], dtype=np.float64)
         self._parts = np.array(state["parts"], dtype=np.int64)
         self._cost = np.array(state["cost"], dtype=np.int64)
@@ -135,9 +113,8 @@ class GeneticSearch:
     def _first(self) -> CandidateBatch:
         # Also after a generation in which every candidate failed: then the streams differ by generation.
         n = self._settings.initial or self._settings.population
-        start = self._start if self._generation == 0 else ()
         rng = generator_for(self._seed, self._generation, "sample")
-        return newcomers(self.space, rng, n, first_id=self._next_id, start=start)
+        return newcomers(self.space, rng, n, first_id=self._next_id, start=self._beginning())
 
     def _children(self) -> CandidateBatch:
         settings = self._settings

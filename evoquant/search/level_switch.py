@@ -16,7 +16,8 @@ from evoquant.errors import InputError
 from evoquant.genomes.base import digest_of
 from evoquant.genomes.direct import DirectSpace
 from evoquant.rng import generator_for
-from evoquant.search.base import NO_PARENT, OK, CandidateBatch, EvaluationBatch, Turn, best_first
+from evoquant.search.base import NO_PARENT, OK, CandidateBatch, EvaluationBatch, best_first
+from evoquant.search.generational import Generational
 from evoquant.search.variation import newcomers
 
 if TYPE_CHECKING:
@@ -44,8 +45,10 @@ class LevelSwitchSettings:
     step_rate: float = 0.3
 
 
-class LevelSwitchSearch:
+class LevelSwitchSearch(Generational):
     """See the module's docstring."""
+
+    space: DirectSpace
 
     def __init__(
         self, space: Space, *, seed: int, settings: LevelSwitchSettings | None = None, start: Sequence[Genome] = ()
@@ -55,43 +58,30 @@ class LevelSwitchSearch:
                 f"search.kind: level_switch moves single units' widths, which {space.kind} genomes do not have; "
                 f"use genome.kind: direct."
             )
-        self.space = space
-        self._seed = seed
+        super().__init__(space, seed, start)
         self._settings = settings or LevelSwitchSettings()
-        self._start = tuple(start)
-        self._generation = 0
-        self._next_id = 0
-        self._turn = Turn()
-        self._open: CandidateBatch | None = None
         self._parent: dict[str, Any] | None = None
 
-    def ask(self) -> CandidateBatch:
+    def _propose(self) -> CandidateBatch:
         """The start, uniform and random allocations first, then offspring of the parent."""
         if self._parent is None:
-            batch = self._first()
-        else:
-            n = self._settings.offspring
-            rng = generator_for(self._seed, self._generation, "switches")
-            parent = np.array(self._parent["genes"], dtype=np.float64)
-            genes, stepped = offspring(self.space, np.tile(parent, (n, 1)), self._settings, rng)
-            ids = np.tile(np.array([self._parent["id"], NO_PARENT], dtype=np.int64), (n, 1))
-            operators = tuple("step" if step else "switch" for step in stepped.tolist())
-            batch = CandidateBatch(self._next_id, ids, operators, genes=self.space.canonical(genes))
-        self._turn.asked(len(batch))
-        self._open = batch
-        return batch
+            return self._first()
+        n = self._settings.offspring
+        rng = generator_for(self._seed, self._generation, "switches")
+        parent = np.array(self._parent["genes"], dtype=np.float64)
+        genes, stepped = offspring(self.space, np.tile(parent, (n, 1)), self._settings, rng)
+        ids = np.tile(np.array([self._parent["id"], NO_PARENT], dtype=np.int64), (n, 1))
+        operators = tuple("step" if step else "switch" for step in stepped.tolist())
+        return CandidateBatch(self._next_id, ids, operators, genes=self.space.canonical(genes))
 
-    def tell(self, evaluations: EvaluationBatch) -> None:
+    def _learn(self, first_id: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
         """The best of parent and offspring in the one order of genomes is the next parent."""
-        self._turn.told(len(evaluations))
-        batch = self._open
-        assert batch is not None and batch.genes is not None
         (ok,) = np.nonzero((evaluations.status == OK) & ~np.isnan(evaluations.fitness))
         family = [] if self._parent is None else [self._parent]
         family += [
             {
-                "id": batch.first_id + row,
-                "genes": batch.genes[row].tolist(),
+                "id": first_id + row,
+                "genes": genes[row].tolist(),
                 "fitness": float(evaluations.fitness[row]),
                 "parts": int(evaluations.parts[row]),
                 "cost": int(evaluations.cost[row]),
@@ -100,23 +90,14 @@ class LevelSwitchSearch:
         ]
         if family:
             self._parent = family[self._best(family)]
-        self._next_id = batch.first_id + len(batch)
-        self._generation += 1
-        self._open = None
-
-    def done(self) -> bool:
-        """Never: the campaign decides."""
-        return False
 
     def state(self) -> dict[str, Any]:
         """The parent and counters."""
-        self._turn.settled()
-        return {"generation": self._generation, "next_id": self._next_id, "parent": self._parent}
+        return self._counters() | {"parent": self._parent}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a state."""
-        self._generation = int(state["generation"])
-        self._next_id = int(state["next_id"])
+        self._restore_counters(state)
         self._parent = None if state["parent"] is None else dict(state["parent"])
 
     def _first(self) -> CandidateBatch:

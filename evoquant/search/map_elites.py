@@ -13,7 +13,8 @@ import numpy as np
 
 from evoquant.genomes.base import digest_of
 from evoquant.rng import generator_for
-from evoquant.search.base import OK, CandidateBatch, EvaluationBatch, Turn, best_first
+from evoquant.search.base import OK, CandidateBatch, EvaluationBatch, best_first
+from evoquant.search.generational import Generational
 from evoquant.search.variation import children, newcomers
 
 if TYPE_CHECKING:
@@ -49,20 +50,14 @@ class MapElitesSettings:
     immigrant_rate: float = 0.05
 
 
-class MapElitesSearch:
+class MapElitesSearch(Generational):
     """See the module's docstring."""
 
     def __init__(
         self, space: Space, *, seed: int, settings: MapElitesSettings | None = None, start: Sequence[Genome] = ()
     ) -> None:
-        self.space = space
-        self._seed = seed
+        super().__init__(space, seed, start)
         self._settings = settings or MapElitesSettings()
-        self._start = tuple(start)
-        self._generation = 0
-        self._next_id = 0
-        self._turn = Turn()
-        self._open: CandidateBatch | None = None
         self._cells = np.empty(0, dtype=np.int64)
         self._ids = np.empty(0, dtype=np.int64)
         self._genes = np.empty((0, len(space.genes)))
@@ -70,35 +65,27 @@ class MapElitesSearch:
         self._parts = np.empty(0, dtype=np.int64)
         self._cost = np.empty(0, dtype=np.int64)
 
-    def ask(self) -> CandidateBatch:
+    def _propose(self) -> CandidateBatch:
         """The start and random genomes first, then children of elites."""
         settings = self._settings
         rng = generator_for(self._seed, self._generation, "variation" if len(self._ids) else "sample")
         if len(self._ids) == 0:
-            start = self._start if self._generation == 0 else ()
             n = settings.initial or settings.batch
-            batch = newcomers(self.space, rng, n, first_id=self._next_id, start=start)
-        else:
-            chosen = rng.integers(0, len(self._ids), (settings.batch, 2))
-            batch = children(self.space, self._genes[chosen], self._ids[chosen], rng, settings, first_id=self._next_id)
-        self._turn.asked(len(batch))
-        self._open = batch
-        return batch
+            return newcomers(self.space, rng, n, first_id=self._next_id, start=self._beginning())
+        chosen = rng.integers(0, len(self._ids), (settings.batch, 2))
+        return children(self.space, self._genes[chosen], self._ids[chosen], rng, settings, first_id=self._next_id)
 
-    def tell(self, evaluations: EvaluationBatch) -> None:
+    def _learn(self, first_id: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
         """Every candidate that did not fail competes for its cell, in the one order of genomes."""
-        self._turn.told(len(evaluations))
-        batch = self._open
-        assert batch is not None and batch.genes is not None
         (ok,) = np.nonzero((evaluations.status == OK) & ~np.isnan(evaluations.fitness))
         cells = self._cell(evaluations.compression[ok].mean(axis=1), evaluations.parts[ok])
-        genes = np.concatenate([self._genes, batch.genes[ok]])
+        genes = np.concatenate([self._genes, genes[ok]])
         # Copies would only cost digests; the first of them, the elite itself, stays.
         _, rows = np.unique(genes, axis=0, return_index=True)
         rows.sort()
         genes = genes[rows]
         cells = np.concatenate([self._cells, cells])[rows]
-        ids = np.concatenate([self._ids, batch.first_id + ok])[rows]
+        ids = np.concatenate([self._ids, first_id + ok])[rows]
         fitness = np.concatenate([self._fitness, evaluations.fitness[ok]])[rows]
         parts = np.concatenate([self._parts, evaluations.parts[ok]])[rows]
         cost = np.concatenate([self._cost, evaluations.cost[ok]])[rows]
@@ -107,13 +94,6 @@ class MapElitesSearch:
         best = order[first]
         self._cells, self._ids, self._genes = cells[best], ids[best], genes[best]
         self._fitness, self._parts, self._cost = fitness[best], parts[best], cost[best]
-        self._next_id = batch.first_id + len(batch)
-        self._generation += 1
-        self._open = None
-
-    def done(self) -> bool:
-        """Never: the campaign decides."""
-        return False
 
     def archive(self) -> NDArray[np.float64]:
         """`(k, genes)` the elites: from the fewest parts, and among equals from the best fitness."""
@@ -122,10 +102,7 @@ class MapElitesSearch:
 
     def state(self) -> dict[str, Any]:
         """Elites and counters."""
-        self._turn.settled()
-        return {
-            "generation": self._generation,
-            "next_id": self._next_id,
+        return self._counters() | {
             "cells": self._cells.tolist(),
             "ids": self._ids.tolist(),
             "genes": self._genes.tolist(),
@@ -136,11 +113,10 @@ class MapElitesSearch:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a state."""
-        self._generation = int(state["generation"])
-        self._next_id = int(state["next_id"])
+        self._restore_counters(state)
         self._cells = np.array(state["cells"], dtype=np.int64)
         self._ids = np.array(state["ids"], dtype=np.int64)
-        self._genes = np.array(state["genes"], dtype=np.float64).reshape(-1, len(self.space.genes))
+        self._genes = self._rows(state["genes"])
         self._fitness = np.array(state["fitness"], dtype=np.float64)
         self._parts = np.array(state["parts"], dtype=np.int64)
         self._cost = np.array(state["cost"], dtype=np.int64)

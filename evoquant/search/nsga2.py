@@ -13,7 +13,8 @@ import numpy as np
 from deap import base, tools
 
 from evoquant.rng import generator_for
-from evoquant.search.base import OK, CandidateBatch, EvaluationBatch, Turn
+from evoquant.search.base import OK, CandidateBatch, EvaluationBatch
+from evoquant.search.generational import Generational
 from evoquant.search.variation import children, newcomers
 
 if TYPE_CHECKING:
@@ -47,67 +48,44 @@ class Nsga2Settings:
     archive: int = 1000
 
 
-class Nsga2Search:
+class Nsga2Search(Generational):
     """Maximises mean retention and minimises mean effective bits over the models; see the module's docstring."""
 
     def __init__(
         self, space: Space, *, seed: int, settings: Nsga2Settings | None = None, start: Sequence[Genome] = ()
     ) -> None:
-        self.space = space
-        self._seed = seed
+        super().__init__(space, seed, start)
         self._settings = settings or Nsga2Settings()
-        self._start = tuple(start)
-        self._generation = 0
-        self._next_id = 0
-        self._turn = Turn()
-        self._open: CandidateBatch | None = None
         self._ids = np.empty(0, dtype=np.int64)
         self._genes = np.empty((0, len(space.genes)))
         self._points = np.empty((0, 2))
         self._archive = np.empty((0, len(space.genes)))
         self._front = np.empty((0, 2))
 
-    def ask(self) -> CandidateBatch:
+    def _propose(self) -> CandidateBatch:
         """The start and random genomes first, then children of parents that won a tournament of two."""
         n = self._settings.population
         rng = generator_for(self._seed, self._generation, "variation" if len(self._ids) else "sample")
         if len(self._ids) == 0:
-            start = self._start if self._generation == 0 else ()
-            batch = newcomers(self.space, rng, n, first_id=self._next_id, start=start)
-        else:
-            place = crowded_order(self._points, self._settings.floor)
-            chosen = rng.integers(0, len(self._ids), (n, 2, 2))
-            chosen = np.where(place[chosen[:, :, 0]] <= place[chosen[:, :, 1]], chosen[:, :, 0], chosen[:, :, 1])
-            batch = children(
-                self.space, self._genes[chosen], self._ids[chosen], rng, self._settings, first_id=self._next_id
-            )
-        self._turn.asked(len(batch))
-        self._open = batch
-        return batch
+            return newcomers(self.space, rng, n, first_id=self._next_id, start=self._beginning())
+        place = crowded_order(self._points, self._settings.floor)
+        chosen = rng.integers(0, len(self._ids), (n, 2, 2))
+        chosen = np.where(place[chosen[:, :, 0]] <= place[chosen[:, :, 1]], chosen[:, :, 0], chosen[:, :, 1])
+        return children(self.space, self._genes[chosen], self._ids[chosen], rng, self._settings, first_id=self._next_id)
 
-    def tell(self, evaluations: EvaluationBatch) -> None:
+    def _learn(self, first_id: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
         """Parents and children that did not fail compete; the feasible ones enter the archive."""
-        self._turn.told(len(evaluations))
-        batch = self._open
-        assert batch is not None and batch.genes is not None
         points = np.column_stack([evaluations.retention.mean(axis=1), evaluations.effective_bits.mean(axis=1)])
         (ok,) = np.nonzero((evaluations.status == OK) & np.isfinite(points).all(axis=1))
-        genes = np.concatenate([self._genes, batch.genes[ok]])
+        genes = np.concatenate([self._genes, genes[ok]])
         points = np.concatenate([self._points, points[ok]])
-        ids = np.concatenate([self._ids, batch.first_id + ok])
+        ids = np.concatenate([self._ids, first_id + ok])
         # A copy of a survivor would take the place of another point of the front.
         _, first = np.unique(genes, axis=0, return_index=True)
         first.sort()
         chosen = first[survivors(points[first], self._settings.floor, self._settings.population)]
         self._collect(genes[len(self._ids) :], points[len(self._ids) :])
         self._ids, self._genes, self._points = ids[chosen], genes[chosen], points[chosen]
-        self._next_id = batch.first_id + len(batch)
-        self._generation += 1
-        self._open = None
-
-    def done(self) -> bool:
-        """Never: the campaign decides."""
-        return False
 
     def archive(self) -> NDArray[np.float64]:
         """`(k, genes)` the nondominated genomes found at or above the floor, from the fewest effective bits.
@@ -125,10 +103,7 @@ class Nsga2Search:
 
     def state(self) -> dict[str, Any]:
         """Survivors, archive and counters."""
-        self._turn.settled()
-        return {
-            "generation": self._generation,
-            "next_id": self._next_id,
+        return self._counters() | {
             "ids": self._ids.tolist(),
             "genes": self._genes.tolist(),
             "points": self._points.tolist(),
@@ -138,13 +113,11 @@ class Nsga2Search:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a state."""
-        width = len(self.space.genes)
-        self._generation = int(state["generation"])
-        self._next_id = int(state["next_id"])
+        self._restore_counters(state)
         self._ids = np.array(state["ids"], dtype=np.int64)
-        self._genes = np.array(state["genes"], dtype=np.float64).reshape(-1, width)
+        self._genes = self._rows(state["genes"])
         self._points = np.array(state["points"], dtype=np.float64).reshape(-1, 2)
-        self._archive = np.array(state["archive"], dtype=np.float64).reshape(-1, width)
+        self._archive = self._rows(state["archive"])
         self._front = np.array(state["front"], dtype=np.float64).reshape(-1, 2)
 
     def _collect(self, genes: NDArray[np.float64], points: NDArray[np.float64]) -> None:
