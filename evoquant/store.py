@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FILE = "outcomes-1.sqlite"  # the number is the table's version: another layout takes another file
+FILE = "outcomes-2.sqlite"  # the number is the table's version: another layout takes another file
 WAIT_S = 60.0
+COLUMNS = 2  # of an outcome: score and divergence
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of variables in a statement
 
 
@@ -86,8 +87,8 @@ class Store:
     ) -> None:
         self.close()
 
-    def get(self, keys: Iterable[str]) -> dict[str, NDArray[np.uint8]]:
-        """Key → `(samples,)` uint8 outcomes, read-only, for those keys that are known.
+    def get(self, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Key → `(samples, 2)` float32 outcomes, read-only, for those keys that are known.
 
         An outcome that does not match its digest is forgotten, so that it can be put again.
 
@@ -96,18 +97,18 @@ class Store:
         """
         wanted = list(dict.fromkeys(keys))
         rows: list[tuple[str, Any, Any]] = self._guarded(lambda: self._select(wanted), otherwise=[])
-        found: dict[str, NDArray[np.uint8]] = {}
+        found: dict[str, NDArray[np.float32]] = {}
         damaged: list[str] = []
         for key, value, digest in rows:
             if isinstance(value, bytes) and hashlib.sha256(value).digest() == digest:
-                found[key] = np.frombuffer(value, dtype=np.uint8)
+                found[key] = np.frombuffer(value, dtype="<f4").reshape(-1, COLUMNS)
             else:
                 damaged.append(key)
         if damaged:
             self._guarded(lambda: self._write("DELETE FROM outcomes WHERE key = ?", [(key,) for key in damaged]))
         return found
 
-    def put(self, items: Mapping[str, NDArray[np.uint8]]) -> None:
+    def put(self, items: Mapping[str, NDArray[np.float32]]) -> None:
         """Add outcomes in one transaction; keys that are known keep theirs.
 
         Raises:
@@ -115,7 +116,7 @@ class Store:
         """
         rows = []
         for key, outcome in items.items():
-            value = np.ascontiguousarray(outcome, dtype=np.uint8).tobytes()
+            value = np.ascontiguousarray(outcome, dtype="<f4").tobytes()
             rows.append((key, value, hashlib.sha256(value).digest()))
         statement = "INSERT OR IGNORE INTO outcomes (key, value, digest) VALUES (?, ?, ?)"
         self._guarded(lambda: self._write(statement, rows), again=True)

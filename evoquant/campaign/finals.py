@@ -10,7 +10,7 @@ from evoquant.campaign.champion import Champion
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.errors import CampaignError
 from evoquant.genomes.load import genome_from_dict
-from evoquant.models.base import Failed
+from evoquant.models.base import SCORE, Failed
 from evoquant.rng import generator_for
 from evoquant.scoring.objective import combine
 from evoquant.scoring.statistics import bootstrap_interval
@@ -143,10 +143,15 @@ def measured_figures(campaign: Campaign, genome: Genome, split: Split) -> dict[s
     reference = reference_outcomes(campaign.measurer, split)
     rng = generator_for(campaign.config.seed, 0, f"bootstrap {split}")
     plain["standard_error"] = retentions[0].standard_error
-    plain["interval"] = list(bootstrap_interval(result, reference, rng, level=INTERVAL_LEVEL))
+    metric = campaign.measurer.task.metric
+    quantized, fp32 = result[:, SCORE], reference[:, SCORE]
+    plain["interval"] = list(bootstrap_interval(quantized, fp32, rng, level=INTERVAL_LEVEL, metric=metric))
     plain["samples"] = retentions[0].samples
-    plain["accuracy"] = float(result.mean())
-    plain["fp32_accuracy"] = float(reference.mean())
+    plain["metric"] = {
+        "name": metric.name,
+        "quantized": metric.figure(float(quantized.mean(dtype=np.float64))),
+        "fp32": metric.figure(float(fp32.mean(dtype=np.float64))),
+    }
     return plain
 
 

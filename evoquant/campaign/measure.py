@@ -11,21 +11,19 @@ from evoquant.campaign.evaluate import Counters, as_evaluations
 from evoquant.errors import CampaignError
 from evoquant.execution.base import Failure
 from evoquant.files import canonical_json
-from evoquant.models.base import Failed, Request
+from evoquant.models.base import REFERENCE, SCORE, Failed, Request
 from evoquant.quantization.numerics import QUANTIZER_VERSION
 from evoquant.scoring.objective import Aggregate, Objective, Scores, score
 from evoquant.scoring.separable import cost_sums
-from evoquant.scoring.statistics import Retention, paired_retention
+from evoquant.scoring.statistics import UNKNOWN, Retention, paired_retention
 from evoquant.store import outcome_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from evoquant.execution.base import Executor
     from evoquant.genomes.base import Genome, Space
-    from evoquant.models.base import MeasuredTask, Split
+    from evoquant.models.base import MeasuredTask, Outcome, Split
     from evoquant.scoring.problem import Problem
     from evoquant.search.base import CandidateBatch, EvaluationBatch
     from evoquant.store import Store
@@ -52,16 +50,16 @@ class Measurer:
 
     def use(self, executor: Executor, limit_s: float | None = None) -> None:
         """Place the network and the data on the executor's workers."""
-        from evoquant.models.torch import start_measurer
+        from evoquant.models.measurer import start_measurer
 
         executor.start(start_measurer, self.task.payload(), limit_s)
         self._executor = executor
         self._limited = limit_s is not None
 
-    def outcomes(self, requests: Sequence[Request]) -> list[NDArray[np.uint8] | Failed]:
+    def outcomes(self, requests: Sequence[Request]) -> list[Outcome | Failed]:
         """Per-sample outcomes of each request, in order; failures are never stored."""
         keys = [self._key(request) for request in requests]
-        found: dict[str, NDArray[np.uint8] | Failed] = dict(self._store.get(sorted(set(keys))))
+        found: dict[str, Outcome | Failed] = dict(self._store.get(sorted(set(keys))))
         self.store_hits += len(found)
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in found}
         if missing:
@@ -70,7 +68,7 @@ class Measurer:
             found.update(measured)
         return [found[key] for key in keys]
 
-    def split(self, allocations: Sequence[Widths], split: Split) -> list[NDArray[np.uint8] | Failed]:
+    def split(self, allocations: Sequence[Widths], split: Split) -> list[Outcome | Failed]:
         """Outcomes of each allocation over all blocks of a split, `(samples,)`; the first failure otherwise."""
         blocks = self.task.blocks(split)
         requests = [Request(widths, split, block.index) for widths in allocations for block in blocks]
@@ -83,11 +81,11 @@ class Measurer:
             request.widths, self.task.model_digest, block.digest, QUANTIZER_VERSION, self.task.numeric_environment
         )
 
-    def _measure(self, requests: list[Request]) -> list[NDArray[np.uint8] | Failed]:
+    def _measure(self, requests: list[Request]) -> list[Outcome | Failed]:
         assert self._executor is not None
         size = 1 if self._limited else REQUESTS_PER_BATCH
         batches = [requests[i : i + size] for i in range(0, len(requests), size)]
-        measured: list[NDArray[np.uint8] | Failed] = []
+        measured: list[Outcome | Failed] = []
         for batch, result in zip(batches, self._executor.map(batches), strict=True):
             if isinstance(result, Failure):
                 self.messages.append(result.message)
@@ -115,7 +113,7 @@ class MeasuredEstimator:
         blocks = measurer.task.blocks("calibration")
         self._samples = sum(block.samples for block in blocks)
         self.reference = reference_outcomes(measurer, "calibration")
-        self._charge(("FP32",) * len(problem.layers))
+        self._charge((REFERENCE,) * len(problem.layers))
 
     def use(self, executor: Executor) -> None:
         """Measure on this executor from now on."""
@@ -151,15 +149,15 @@ class MeasuredEstimator:
         details = self._details(digests, results, retentions)
         return as_evaluations(batch, scores, self._space, reasons, details)
 
-    def _retention(self, result: NDArray[np.uint8] | Failed) -> Retention:
+    def _retention(self, result: Outcome | Failed) -> Retention:
         if isinstance(result, Failed):
-            return Retention(float("nan"), float("nan"), 0)
-        return paired_retention(result, self.reference)
+            return UNKNOWN
+        return paired_retention(result[:, SCORE], self.reference[:, SCORE], self.measurer.task.metric)
 
     def _details(
         self,
         digests: list[str],
-        results: Mapping[str, NDArray[np.uint8] | Failed],
+        results: Mapping[str, Outcome | Failed],
         retentions: Mapping[str, Retention],
     ) -> dict[str, Any]:
         blocks = [block.index for block in self.measurer.task.blocks("calibration")]
@@ -208,13 +206,13 @@ class MeasuredEstimator:
         self._asked = set(state["blocks"])
 
 
-def reference_outcomes(measurer: Measurer, split: Split) -> NDArray[np.uint8]:
+def reference_outcomes(measurer: Measurer, split: Split) -> Outcome:
     """The FP32 network's outcomes on a split.
 
     Raises:
         CampaignError: it cannot be measured.
     """
-    (result,) = measurer.split([("FP32",) * len(measurer.task.layers)], split)
+    (result,) = measurer.split([(REFERENCE,) * len(measurer.task.layers)], split)
     if isinstance(result, Failed):
         raise CampaignError(f"the FP32 network of task {measurer.task.name!r} cannot be measured: {result.message}")
     return result
@@ -226,7 +224,7 @@ def measure_genomes(
     measurer: Measurer,
     split: Split,
     objective: Objective,
-) -> tuple[Scores, list[Retention], list[NDArray[np.uint8] | Failed]]:
+) -> tuple[Scores, list[Retention], list[Outcome | Failed]]:
     """Scores, retentions and outcomes of a few genomes on a split: finalists, champion, baselines.
 
     A failed measurement has retention NaN, and so has its fitness.
@@ -235,7 +233,7 @@ def measure_genomes(
     outcomes = measurer.split([problem.unfold(row) for row in allocations], split)
     reference = reference_outcomes(measurer, split)
     retentions = [
-        Retention(float("nan"), float("nan"), 0) if isinstance(o, Failed) else paired_retention(o, reference)
+        UNKNOWN if isinstance(o, Failed) else paired_retention(o[:, SCORE], reference[:, SCORE], measurer.task.metric)
         for o in outcomes
     ]
     values = np.array([[r.value] for r in retentions])
@@ -243,7 +241,7 @@ def measure_genomes(
     return scores, retentions, outcomes
 
 
-def _join(outcomes: Sequence[NDArray[np.uint8] | Failed]) -> NDArray[np.uint8] | Failed:
+def _join(outcomes: Sequence[Outcome | Failed]) -> Outcome | Failed:
     parts = []
     for outcome in outcomes:
         if isinstance(outcome, Failed):

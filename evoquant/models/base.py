@@ -16,14 +16,27 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from evoquant.profiles.model import ModelProfile
     from evoquant.quantization.precision import Menu
+    from evoquant.scoring.statistics import Metric
 
 Split: TypeAlias = Literal["calibration", "selection", "gate", "test"]
 """calibration: the search's; selection: chooses the champion; gate: its second half, for the gate; test: reported."""
 
 SPLITS: tuple[Split, ...] = ("calibration", "selection", "gate", "test")
 
-Outcome: TypeAlias = NDArray[np.uint8]
-"""`(samples,)` uint8: 1 where the network was right, else 0."""
+Outcome: TypeAlias = NDArray[np.float32]
+"""`(samples, 2)` float32: the score of each sample, and how far the output is from the FP32 network's, in nats.
+
+The divergence is KL(FP32 ‖ quantized) of the predicted distributions (for sequences their mean), half the squared
+difference over the variance of the targets for regression, and 1 − cosine for embeddings.
+"""
+
+SCORE, DIVERGENCE = 0, 1
+
+REFERENCE = "FP32"
+"""The width at which a layer is as it is; at `REFERENCE` everywhere the network is its own reference."""
+
+SIGNALS = ("loss", "divergence", "fisher", "hessian", "gradient_sensitivity", "activation_range")
+"""What a profile may be asked to measure; statistics and errors of the weights cost no pass and are always there."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,10 @@ class MeasuredTask(Protocol):
         """What reports call it."""
 
     @property
+    def metric(self) -> Metric:
+        """What the scores of samples mean."""
+
+    @property
     def model_digest(self) -> str:
         """sha256 over the architecture and the bytes of the weights."""
 
@@ -95,10 +112,16 @@ class MeasuredTask(Protocol):
         """Whatever besides model, block and widths may change an outcome: versions, CPU features, batch size."""
 
     def payload(self) -> dict[str, Any]:
-        """Plain data and bytes from which a worker rebuilds network and data."""
+        """Plain data and bytes from which a worker rebuilds network and data; `runtime` says with what: `RUNTIMES`."""
 
     def blocks(self, split: Split) -> tuple[Block, ...]:
         """The blocks of a split, in order; together they are the split."""
 
-    def profile(self, menu: Menu, measure: Measure) -> ModelProfile:
-        """The network's profile for `menu`; `measure` runs the forward passes of quantized networks."""
+    def slices(self, split: Split) -> tuple[str, ...] | None:
+        """The name of each sample's slice (its class, its source), where the task has slices."""
+
+    def profile(self, menu: Menu, measure: Measure, signals: Sequence[str]) -> ModelProfile:
+        """The network's profile for `menu` with these of `SIGNALS`; its `passes` say what each has cost.
+
+        `measure` runs the forward passes of quantized networks.
+        """

@@ -52,7 +52,7 @@ class EvaluationBatch:
     """What the campaign tells back, row for row.
 
     Attributes:
-        fitness: `(n,)`, NaN where failed.
+        fitness: `(n,)`, NaN where failed; of a censored row an estimate from the samples that it had.
         parts: `(n,)` complexity.
         cost: `(n,)` cost summed over the models.
         retention, compression, effective_bits: `(n, models)`.
@@ -60,6 +60,8 @@ class EvaluationBatch:
         reasons: row → closed-list reason, for rows that are not ok.
         digest: row → digest of the genome, computed when asked for.
         details: plain data on measured rows, for the journal; None where separable.
+        standard_error: `(n,)` of retention, NaN where failed; None where retention is exact.
+        divergence: `(n,)` mean divergence from the FP32 outputs in nats, NaN where failed; None where not measured.
     """
 
     fitness: NDArray[np.float64]
@@ -72,6 +74,8 @@ class EvaluationBatch:
     reasons: Mapping[int, str]
     digest: Callable[[int], str]
     details: Mapping[str, Any] | None = None
+    standard_error: NDArray[np.float64] | None = None
+    divergence: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.fitness)
