@@ -1,0 +1,447 @@
+"""Any PyTorch network as a measured task, and the ready constructors for a network of one's own.
+
+A network of one's own is named `module:factory` on the command line and in configs. The factory is a function, with an
+optional argument `seed`, that returns what one of the constructors here makes:
+
+    from evoquant.models.torch_task import classification
+
+    def factory(seed=0):
+        network = ...                                     # an nn.Module that takes a batch of samples
+        return classification(network, calibration=(x, y), selection=(x2, y2), test=(x3, y3))
+
+It has to return the same network and the same data each time: workers call it too, and check.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from evoquant.errors import EvoquantError, InputError
+from evoquant.files import canonical_json
+from evoquant.models.arrays import Arrays, digest_arrays, pack_arrays
+from evoquant.models.base import SPLITS, Block, Measure, Split
+from evoquant.models.networks import require_torch
+from evoquant.models.torch_data import (
+    IGNORED,
+    INPUTS,
+    SLICES,
+    TARGETS,
+    as_array,
+    check_lengths,
+    halves,
+    named_inputs,
+    pair,
+    samples_of,
+    with_slices,
+)
+from evoquant.quantization.numerics import QUANTIZER_VERSION
+from evoquant.scoring.statistics import ACCURACY, AGREEMENT, COSINE, PERPLEXITY, R2, Metric
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from evoquant.models.torch_layers import Layer
+    from evoquant.profiles.model import ModelProfile
+    from evoquant.quantization.precision import Menu
+
+Kind: TypeAlias = Literal["classification", "regression", "language", "embedding"]
+KINDS: tuple[Kind, ...] = ("classification", "regression", "language", "embedding")
+BLOCK, BATCH = 512, 256
+DEFAULT_SIGNALS = ("loss", "divergence", "fisher", "gradient_sensitivity", "activation_range")
+
+
+@dataclass(frozen=True)
+class OwnMetric:
+    """A metric of one's own.
+
+    Attributes:
+        function: (outputs, targets) of a batch, as arrays (targets None where there are none) → `(samples,)` scores.
+        name: for reports.
+        lower_is_better: whether retention is FP32 / quantized.
+        retention: of (quantized mean score, FP32 mean score), for scores that can be 0 or negative.
+    """
+
+    function: Callable[[NDArray[np.float32], NDArray[np.generic] | None], NDArray[Any]]
+    name: str = "own"
+    lower_is_better: bool = False
+    retention: Callable[[float, float], float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TorchTask:
+    """A network and its data; see `MeasuredTask`.
+
+    Attributes:
+        name: what reports call it.
+        network: in eval mode, float32, on the CPU; nothing here changes it for good.
+        kind: what its outputs are: `classification` logits `(n, classes, …)` (or `(n,)` and `(n, 1)`: of class 1
+            against class 0), `language` logits `(n, T, V)`, `regression` values `(n, …)`, `embedding` `(n, …, D)`.
+        data: each of `SPLITS` → `inputs` (`inputs.1`, …, or `inputs.NAME` for keywords), `targets` where the kind has
+            them and `slices` (names) where there are any, one row a sample. Without targets a classification is
+            scored by agreement with the FP32 network.
+        block: samples per block; the last block of a split may be smaller.
+        batch: samples per forward pass.
+        seed: of the labels and probes that signals draw.
+        architecture: for `build_network`, where the network is one of ours: workers rebuild it from plain data.
+        factory: `module:factory`, where it is somebody's own.
+        tie_groups: name → layers that share a width; these win over what is found. A group of one unties its layer.
+        types: layer → type, over what is inferred.
+        own: a metric of one's own; only with `factory`.
+    """
+
+    name: str
+    network: torch.nn.Module
+    kind: Kind
+    data: Mapping[str, Arrays]
+    block: int = BLOCK
+    batch: int = BATCH
+    seed: int = 0
+    architecture: dict[str, Any] | None = None
+    factory: str | None = None
+    tie_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    own: OwnMetric | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """What the scores of samples mean."""
+        if self.own is not None:
+            return Metric(self.own.name, self.own.lower_is_better, own=self.own.retention)
+        if self.kind == "classification":
+            return ACCURACY if TARGETS in self.data["calibration"] else AGREEMENT
+        return {"regression": R2, "language": PERPLEXITY, "embedding": COSINE}[self.kind]
+
+    @functools.cached_property
+    def variance(self) -> NDArray[np.float64] | None:
+        """Of the calibration split's targets, for each output of a regression; `(1,)` or `(outputs,)`."""
+        if self.kind != "regression":
+            return None
+        targets = self.data["calibration"][TARGETS].astype(np.float64)
+        variance = targets.reshape(len(targets), -1).var(axis=0)
+        if not variance.all():
+            raise InputError("calibration: a target has the same value on every sample, so R² has no scale.")
+        return variance
+
+    @functools.cached_property
+    def found(self) -> tuple[Layer, ...]:
+        """The layers that take a width, in order of execution."""
+        from evoquant.models.torch_layers import find_layers
+
+        return find_layers(self.network, self.data["calibration"], tie_groups=self.tie_groups, types=self.types)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that take a width, in order of execution."""
+        return tuple(layer.name for layer in self.found)
+
+    @functools.cached_property
+    def model_digest(self) -> str:
+        """sha256 over the architecture, the layers that take a width, and the bytes of the weights."""
+        structure = self.architecture or re.sub(r" at 0x[0-9a-f]+", "", repr(self.network))
+        table = [[layer.parameter, layer.channel_axis] for layer in self.found]
+        content = [structure, table, digest_arrays(self._state())]
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+    @property
+    def numeric_environment(self) -> str:
+        """What besides model, block and widths may change an outcome, how outputs become scores included."""
+        from evoquant.models.torch import numeric_environment
+
+        scale = "" if self.variance is None else f"; variance {self.variance.tolist()}"
+        return f"{numeric_environment(self.batch)}; {self.kind} by {self.metric.name}{scale}"
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """sha256 over the network and all its data: what a worker that builds the task anew compares."""
+        blocks = [block.digest for split in SPLITS for block in self.blocks(split)]
+        content = [self.model_digest, self.kind, self.metric.name, self.block, self.batch, blocks]
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+    def payload(self) -> dict[str, Any]:
+        """For `evoquant.models.measurer.start_measurer`.
+
+        A network of ours travels as plain data and bytes. Of somebody's own only the name of its factory does: in
+        this process the live network is measured, another process calls the factory.
+        """
+        common = {"runtime": "torch", "block": self.block, "batch": self.batch}
+        if self.architecture is None:
+            _LIVE[self.identity] = self
+            return {**common, "factory": self.factory, "seed": self.seed, "identity": self.identity}
+        if self.own is not None:
+            raise InputError(f"task {self.name!r}: a metric of one's own needs a factory of one's own; name it.")
+        data = {
+            split: pack_arrays({name: a for name, a in self.data[split].items() if name != SLICES}) for split in SPLITS
+        }
+        return {
+            **common,
+            "architecture": self.architecture,
+            "kind": self.kind,
+            "variance": None if self.variance is None else self.variance.tolist(),
+            "layers": [layer.to_dict() for layer in self.found],
+            "weights": pack_arrays(self._state()),
+            "data": data,
+        }
+
+    @functools.cached_property
+    def _blocks(self) -> dict[str, tuple[Block, ...]]:
+        return {split: tuple(self._cut(split)) for split in SPLITS}
+
+    def blocks(self, split: Split) -> tuple[Block, ...]:
+        """The blocks of a split, in order.
+
+        Raises:
+            InputError: no such split.
+        """
+        if split not in SPLITS:
+            raise InputError(f"task {self.name!r} has no split {split!r}; it has {', '.join(SPLITS)}.")
+        return self._blocks[split]
+
+    def _cut(self, split: Split) -> list[Block]:
+        data = {name: array for name, array in self.data[split].items() if name != SLICES}
+        blocks = []
+        for index, start in enumerate(range(0, samples_of(data), self.block)):
+            part = {name: array[start : start + self.block] for name, array in data.items()}
+            blocks.append(Block(split, index, digest_arrays(part), samples_of(part)))
+        return blocks
+
+    def slices(self, split: Split) -> tuple[str, ...] | None:
+        """The name of each sample's slice, where the task has slices."""
+        names = self.data[split].get(SLICES)
+        return None if names is None else tuple(str(name) for name in names)
+
+    def profile(
+        self,
+        menu: Menu,
+        measure: Measure,
+        signals: Sequence[str] = DEFAULT_SIGNALS,
+        *,
+        fisher_samples: int | None = None,
+    ) -> ModelProfile:
+        """The network's profile for `menu` with these of `SIGNALS`; see `evoquant.models.torch_profile`.
+
+        Args:
+            menu: the precisions.
+            measure: runs forward passes of quantized networks.
+            signals: what to measure; statistics and errors of the weights are always there.
+            fisher_samples: samples of the Fisher cost, spread evenly over the calibration split; 512 or all of fewer.
+
+        Raises:
+            CampaignError: the FP32 network could not be measured.
+            InputError: no such signal.
+            PrecisionError: the menu holds a nominal precision.
+            ProfileError: the FP32 network has no retention.
+        """
+        from evoquant.models.torch_profile import profile_task
+
+        return profile_task(self, menu, measure, tuple(signals), fisher_samples)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where a profile's figures come from."""
+        return {
+            "task": self.name,
+            "seed": self.seed,
+            "model": self.model_digest,
+            "quantizer": QUANTIZER_VERSION,
+            "environment": self.numeric_environment,
+        }
+
+    def _state(self) -> Arrays:
+        return {name: tensor.detach().numpy() for name, tensor in self.network.state_dict().items()}
+
+
+_LIVE: WeakValueDictionary[str, TorchTask] = WeakValueDictionary()
+"""Tasks of this process by identity, so that a network that is here is not loaded again."""
+
+
+def load_factory(name: str, seed: int = 0, block: int = BLOCK, batch: int = BATCH) -> TorchTask:
+    """The task that `module:factory` makes.
+
+    Args:
+        name: of a function that returns what a constructor of this module returns; it is imported and called.
+        seed: for a factory that takes one, and for the labels and probes that signals draw.
+        block: samples that are measured together, at least 1.
+        batch: samples per forward pass, at least 1.
+
+    Raises:
+        InputError: it cannot be imported, or returns something else.
+    """
+    require_torch(f"the network {name}")
+    module, _, attribute = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
+    if not callable(factory):
+        raise InputError(f"{name}: is a {type(factory).__name__}; name a function that returns a task.")
+    takes_seed = "seed" in inspect.signature(factory).parameters
+    task = factory(seed=seed) if takes_seed else factory()
+    if not isinstance(task, TorchTask):
+        raise InputError(
+            f"{name}: returned a {type(task).__name__}; return what classification, regression, language_model or "
+            f"embedding of evoquant.models.torch_task makes."
+        )
+    for what, value in (("block", block), ("batch", batch)):
+        if value < 1:
+            raise InputError(f"{name}: {what} is {value}; it is at least 1 sample.")
+    return replace(task, name=name, factory=name, seed=seed, block=block, batch=batch)
+
+
+def live_task(payload: Mapping[str, Any]) -> TorchTask:
+    """The task of a payload that names a factory: the one that is here, else built anew and compared.
+
+    Raises:
+        InputError: it is not here and has no factory, or the factory made something else this time.
+    """
+    known = _LIVE.get(payload["identity"])
+    if known is not None:
+        return known
+    if payload["factory"] is None:
+        raise InputError("the network lives in another process; give it a factory `module:function` to measure there.")
+    task = load_factory(payload["factory"], payload["seed"], payload["block"], payload["batch"])
+    if task.identity != payload["identity"]:
+        raise InputError(
+            f"{payload['factory']}: made another network or other data in a worker than here; a factory returns the "
+            f"same each time: fix its seeds, load its weights from a file."
+        )
+    return task
+
+
+def classification(
+    network: torch.nn.Module, *, calibration: Any, selection: Any, test: Any, agreement: bool = False, **options: Any
+) -> TorchTask:
+    """A classifier: logits `(n, classes)`, or `(n, classes, …)` for a class a position, or `(n,)` for two classes.
+
+    Args:
+        network: takes the inputs of a batch and returns logits.
+        calibration, selection, test: `(inputs, labels)` each: arrays or tensors, several inputs as a tuple or dict.
+            The first half of `selection` chooses the champion, the second is for the gate.
+        agreement: the splits are inputs alone, without labels; the score is agreement with the FP32 network.
+        options: `tie_groups`, `types`, `slices`, `metric`; see `make_task`.
+
+    Raises:
+        InputError: shapes, lengths or types that do not fit; the message names the split.
+    """
+    splits = {"calibration": calibration, "selection": selection, "test": test}
+    arrays = {}
+    for split, data in splits.items():
+        inputs, labels = (data, None) if agreement else pair(data, split, "classification")
+        arrays[split] = named_inputs(inputs, split)
+        if labels is not None:
+            arrays[split][TARGETS] = as_array(labels, f"{split}: labels")
+            if arrays[split][TARGETS].dtype.kind not in "ib":
+                raise InputError(f"{split}: labels are classes: integers from 0.")
+            arrays[split][TARGETS] = arrays[split][TARGETS].astype(np.int64)
+    return make_task("classification", network, arrays, **options)
+
+
+def regression(network: torch.nn.Module, *, calibration: Any, selection: Any, test: Any, **options: Any) -> TorchTask:
+    """A regression: values of the targets' shape, scored by R²; arguments as for `classification`."""
+    splits = {"calibration": calibration, "selection": selection, "test": test}
+    arrays = {}
+    for split, data in splits.items():
+        inputs, targets = pair(data, split, "regression")
+        arrays[split] = named_inputs(inputs, split)
+        arrays[split][TARGETS] = as_array(targets, f"{split}: targets").astype(np.float32)
+    return make_task("regression", network, arrays, **options)
+
+
+def language_model(
+    network: torch.nn.Module, *, calibration: Any, selection: Any, test: Any, **options: Any
+) -> TorchTask:
+    """A language model: tokens `(n, T)` → logits `(n, T, V)`, scored by perplexity.
+
+    A split is the tokens alone, or a tuple or dict of inputs whose first are the tokens: each position predicts the
+    next token, and the last none. Or it is a pair `(inputs, targets)` with targets `(n, T)`, −100 where nothing is
+    scored. Other arguments as for `classification`.
+    """
+    splits = {"calibration": calibration, "selection": selection, "test": test}
+    arrays = {}
+    for split, data in splits.items():
+        given = isinstance(data, (tuple, list)) and len(data) == 2 and not isinstance(data[0], (int, float))
+        arrays[split] = named_inputs(data[0] if given else data, split)
+        tokens = next(iter(arrays[split].values()))
+        if given:
+            targets = as_array(data[1], f"{split}: targets")
+        else:
+            last = np.full((len(tokens), 1), IGNORED, dtype=np.int64)
+            targets = np.concatenate([tokens[:, 1:], last], axis=1) if tokens.ndim == 2 else tokens
+        if targets.ndim != 2 or targets.dtype.kind != "i" or not (targets != IGNORED).any(axis=1).all():
+            raise InputError(f"{split}: tokens and targets are integers (sequences, T), T at least 2.")
+        arrays[split][TARGETS] = targets
+    return make_task("language", network, arrays, **options)
+
+
+def embedding(network: torch.nn.Module, *, calibration: Any, selection: Any, test: Any, **options: Any) -> TorchTask:
+    """A network without labels: outputs `(n, …, D)`, scored by their cosine with the FP32 network's.
+
+    A split is the inputs alone. Other arguments as for `classification`.
+    """
+    splits = {"calibration": calibration, "selection": selection, "test": test}
+    return make_task("embedding", network, {split: named_inputs(x, split) for split, x in splits.items()}, **options)
+
+
+def make_task(
+    kind: Kind,
+    network: torch.nn.Module,
+    arrays: Mapping[str, Arrays],
+    *,
+    name: str = "network",
+    tie_groups: Mapping[str, Sequence[str]] | None = None,
+    types: Mapping[str, str] | None = None,
+    slices: Mapping[str, Sequence[str]] | None = None,
+    metric: OwnMetric | None = None,
+    block: int = BLOCK,
+    batch: int = BATCH,
+    seed: int = 0,
+    architecture: dict[str, Any] | None = None,
+) -> TorchTask:
+    """A task from named arrays of calibration, selection (or selection and gate) and test.
+
+    Args:
+        kind: of `KINDS`.
+        network: is put in eval mode, float32, on the CPU, and takes no gradients.
+        arrays: split → arrays as in `TorchTask.data`; without `gate`, `selection` is cut in halves.
+        name: for reports.
+        tie_groups: group → layers that share a width.
+        types: layer → type.
+        slices: split (`calibration`, `selection`, `test`) → the name of each sample's slice.
+        metric: scores of one's own.
+        block, batch, seed, architecture: see `TorchTask`.
+
+    Raises:
+        InputError: shapes, lengths or types that do not fit; the message names the split.
+    """
+    require_torch("measuring a network")
+    named = {split: with_slices(a, (slices or {}).get(split), split) for split, a in arrays.items()}
+    for split, data in named.items():
+        check_lengths(data, split)
+        if INPUTS not in {key.partition(".")[0] for key in data}:
+            raise InputError(f"{split}: has no inputs; it has {', '.join(data)}.")
+    selection, gate = (named["selection"], named["gate"]) if "gate" in named else halves(named["selection"])
+    splits = {"calibration": named["calibration"], "selection": selection, "gate": gate, "test": named["test"]}
+    network = network.cpu().float().eval().requires_grad_(False)
+    return TorchTask(
+        name=name,
+        network=network,
+        kind=kind,
+        data=splits,
+        block=block,
+        batch=batch,
+        seed=seed,
+        architecture=architecture,
+        tie_groups=dict(tie_groups or {}),
+        types=dict(types or {}),
+        own=metric,
+    )
