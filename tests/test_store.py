@@ -7,7 +7,7 @@ from evoquant.errors import InputError
 from evoquant.store import FILE, Store, cache_folder, outcome_key
 
 ONE = outcome_key(["INT4-channel", "FP32"], "model", "block", "1", "torch 1")
-OUTCOMES = np.array([1, 0, 1, 1], dtype=np.uint8)
+OUTCOMES = np.array([[1, 0.0], [0, 0.7], [1, 0.2], [1, 1e-8]], dtype=np.float32)
 
 
 def test_what_is_put_is_there_in_the_next_process_too(tmp_path):
@@ -36,7 +36,7 @@ def test_the_first_outcome_stays(tmp_path):
 
 
 def test_more_keys_than_fit_in_one_query(tmp_path):
-    items = {f"key {i}": np.array([i % 2], dtype=np.uint8) for i in range(1234)}
+    items = {f"key {i}": np.array([[i % 2, i]], dtype=np.float32) for i in range(1234)}
     with Store.open(tmp_path) as store:
         store.put(items)
         assert len(store.get(items)) == 1234

@@ -57,6 +57,21 @@ class Metric:
             value = quantized / reference if reference > 0 else NOT_A_NUMBER
         return value if math.isfinite(value) else NOT_A_NUMBER
 
+    def retentions(self, quantized: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`retention` for arrays of mean scores of one shape, element by element."""
+        if self.own is not None:
+            pairs = zip(quantized.ravel().tolist(), reference.ravel().tolist(), strict=True)
+            values = np.array([self.retention(q, r) for q, r in pairs], dtype=np.float64)
+            return values.reshape(quantized.shape)
+        above, below = (reference, quantized) if self.lower_is_better else (quantized, reference)
+        with np.errstate(all="ignore"):
+            if self.exponential:
+                result = np.exp(np.minimum(above - below, 700.0))
+            else:
+                defined = (below > 0) & ((above > 0) | (not self.lower_is_better))
+                result = np.where(defined, above / below, NOT_A_NUMBER)
+        return np.where(np.isfinite(result), result, NOT_A_NUMBER)
+
     def derivatives(self, quantized: float, reference: float) -> tuple[float, float]:
         """∂retention/∂(mean quantized score) and ∂retention/∂(mean FP32 score)."""
         if self.exponential:
@@ -136,8 +151,8 @@ def bootstrap(
     for start in range(0, resamples, chunk):
         draws = rng.multinomial(len(pairs), counts / len(pairs), size=min(chunk, resamples - start))
         means = draws @ cells / len(pairs)
-        found += [metric.retention(q, r) for q, r in means.tolist()]
-    values = np.array(found, dtype=np.float64)
+        found.append(metric.retentions(means[:, 0], means[:, 1]))
+    values = np.concatenate(found)
     return np.sort(values[~np.isnan(values)])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evoquant.rng import generator_for
-from evoquant.scoring.statistics import bootstrap_interval, paired_retention
+from evoquant.scoring.statistics import METRICS, Metric, bootstrap_interval, paired_retention
 
 # Chances of (quantized right, reference right): (no, no), (no, yes), (yes, no), (yes, yes).
 CHANCES = (0.05, 0.07, 0.02, 0.86)
@@ -20,7 +20,7 @@ def test_ratio_by_hand():
     quantized = np.array([1, 1, 0, 0, 1], dtype=np.uint8)
     reference = np.array([1, 1, 1, 1, 0], dtype=np.uint8)
     found = paired_retention(quantized, reference)
-    assert found.value == 3 / 4
+    assert found.value == pytest.approx(3 / 4)
     assert found.samples == 5
     residuals = [1 - 0.75, 1 - 0.75, -0.75, -0.75, 1.0]
     variance = sum(r * r for r in residuals) / 4
@@ -75,9 +75,9 @@ def test_standard_error_against_a_plain_bootstrap():
 def test_intervals_cover(level):
     rng = generator_for(3, 0, "coverage")
     inside = []
-    for _ in range(1500):
+    for _ in range(400):
         quantized, reference = draw(rng, 400)
-        low, high = bootstrap_interval(quantized, reference, rng, level=level, resamples=400)
+        low, high = bootstrap_interval(quantized, reference, rng, level=level)
         assert low <= high
         inside.append(low <= TRUTH <= high)
     # Within four standard errors of the coverage itself, and what a percentile interval loses at this size.
@@ -97,3 +97,25 @@ def test_the_same_generator_gives_the_same_interval():
     quantized, reference = draw(generator_for(5, 0, "data"), 300)
     intervals = {bootstrap_interval(quantized, reference, generator_for(5, 0, "bootstrap")) for _ in range(3)}
     assert len(intervals) == 1
+
+
+@pytest.mark.parametrize(
+    "metric", [*METRICS.values(), Metric("own", own=lambda q, r: 1 + q - r), Metric("error", True)]
+)
+def test_arrays_of_means_give_what_single_means_give(metric):
+    means = np.array([[0.9, 1.0], [-0.5, 1.0], [0.5, 0.0], [0.0, 0.7], [2000.0, 0.1], [np.nan, 1.0]])
+    expected = [metric.retention(*pair) for pair in means.tolist()]
+    np.testing.assert_allclose(metric.retentions(means[:, 0], means[:, 1]), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "metric", [METRICS["perplexity"], Metric("error", True), Metric("own", own=lambda q, r: q / r)]
+)
+def test_standard_errors_of_other_metrics_against_simulation(metric):
+    rng = generator_for(6, 0, "metrics")
+    found = []
+    for _ in range(1500):
+        reference = rng.gamma(4.0, 0.25, 300)
+        found.append(paired_retention(reference + rng.normal(0.1, 0.3, 300), reference, metric))
+    spread = np.std([f.value for f in found], ddof=1)
+    assert np.mean([f.standard_error for f in found]) == pytest.approx(spread, rel=0.07)
