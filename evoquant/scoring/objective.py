@@ -66,6 +66,15 @@ class BitBudget:
         return np.where(excess <= 0.0, retention, -excess)
 
 
+def retention_floor(objective: Objective) -> float | None:
+    """The retention that the objective wants at least: the cliff's threshold, a floor; None where it has none.
+
+    An objective of one's own has one where it has a number called `floor`.
+    """
+    value = objective.threshold if isinstance(objective, Cliff) else getattr(objective, "floor", None)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Scores:
     """Scores of n candidates on m models.
