@@ -1,71 +1,85 @@
-"""Measure a quantized PyTorch network: which of its parameters take a width, and how many samples it gets right."""
+"""Measure a quantized PyTorch network: what every sample scores, and how far its output is from the FP32 network's."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from evoquant.errors import InputError
 from evoquant.models.arrays import unpack_arrays
-from evoquant.models.base import Failed, Measure, Outcome, Request
+from evoquant.models.base import REFERENCE, Failed, Measure, Outcome, Request
 from evoquant.models.networks import build_network, require_torch
-from evoquant.quantization.numerics import fake_quantize
+from evoquant.models.torch_data import TARGETS, call_network, samples_of
+from evoquant.models.torch_quantize import fake_quantize_activations_tensor, fake_quantize_tensor
 from evoquant.quantization.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
     import torch
-    from numpy.typing import NDArray
+
+    from evoquant.models.arrays import Arrays
+    from evoquant.models.torch_kinds import Judge
+    from evoquant.models.torch_layers import Layer
+    from evoquant.quantization.activations import ActivationSlice
+
+Value = TypeVar("Value")
+
+LEAST_CACHE_BYTES = 256 << 20
+CACHE_SHARE = 1.5  # of the weights' bytes: the allocation at hand and half of another; small networks keep everything
+REFERENCE_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A parameter of a network that takes a width.
+class Bounded(Generic[Value]):
+    """Values by key, the least recently used thrown out so that they stay within a number of bytes."""
 
-    Attributes:
-        name: the module's, with the parameter's where a module has several.
-        type: Conv, Linear, LayerNorm, Embedding or Attention; Classifier for the last Linear.
-        module: name of the module whose output is the layer's.
-        parameter: name in the network's state.
-        shape: of the parameter.
-        channel_axis: axis of the output channels, None where the tensor is one slice.
-        fan_in: inputs of one output value.
-        groups: convolution groups.
-    """
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self._items: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
 
-    name: str
-    type: str
-    module: str
-    parameter: str
-    shape: tuple[int, ...]
-    channel_axis: int | None
-    fan_in: int
-    groups: int = 1
+    def get(self, key: Hashable, make: Callable[[], Value], size: Callable[[Value], int]) -> Value:
+        """The value of `key`: kept, or made now; one larger than the bound is not kept."""
+        if key in self._items:
+            self._items.move_to_end(key)
+            return self._items[key][0]
+        value = make()
+        needed = size(value)
+        if needed <= self.limit_bytes:
+            self._items[key] = value, needed
+            self.bytes += needed
+            while self.bytes > self.limit_bytes:
+                _, (_, freed) = self._items.popitem(last=False)
+                self.bytes -= freed
+        return value
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """One PyTorch thread and deterministic algorithms within; the caller's settings after.
+    """One PyTorch thread, deterministic algorithms and no fused attention within; the caller's settings after.
 
-    The order of float sums, and so the last bit of a result, depends on the number of threads.
+    The order of float sums, and so the last bit of a result, depends on the number of threads; fused encoder layers
+    call none of their modules, so that hooks would change the result.
     """
     import torch
 
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fused = torch.backends.mha.get_fastpath_enabled()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def numeric_environment(batch: int) -> str:
@@ -83,187 +97,195 @@ def numeric_environment(batch: int) -> str:
     )
 
 
-def find_layers(network: torch.nn.Module, inputs: NDArray[np.generic]) -> tuple[Layer, ...]:
-    """The layers of a network in order of execution, found by running `inputs` through it once.
-
-    A shared parameter is one layer, named after its first use; parameters of modules that do not run, and of types
-    that are not listed at `Layer`, take no width.
-    """
-    import torch
-
-    modules = dict(network.named_modules())
-    order: list[str] = []
-
-    def note(name: str) -> Any:
-        return lambda module, arguments: order.append(name)
-
-    hooks = [module.register_forward_pre_hook(note(name)) for name, module in modules.items()]
-    try:
-        with one_thread(), torch.inference_mode():
-            network(torch.from_numpy(inputs))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    found: list[Layer] = []
-    seen: set[int] = set()
-    for name in dict.fromkeys(order):
-        for layer, parameter in _layers_of(name, modules[name]):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                found.append(layer)
-    last = max((i for i, layer in enumerate(found) if layer.type == "Linear"), default=None)
-    if last is not None:
-        found[last] = Layer(**{**vars(found[last]), "type": "Classifier"})
-    return tuple(found)
-
-
-def _layers_of(name: str, module: torch.nn.Module) -> Iterator[tuple[Layer, torch.nn.Parameter]]:
-    """The layers that one module makes, each with its parameter."""
-    from torch import nn
-
-    if isinstance(module, nn.MultiheadAttention):
-        # its output projection is never called as a module, so it comes with its parent
-        for part in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"):
-            weight: Any = module.out_proj.weight if "." in part else getattr(module, part)
-            if weight is not None:
-                full = f"{name}.{part}".lstrip(".")
-                short = full.removesuffix(".weight").removesuffix("_weight")
-                yield Layer(short, "Attention", name, full, tuple(weight.shape), 0, weight.shape[1]), weight
-        return
-    kind = _type_of(module)
-    weight = getattr(module, "weight", None)
-    if kind is None or weight is None:
-        return
-    shape, groups = tuple(weight.shape), int(getattr(module, "groups", 1))
-    axis: int | None = 0
-    fan_in = int(np.prod(shape[1:]))
-    if kind == "LayerNorm":
-        axis, fan_in = None, 1
-    elif kind == "Embedding":
-        fan_in = 1
-    elif getattr(module, "transposed", False):  # (inputs, outputs / groups, …)
-        axis, fan_in = 1, int(np.prod(shape)) // groups // shape[1]
-    parameter = f"{name}.weight".lstrip(".")
-    yield Layer(name or "weight", kind, name, parameter, shape, axis, fan_in, groups if kind == "Conv" else 1), weight
-
-
-def _type_of(module: torch.nn.Module) -> str | None:
-    from torch import nn
-
-    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    norms = (
-        *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-        *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
-    )
-    table = {convolutions: "Conv", (nn.Linear,): "Linear", norms: "LayerNorm", (nn.Embedding,): "Embedding"}
-    return next((kind for classes, kind in table.items() if isinstance(module, classes)), None)
-
-
-def make_payload(
-    architecture: dict[str, Any],
-    layers: Sequence[Layer],
-    weights: bytes,
-    data: dict[str, bytes],
-    *,
-    block: int,
-    batch: int,
-) -> dict[str, Any]:
-    """What `start_measurer` needs, as plain data and bytes.
-
-    Args:
-        architecture: for `build_network`.
-        layers: in the order of a request's widths.
-        weights: the network's whole state, packed.
-        data: split → packed `inputs` `(samples, …)` float32 and `labels` `(samples,)` int64.
-        block: samples per block.
-        batch: samples per forward pass; a batch never crosses a block.
-    """
-    table = [{"parameter": layer.parameter, "channel_axis": layer.channel_axis} for layer in layers]
-    return {
-        "architecture": architecture,
-        "layers": table,
-        "weights": weights,
-        "data": data,
-        "block": block,
-        "batch": batch,
-    }
+def tensor_bytes(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor's values."""
+    return tensor.numel() * tensor.element_size()
 
 
 def start_measurer(payload: dict[str, Any]) -> Measure:
     """Rebuild network and data, once per worker; the function that comes back answers requests.
 
+    A network of somebody's own that lives in this process is measured as it is, not loaded again.
+
     Raises:
-        InputError: the payload is damaged.
+        InputError: the payload is damaged, or its factory makes something else here.
         MissingExtraError: PyTorch is not installed.
     """
     require_torch("measuring a network")
-    return _Measurer(payload)
+    from evoquant.models.torch_kinds import Judge
+    from evoquant.models.torch_layers import Layer
+
+    block, batch = payload["block"], payload["batch"]
+    if "architecture" not in payload:
+        from evoquant.models.torch_task import live_task
+
+        task = live_task(payload)
+        judge = Judge(task.kind, task.variance, task.own)
+        return Measurer(task.network, task.found, task.data, judge, block=block, batch=batch)
+    weights = unpack_arrays(payload["weights"], "the task's weights")
+    network = build_network(payload["architecture"], weights).requires_grad_(False)
+    data = {split: unpack_arrays(packed, f"the task's {split} data") for split, packed in payload["data"].items()}
+    layers = [Layer.from_dict(row) for row in payload["layers"]]
+    variance = payload["variance"]
+    judge = Judge(payload["kind"], None if variance is None else np.array(variance))
+    return Measurer(network, layers, data, judge, block=block, batch=batch)
 
 
-class _Measurer:
-    """Holds FP32 weights, data, and each quantized tensor that was ever asked for."""
+class Measurer:
+    """Answers requests on one network, which has its FP32 weights again after each call.
 
-    def __init__(self, payload: dict[str, Any]) -> None:
-        weights = unpack_arrays(payload["weights"], "the task's weights")
-        self._network = build_network(payload["architecture"], weights).requires_grad_(False)
-        self._data = {split: unpack_arrays(data, f"the task's {split} data") for split, data in payload["data"].items()}
-        self._block: int = payload["block"]
-        self._batch: int = payload["batch"]
-        parameters = dict(self._network.named_parameters())
-        self._parameters = [parameters[layer["parameter"]] for layer in payload["layers"]]
-        self._originals = [np.asarray(weights[layer["parameter"]], np.float32) for layer in payload["layers"]]
-        self._axes: list[int | None] = [layer["channel_axis"] for layer in payload["layers"]]
-        self._quantized: dict[tuple[int, str], torch.Tensor] = {}
+    Beside those it keeps quantized tensors and FP32 outputs, each within a bound: `CACHE_SHARE` of the weights (at
+    least `LEAST_CACHE_BYTES`) and `REFERENCE_BYTES`.
+
+    Args:
+        network: in eval mode.
+        layers: in the order of a request's widths.
+        data: split → arrays as in `TorchTask.data`.
+        judge: what outputs mean.
+        block: samples per block.
+        batch: samples per forward pass; a batch never crosses a block.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        layers: Sequence[Layer],
+        data: Mapping[str, Arrays],
+        judge: Judge,
+        *,
+        block: int,
+        batch: int,
+    ) -> None:
+        self._network, self._layers, self._data, self._judge = network, layers, data, judge
+        self._block, self._batch = block, batch
+        parameters = dict(network.named_parameters(remove_duplicate=False))
+        self._parameters = [parameters[layer.parameter] for layer in layers]
+        self._originals = [parameter.data for parameter in self._parameters]
+        self._modules = dict(network.named_modules())
+        share = int(CACHE_SHARE * sum(map(tensor_bytes, self._originals)))
+        self._quantized: Bounded[torch.Tensor] = Bounded(max(LEAST_CACHE_BYTES, share))
+        self._references: Bounded[list[torch.Tensor]] = Bounded(REFERENCE_BYTES)
 
     def __call__(self, requests: Sequence[Request]) -> list[Outcome | Failed]:
+        """The outcome of each request, in order."""
         with one_thread():
             return [self._answer(request) for request in requests]
 
     def _answer(self, request: Request) -> Outcome | Failed:
         try:
-            self._set_widths(request.widths)
             return self._outcomes(request)
         except Exception as error:  # whatever a network may raise is this candidate's failure, not the campaign's
             return Failed(f"raised:{type(error).__name__}", str(error))
 
-    def _set_widths(self, widths: tuple[str, ...]) -> None:
-        if len(widths) != len(self._parameters):
-            raise InputError(f"{len(widths)} widths for {len(self._parameters)} layers; give one per layer.")
-        tensors = [self._tensor(layer, width) for layer, width in enumerate(widths)]
-        for parameter, tensor in zip(self._parameters, tensors, strict=True):
-            parameter.data = tensor
+    @contextlib.contextmanager
+    def quantized(self, widths: Sequence[str]) -> Iterator[None]:
+        """The network at these widths within, at FP32 after.
 
-    def _tensor(self, layer: int, width: str) -> torch.Tensor:
-        import torch
+        Raises:
+            InputError: a width that a layer cannot take.
+            PrecisionError: unknown, or it cannot hold the layer's weights.
+        """
+        hooks: list[Any] = []
+        try:
+            for i, width in enumerate(widths):
+                if width == REFERENCE:
+                    continue
+                precision, layer = Precision.parse(width), self._layers[i]
+                if not layer.takes(precision):
+                    raise InputError(
+                        f"layer {layer.name!r} has no inputs of its own to quantize: it cannot be {width}."
+                    )
+                self._parameters[i].data = self._tensor(i, precision)
+                if precision.activation_bits is not None:
+                    module = self._modules[layer.module]
+                    hooks.append(module.register_forward_pre_hook(activation_hook(layer), with_kwargs=True))
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for parameter, original in zip(self._parameters, self._originals, strict=True):
+                parameter.data = original
 
-        key = (layer, width)
-        if key not in self._quantized:
-            weight = fake_quantize(self._originals[layer], Precision.parse(width), self._axes[layer])
-            self._quantized[key] = torch.from_numpy(weight)
-        return self._quantized[key]
+    def _tensor(self, layer: int, precision: Precision) -> torch.Tensor:
+        def make() -> torch.Tensor:
+            return fake_quantize_tensor(self._originals[layer], precision, self._layers[layer].channel_axis)
+
+        return self._quantized.get((layer, precision.name), make, tensor_bytes)
 
     def _outcomes(self, request: Request) -> Outcome | Failed:
+        if len(request.widths) != len(self._layers):
+            raise InputError(f"{len(request.widths)} widths for {len(self._layers)} layers; give one per layer.")
+        arrays = self._samples(request)
+        references = self._references.get(
+            (request.split, request.block), lambda: list(self._outputs(arrays)), lambda x: sum(map(tensor_bytes, x))
+        )
+        if any(width != REFERENCE for width in request.widths):
+            with self.quantized(request.widths):
+                return self._judged(request, arrays, self._outputs(arrays), references)
+        return self._judged(request, arrays, iter(references), references)
+
+    def _judged(
+        self, request: Request, arrays: Arrays, outputs: Iterator[torch.Tensor], references: Sequence[torch.Tensor]
+    ) -> Outcome | Failed:
+        parts = []
+        targets = arrays.get(TARGETS)
+        for start, (output, reference) in enumerate(zip(outputs, references, strict=True)):
+            rows = slice(start * self._batch, (start + 1) * self._batch)
+            part = self._judge.outcome(output, reference, None if targets is None else targets[rows])
+            if part is None:
+                return Failed("not_finite", f"an output of {request.split} block {request.block} is not finite.")
+            parts.append(part)
+        return np.concatenate(parts)
+
+    def _outputs(self, arrays: Arrays) -> Iterator[torch.Tensor]:
         import torch
 
-        inputs, labels = self._samples(request)
-        outcome = np.empty(len(labels), dtype=np.uint8)
-        with torch.inference_mode():
-            for start in range(0, len(labels), self._batch):
-                batch = slice(start, start + self._batch)
-                logits = self._network(torch.from_numpy(inputs[batch])).numpy()
-                if not np.isfinite(logits).all():
-                    return Failed("not_finite", f"a logit of {request.split} block {request.block} is not finite.")
-                outcome[batch] = logits.argmax(axis=1) == labels[batch]
-        return outcome
+        for start in range(0, samples_of(arrays), self._batch):
+            with torch.inference_mode():  # within the loop, so that it never outlives a step of this generator
+                output = call_network(self._network, arrays, slice(start, start + self._batch))
+            yield output
 
-    def _samples(self, request: Request) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    def _samples(self, request: Request) -> Arrays:
         if request.split not in self._data:
             raise InputError(f"unknown split {request.split!r}; the task has {', '.join(self._data)}.")
         data = self._data[request.split]
         block = slice(request.block * self._block, (request.block + 1) * self._block)
-        inputs, labels = data["inputs"][block], data["labels"][block]
-        if request.block < 0 or not len(labels):
+        arrays = {name: array[block] for name, array in data.items()}
+        if request.block < 0 or not samples_of(arrays):
             raise InputError(
-                f"split {request.split!r} has no block {request.block}; it has {len(data['labels'])} samples."
+                f"split {request.split!r} has no block {request.block}; it has {samples_of(data)} samples."
             )
-        return inputs, labels
+        return arrays
+
+
+_ATTENTION_INPUTS = {"q_proj_weight": ("query",), "k_proj_weight": ("key",), "v_proj_weight": ("value",)}
+
+
+def activation_hook(layer: Layer) -> Any:
+    """A forward pre-hook (with keywords) that quantizes the float inputs of a layer's module to INT8.
+
+    The first argument; of a `MultiheadAttention` query, key and value, or the one that the layer projects.
+    """
+    import torch
+
+    assert layer.activations is not None
+    per: ActivationSlice = layer.activations
+    of_attention = layer.module != layer.name and layer.type == "Attention"
+    names = _ATTENTION_INPUTS.get(layer.parameter.rpartition(".")[2], ("query", "key", "value"))
+    places = {("query", "key", "value").index(name) for name in names} if of_attention else {0}
+
+    def hook(module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        done: dict[int, torch.Tensor] = {}  # one tensor that comes in twice stays one
+
+        def quantized(value: Any) -> Any:
+            if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+                return value
+            if id(value) not in done:
+                done[id(value)] = fake_quantize_activations_tensor(value, per)
+            return done[id(value)]
+
+        first = tuple(quantized(x) if i in places else x for i, x in enumerate(arguments))
+        chosen = names if of_attention else tuple(keywords)[: 0 if arguments else 1]
+        return first, {key: quantized(x) if key in chosen else x for key, x in keywords.items()}
+
+    return hook

@@ -26,7 +26,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from evoquant.errors import EvoquantError, InputError
+from evoquant.errors import InputError
 from evoquant.files import canonical_json
 from evoquant.models.arrays import Arrays, digest_arrays, pack_arrays
 from evoquant.models.base import SPLITS, Block, Measure, Split
@@ -128,7 +128,7 @@ class TorchTask:
         if self.kind != "regression":
             return None
         targets = self.data["calibration"][TARGETS].astype(np.float64)
-        variance = targets.reshape(len(targets), -1).var(axis=0)
+        variance: NDArray[np.float64] = targets.reshape(len(targets), -1).var(axis=0)
         if not variance.all():
             raise InputError("calibration: a target has the same value on every sample, so R² has no scale.")
         return variance

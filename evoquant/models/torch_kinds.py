@@ -1,0 +1,186 @@
+"""What a network's outputs mean, kind by kind: scores, divergences, and the draws that Fisher costs are made of.
+
+Imports PyTorch; itself it is imported where a network is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from evoquant.errors import InputError
+from evoquant.models.torch_data import IGNORED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evoquant.models.base import Outcome
+    from evoquant.models.torch_task import Kind, OwnMetric
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Turns outputs into outcomes, losses and draws.
+
+    Attributes:
+        kind: what the outputs are.
+        variance: `(1,)` or `(outputs,)` of a regression's targets.
+        own: a metric of one's own.
+    """
+
+    kind: Kind
+    variance: NDArray[np.float64] | None = None
+    own: OwnMetric | None = None
+
+    def check(self, outputs: torch.Tensor, targets: NDArray[np.generic] | None) -> None:
+        """Whether outputs and targets of the same samples go together.
+
+        Raises:
+            InputError: they do not; the message names both shapes.
+        """
+        if self.kind == "embedding":
+            if outputs.ndim < 2:
+                raise InputError(f"embeddings are (samples, …, D); the network returned {tuple(outputs.shape)}.")
+            return
+        shape = tuple(outputs.shape)
+        if self.kind == "language" and outputs.ndim != 3:
+            raise InputError(f"a language model returns logits (samples, T, vocabulary), not {shape}.")
+        if targets is None:
+            return
+        if self.kind == "regression":
+            if outputs.numel() != targets.size or shape[0] != len(targets):
+                raise InputError(f"the network returned {shape} for targets of shape {targets.shape}; make them equal.")
+            return
+        logits = self._logits(outputs)
+        labels = _flat(targets)
+        if labels.shape != logits.shape[:2]:
+            raise InputError(f"the network returned logits {shape}, which do not fit targets {targets.shape}.")
+        scored = labels[labels != IGNORED]
+        if scored.size and (scored.min() < 0 or scored.max() >= logits.shape[2]):
+            raise InputError(
+                f"targets hold class {int(scored.max() if scored.min() >= 0 else scored.min())}; the network knows 0 "
+                f"to {logits.shape[2] - 1}."
+            )
+
+    def outcome(
+        self, outputs: torch.Tensor, reference: torch.Tensor, targets: NDArray[np.generic] | None
+    ) -> Outcome | None:
+        """`(samples, 2)` scores and divergences of outputs from the FP32 network's; None where one is not finite."""
+        if bool(torch.isnan(outputs).any()) or bool((outputs == torch.inf).any()):
+            return None
+        if self.kind in ("classification", "language"):
+            scores, divergences = self._categorical(outputs, reference, targets)
+        elif self.kind == "regression":
+            scores, divergences = self._regression(outputs, reference, targets)
+        else:
+            cosines = functional.cosine_similarity(outputs.double(), reference.double(), dim=-1, eps=1e-30)
+            scores = cosines.reshape(len(outputs), -1).mean(dim=1).numpy()
+            divergences = 1.0 - scores
+        if self.own is not None:
+            scores = np.asarray(self.own.function(outputs.numpy(), targets), dtype=np.float64)
+            if scores.shape != (len(outputs),):
+                raise InputError(f"metric {self.own.name!r} gave scores {scores.shape} for {len(outputs)} samples.")
+        both: Outcome = np.stack([scores, np.maximum(divergences, 0.0)], axis=1).astype(np.float32)
+        return both if np.isfinite(both).all() else None
+
+    def loss(self, outputs: torch.Tensor, targets: NDArray[np.generic]) -> torch.Tensor:
+        """`(samples,)` negative log likelihood of the targets in nats, mean over a sample's scored positions."""
+        if self.kind == "regression":
+            assert self.variance is not None
+            scale = torch.from_numpy(self.variance.astype(np.float32))
+            difference = outputs.flatten(1) if outputs.ndim > 1 else outputs[:, None]
+            return ((difference - torch.from_numpy(_flat(targets))) ** 2 / scale).mean(dim=1) / 2
+        nll, scored = self._likelihoods(outputs, targets)
+        return (nll * scored).sum(dim=1) / scored.sum(dim=1).clamp(min=1)
+
+    def draw(self, outputs: torch.Tensor, rng: np.random.Generator) -> NDArray[np.generic]:
+        """A target for each output, drawn from the distribution that the network predicts.
+
+        A class a position by inverse of its distribution function; for values and embeddings a sign each.
+        """
+        if self.kind not in ("classification", "language"):
+            return rng.integers(0, 2, tuple(outputs.shape)).astype(np.float32) * 2 - 1
+        cumulated = torch.softmax(self._logits(outputs.detach()).double(), dim=2).cumsum(dim=2).numpy()
+        below = cumulated < rng.random(cumulated.shape[:2])[:, :, None]
+        labels: NDArray[np.generic] = np.minimum(below.sum(axis=2), cumulated.shape[2] - 1).astype(np.int64)
+        return labels
+
+    def score(
+        self, outputs: torch.Tensor, drawn: NDArray[np.generic], targets: NDArray[np.generic] | None
+    ) -> torch.Tensor:
+        """`(samples,)` h with ½ · E (∇h · Δ)² = the divergence that a small change Δ of the weights makes.
+
+        Classes: h = Σ −log p(drawn) / √positions over the scored positions. The draws of different positions are
+        independent and their scores have mean 0, so cross terms vanish and what remains is the mean of the
+        positions' Fisher terms. Values: h = Σ ±ŷ / √(v · outputs), since the score (y − ŷ) / v of a Gaussian with
+        variance v has variance 1 / v, which the two values ±1/√v have too, without spread in their square.
+        Embeddings: h = Σ ±ê over the normalised ê, as 1 − cos = ½‖ê' − ê‖²; here too the mean over positions.
+        """
+        count = len(outputs)
+        if self.kind in ("classification", "language"):
+            nll, scored = self._likelihoods(outputs, drawn)
+            if targets is not None:
+                scored = torch.from_numpy(_flat(targets) != IGNORED)
+            return (nll * scored).sum(dim=1) / scored.sum(dim=1).clamp(min=1).sqrt()
+        signs = torch.from_numpy(np.asarray(drawn, dtype=np.float32))
+        if self.kind == "regression":
+            assert self.variance is not None
+            scale = torch.from_numpy(np.sqrt(self.variance).astype(np.float32))
+            values = (signs * outputs).reshape(count, -1) / scale
+            return values.sum(dim=1) / math.sqrt(values.shape[1])
+        products = (signs * functional.normalize(outputs, dim=-1)).sum(dim=-1).reshape(count, -1)
+        return products.sum(dim=1) / math.sqrt(products.shape[1])
+
+    def _logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        """`(samples, positions, classes)`; one logit a sample is that of class 1 against class 0."""
+        if self.kind == "language":
+            return outputs
+        if outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1):
+            ones = outputs.reshape(-1, 1)
+            return torch.stack([torch.zeros_like(ones), ones], dim=2)
+        return outputs.movedim(1, -1).flatten(1, -2) if outputs.ndim > 2 else outputs[:, None]
+
+    def _likelihoods(self, outputs: torch.Tensor, targets: NDArray[np.generic]) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(samples, positions)` negative log likelihoods, and which positions are scored."""
+        labels = torch.from_numpy(_flat(targets).astype(np.int64))
+        scored = labels != IGNORED
+        logs = torch.log_softmax(self._logits(outputs), dim=2)
+        return -logs.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0], scored
+
+    def _categorical(
+        self, outputs: torch.Tensor, reference: torch.Tensor, targets: NDArray[np.generic] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        logits, fp32 = self._logits(outputs).double(), self._logits(reference).double()
+        log_q, log_p = torch.log_softmax(logits, dim=2), torch.log_softmax(fp32, dim=2)
+        p = log_p.exp()
+        terms = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(dim=2)
+        if targets is None:
+            labels = fp32.argmax(dim=2)
+        else:
+            labels = torch.from_numpy(_flat(targets).astype(np.int64))
+        scored = labels != IGNORED
+        counts = scored.sum(dim=1).clamp(min=1)
+        if self.kind == "language":
+            values = -log_q.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0]
+        else:
+            values = (logits.argmax(dim=2) == labels).double()
+        scores = (torch.where(scored, values, 0.0)).sum(dim=1) / counts
+        return scores.numpy(), (torch.where(scored, terms, 0.0).sum(dim=1) / counts).numpy()
+
+    def _regression(
+        self, outputs: torch.Tensor, reference: torch.Tensor, targets: NDArray[np.generic] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        assert targets is not None and self.variance is not None
+        values, fp32, truth = (_flat(a).astype(np.float64) for a in (outputs.numpy(), reference.numpy(), targets))
+        scores = 1.0 - ((truth - values) ** 2 / self.variance).mean(axis=1)
+        return scores, ((values - fp32) ** 2 / self.variance).mean(axis=1) / 2.0
+
+
+def _flat(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """`(samples, positions)`."""
+    return np.ascontiguousarray(array.reshape(len(array), -1))
