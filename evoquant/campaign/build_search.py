@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.config_search import IslandsConfig, RandomConfig
+from evoquant.errors import InputError
 from evoquant.genomes.strategies import strategy_rule
 from evoquant.search.cmaes import CmaesSearch, CmaesSettings
 from evoquant.search.genetic import GeneticSearch, GeneticSettings
@@ -13,12 +14,15 @@ from evoquant.search.level_switch import LevelSwitchSearch, LevelSwitchSettings
 from evoquant.search.map_elites import MapElitesSearch, MapElitesSettings
 from evoquant.search.nsga2 import Nsga2Search, Nsga2Settings
 from evoquant.search.random import RandomSearch
+from evoquant.search.surrogate import SurrogateSearch, SurrogateSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from evoquant.campaign.config_search import BuiltInSearch
     from evoquant.genomes.base import Genome, Space
+    from evoquant.scoring.objective import Objective
+    from evoquant.scoring.problem import Problem
     from evoquant.search.base import Search
 
 SEARCHES: dict[str, tuple[Callable[..., Search], Callable[..., Any]]] = {
@@ -28,14 +32,18 @@ SEARCHES: dict[str, tuple[Callable[..., Search], Callable[..., Any]]] = {
     "map_elites": (MapElitesSearch, MapElitesSettings),
     "islands": (IslandSearch, IslandSettings),
     "level_switch": (LevelSwitchSearch, LevelSwitchSettings),
+    "surrogate": (SurrogateSearch, SurrogateSettings),
 }
+MODELLING = ("surrogate",)  # these read the one problem and the objective too
 
 
-def built_in_search(config: BuiltInSearch, space: Space, seed: int) -> Search:
+def built_in_search(
+    config: BuiltInSearch, space: Space, seed: int, problems: Sequence[Problem], objective: Objective
+) -> Search:
     """A search of evoquant's own.
 
     Raises:
-        InputError: it cannot search these genomes, or a start genome is not of the space.
+        InputError: it cannot search these genomes or so many models, or a start genome is not of the space.
     """
     if isinstance(config, RandomConfig):
         return RandomSearch(space, seed=seed, population=config.population)
@@ -50,5 +58,9 @@ def built_in_search(config: BuiltInSearch, space: Space, seed: int) -> Search:
     for genome in start:
         space.encode(genome)
     search, settings = SEARCHES[config.kind]
-    begin = {"start": start} if start else {}
-    return search(space, seed=seed, settings=settings(**options), **begin)
+    more: dict[str, Any] = {"start": start} if start else {}
+    if config.kind in MODELLING:
+        if len(problems) != 1:
+            raise InputError(f"search.kind: {config.kind} models one network's loss; there are {len(problems)} models.")
+        more |= {"problem": problems[0], "objective": objective}
+    return search(space, seed=seed, settings=settings(**options), **more)

@@ -153,6 +153,15 @@ class LevelSwitchConfig(Started):
     step_rate: Rate = 0.3
 
 
+class SurrogateConfig(Started):
+    """Few measurements, each where a model of the measured loss expects the largest improvement."""
+
+    kind: Literal["surrogate"]
+    batch: Annotated[int, Field(ge=1, le=1000)] = 2
+    population: Annotated[int, Field(ge=2, le=10_000)] = 96
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 30
+
+
 BuiltInSearch = (
     Annotated[GeneticConfig, Tag("genetic")]
     | Annotated[RandomConfig, Tag("random")]
@@ -161,5 +170,6 @@ BuiltInSearch = (
     | Annotated[MapElitesConfig, Tag("map_elites")]
     | Annotated[IslandsConfig, Tag("islands")]
     | Annotated[LevelSwitchConfig, Tag("level_switch")]
+    | Annotated[SurrogateConfig, Tag("surrogate")]
 )
-BUILT_IN = ("genetic", "random", "nsga2", "cmaes", "map_elites", "islands", "level_switch")
+BUILT_IN = ("genetic", "random", "nsga2", "cmaes", "map_elites", "islands", "level_switch", "surrogate")

@@ -20,6 +20,7 @@ from evoquant.search.map_elites import MapElitesSearch, MapElitesSettings
 from evoquant.search.nsga2 import Nsga2Search, Nsga2Settings
 from evoquant.search.random import RandomSearch
 from evoquant.search.replay import Replay, ReplayEntry
+from evoquant.search.surrogate import SurrogateSearch, SurrogateSettings
 from evoquant.testing.searches import check_search
 
 PROBLEM = compile_problem(seed_profile("test"), SEED_MENU)
@@ -29,6 +30,13 @@ TREES = TreeSpace(SEED_MENU, LAYER_TYPES, ("loss", "bits", "share"))
 SMALL = GeneticSettings(population=12, elites=2)
 FEW = Nsga2Settings(population=12, floor=0.5, archive=8)
 RING = IslandSettings(islands=3, every=2, migrants=1, genetic=GeneticSettings(population=5, elites=1))
+
+
+
+def surrogate(space):
+    settings = SurrogateSettings(batch=2, population=12, rounds=4)
+    return SurrogateSearch(space, seed=3, problem=PROBLEM, objective=Cliff(), settings=settings)
+
 
 SEARCHES = {
     "genetic rules": (RULES, lambda: GeneticSearch(RULES, seed=3, settings=SMALL)),
@@ -51,6 +59,9 @@ SEARCHES = {
     "islands direct": (DIRECT, lambda: IslandSearch(DIRECT, seed=3, settings=RING)),
     "islands trees": (TREES, lambda: IslandSearch(TREES, seed=3, settings=RING)),
     "level_switch": (DIRECT, lambda: LevelSwitchSearch(DIRECT, seed=3, settings=LevelSwitchSettings(offspring=6))),
+    "surrogate direct": (DIRECT, lambda: surrogate(DIRECT)),
+    "surrogate rules": (RULES, lambda: surrogate(RULES)),
+    "surrogate trees": (TREES, lambda: surrogate(TREES)),
     "random": (RULES, lambda: RandomSearch(RULES, seed=3, population=5)),
     "replay": (None, lambda: Replay([[ReplayEntry("a", STRATEGIES["hybrid"], 0)]] * 3)),
 }

@@ -1,0 +1,243 @@
+"""A model of measured loss over allocations: a prior from signals, corrected by what has been measured.
+
+The loss y = −ln(retention) of an allocation a is taken as α · D(a)^β, D(a) = Σ over units of a table of divergences
+(the Fisher costs), times an unknown factor near 1. That factor is a Gaussian process (Rasmussen & Williams, Gaussian
+processes for machine learning, 2006, ch. 2) whose covariance says what may be wrong:
+
+    Σ_u q_u(a) q_u(a′) σ_unit² ρ^[a_u ≠ a′_u]      a unit matters more or less than its signal says
+    + σ_all²                                        all of them do
+    + σ_local² exp(−d(a, a′) / λ)                   widths interact, alike in allocations that differ little
+
+where q_u is the unit's share of D, and d the share of D in which the two differ. Divergence itself adds up much better
+than loss does, so its table is corrected first, by the same process, with the divergences that were measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SMALLEST_SHARE = 1e-6  # of the table's median: a signal of exactly 0 is never certain
+JITTER = 1e-9
+BETAS = np.linspace(0.4, 1.6, 25)
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What is believed before anything is measured; standard deviations are relative to the prediction.
+
+    Attributes:
+        unit: how far one unit's signal may be off.
+        width: correlation of that error between two widths of a unit (ρ).
+        overall: how far all of them may be off together.
+        local: of interactions.
+        reach: λ, the share of D within which interactions are alike.
+        noise: of a measurement, beyond its standard error.
+    """
+
+    unit: float
+    width: float
+    overall: float
+    local: float
+    reach: float
+    noise: float
+
+
+DIVERGENCE = Beliefs(unit=0.35, width=0.6, overall=0.4, local=0.08, reach=0.5, noise=0.02)
+LOSS = Beliefs(unit=0.8, width=0.6, overall=0.3, local=0.25, reach=0.4, noise=0.02)
+
+
+@dataclass(frozen=True)
+class Link:
+    """y = α · D^β; the prior of ln α and β is normal."""
+
+    alpha: float = 0.6
+    beta: float = 0.9
+    alpha_sd: float = 1.0
+    beta_sd: float = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What has been measured so far, `n` allocations.
+
+    Attributes:
+        allocations: `(n, units)` menu indices.
+        loss: `(n,)` −ln(retention).
+        standard_error: `(n,)` of the loss.
+        divergence: `(n,)` in nats, NaN where unknown.
+    """
+
+    allocations: NDArray[np.int8]
+    loss: NDArray[np.float64]
+    standard_error: NDArray[np.float64]
+    divergence: NDArray[np.float64]
+
+
+class _Process:
+    """The Gaussian process of the relative error of a table's sums, given observed relative errors."""
+
+    def __init__(self, table: NDArray[np.float64], beliefs: Beliefs) -> None:
+        self._table = table
+        self._beliefs = beliefs
+        self._units = np.arange(len(table))
+        self._seen: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    def features(self, allocations: NDArray[np.int8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`(n, units)` shares of the sum, and the same spread over `(n, units · P)` columns, one for each width."""
+        values = self._table[self._units, allocations]
+        shares = values / values.sum(axis=1, keepdims=True)
+        spread = np.zeros((len(allocations), self._table.size))
+        columns = self._units * self._table.shape[1] + allocations
+        spread[np.arange(len(allocations))[:, None], columns] = shares
+        return shares, spread
+
+    def observe(self, allocations: NDArray[np.int8], errors: NDArray[np.float64], noise: NDArray[np.float64]) -> None:
+        """Take in `(n,)` relative errors with their standard deviations; replaces what was observed before."""
+        self._seen = self.features(allocations)
+        own = self._covariance(self._seen, self._seen)
+        own[np.diag_indices_from(own)] += np.square(noise) + self._beliefs.noise**2 + JITTER
+        self._factor: NDArray[np.float64] = np.linalg.cholesky(own).astype(np.float64)
+        self._weights = _solve(self._factor, errors)
+
+    def predict(self, allocations: NDArray[np.int8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`(n,)` expected relative errors and their standard deviations."""
+        beliefs = self._beliefs
+        asked = self.features(allocations)
+        shares = asked[0]
+        variance = beliefs.unit**2 * np.square(shares).sum(axis=1) + beliefs.overall**2 + beliefs.local**2
+        if self._seen is None:
+            return np.zeros(len(allocations)), np.sqrt(variance)
+        cross = self._covariance(asked, self._seen)
+        half = _forward(self._factor, cross.T)
+        explained = np.square(half).sum(axis=0)
+        return cross @ self._weights, np.sqrt(np.maximum(variance - explained, 1e-12))
+
+    def _covariance(
+        self,
+        first: tuple[NDArray[np.float64], NDArray[np.float64]],
+        second: tuple[NDArray[np.float64], NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        beliefs = self._beliefs
+        same = first[1] @ second[1].T
+        anyhow = first[0] @ second[0].T
+        unit = beliefs.unit**2 * (beliefs.width * anyhow + (1.0 - beliefs.width) * same)
+        roots = np.sqrt(first[1]) @ np.sqrt(second[1]).T
+        apart = np.maximum(1.0 - roots, 0.0)
+        local: NDArray[np.float64] = unit + beliefs.overall**2 + beliefs.local**2 * np.exp(-apart / beliefs.reach)
+        return local
+
+
+class SurrogateModel:
+    """Predicts −ln(retention) with its uncertainty for any allocation of one model."""
+
+    def __init__(
+        self,
+        table: NDArray[np.float64],
+        *,
+        divergence: Beliefs = DIVERGENCE,
+        loss: Beliefs = LOSS,
+        link: Link | None = None,
+    ) -> None:
+        """Begin with a table of divergences.
+
+        Args:
+            table: `(units, P)` in nats, as the Fisher cost gives it; anything not above 0 counts as next to nothing.
+            divergence, loss: beliefs about the table, and about the link from divergence to loss.
+            link: prior of the link.
+        """
+        positive = table[table > 0]
+        floor = SMALLEST_SHARE * (float(np.median(positive)) if len(positive) else 1.0)
+        self.table = np.maximum(table, floor)
+        self._beliefs = divergence, loss
+        self._prior = link or Link()
+        self._units = np.arange(len(table))
+        self._divergence = _Process(self.table, divergence)
+        self._loss = _Process(self.table, loss)
+        self.alpha, self.beta = self._prior.alpha, self._prior.beta
+
+    def fit(self, measured: Measured) -> None:
+        """Learn from everything measured so far."""
+        if not len(measured.loss):
+            return
+        known = np.isfinite(measured.divergence) & (measured.divergence > 0)
+        self._divergence = _Process(self.table, self._beliefs[0])
+        if known.any():
+            allocations = measured.allocations[known]
+            ratio = measured.divergence[known] / self._sums(allocations) - 1.0
+            self._divergence.observe(allocations, np.clip(ratio, -0.95, 4.0), np.zeros(len(ratio)))
+        expected = self._expected_divergence(measured.allocations)
+        expected[known] = measured.divergence[known]
+        self.alpha, self.beta = self._fit_link(expected, measured)
+        mean = self.alpha * self._expected_divergence(measured.allocations) ** self.beta
+        self._loss = _Process(self.table, self._beliefs[1])
+        errors = np.clip(measured.loss / mean - 1.0, -4.0, 4.0)
+        self._loss.observe(measured.allocations, errors, np.minimum(measured.standard_error / mean, 10.0))
+
+    def predict(self, allocations: NDArray[np.int8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`(n,)` expected losses and their standard deviations."""
+        mean = self.alpha * self._expected_divergence(allocations) ** self.beta
+        error, deviation = self._loss.predict(allocations)
+        return mean * (1.0 + error), mean * deviation
+
+    def unit_table(self, around: NDArray[np.int8]) -> NDArray[np.float64]:
+        """`(units, P)` what each width of each unit is expected to lose, the other units as in `around`.
+
+        Rising along each row as far as the prior table does; for solvers that want a separable table.
+        """
+        units, widths = self.table.shape
+        trials = np.repeat(around[None], units * widths, axis=0)
+        trials[np.arange(units * widths), np.repeat(np.arange(units), widths)] = np.tile(np.arange(widths), units)
+        values = self.predict(trials)[0].reshape(units, widths)
+        return values - values.min(axis=1, keepdims=True)
+
+    def _sums(self, allocations: NDArray[np.int8]) -> NDArray[np.float64]:
+        return np.asarray(self.table[self._units, allocations].sum(axis=1), dtype=np.float64)
+
+    def _expected_divergence(self, allocations: NDArray[np.int8]) -> NDArray[np.float64]:
+        error, _ = self._divergence.predict(allocations)
+        return np.asarray(self._sums(allocations) * np.maximum(1.0 + error, 0.05), dtype=np.float64)
+
+    def _fit_link(self, divergence: NDArray[np.float64], measured: Measured) -> tuple[float, float]:
+        """The most probable α and β; a loss is off by its standard error and by a quarter of itself."""
+        prior = self._prior
+        best = (math.inf, prior.alpha, prior.beta)
+        for beta in BETAS.tolist():
+            shape = divergence**beta
+            start = prior.alpha * 0.02 ** (prior.beta - beta)  # priors of α agree at a divergence of 0.02
+            alpha = start
+            for _ in range(4):
+                variance = np.square(measured.standard_error) + np.square(0.25 * alpha * shape) + 1e-12
+                precision = float((shape**2 / variance).sum())
+                prior_variance = (prior.alpha_sd * start) ** 2
+                alpha = (float((shape * measured.loss / variance).sum()) + start / prior_variance) / (
+                    precision + 1.0 / prior_variance
+                )
+                alpha = max(alpha, 0.05 * start)
+            variance = np.square(measured.standard_error) + np.square(0.25 * alpha * shape) + 1e-12
+            misfit = float((np.square(measured.loss - alpha * shape) / variance + np.log(variance)).sum())
+            misfit += ((beta - prior.beta) / prior.beta_sd) ** 2 + ((alpha - start) / (prior.alpha_sd * start)) ** 2
+            best = min(best, (misfit, alpha, beta))
+        return best[1], best[2]
+
+
+def _forward(factor: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """L⁻¹ · right for a lower triangle L."""
+    from scipy.linalg import solve_triangular
+
+    solved: NDArray[np.float64] = solve_triangular(factor, right, lower=True, check_finite=False)
+    return solved
+
+
+def _solve(factor: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(L·Lᵀ)⁻¹ · right."""
+    from scipy.linalg import cho_solve
+
+    solved: NDArray[np.float64] = cho_solve((factor, True), right, check_finite=False)
+    return solved
