@@ -38,11 +38,15 @@ HEIGHT = {room: len(LINES) - i for i, line in enumerate(LINES) for room in line}
 MAX_FILE, MAX_FUNCTION = 400, 80
 PRINTS = "evoquant.cli"
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators")  # the second seeds DEAP's `random`, and restores it
-LOADS_CODE = ("evoquant.campaign.build", "evoquant.models.torch_task")  # `module:attribute` that the user has named
-HEAVY = ("ray", "torch", "sklearn", "numba", "onnx", "matplotlib", "scipy")
+LOADS_CODE = ("evoquant.campaign.build", "evoquant.models.torch_factory")  # `module:attribute` that the user has named
+HEAVY = ("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy")
 # module → heavy packages it may import at its top; itself imported lazily
 HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.genomes.tree_kernel": ("numba",),
+    "evoquant.models.onnx_file": ("onnx",),
+    "evoquant.models.onnx_graph": ("onnx",),
+    "evoquant.models.onnx_layers": ("onnx",),
+    "evoquant.models.onnx_variants": ("onnx",),
     "evoquant.models.torch_fisher": ("torch",),
     "evoquant.models.torch_kinds": ("torch",),
     "evoquant.models.torch_layers": ("torch",),

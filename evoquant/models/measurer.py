@@ -16,7 +16,13 @@ def _torch(payload: dict[str, Any]) -> Measure:
     return start(payload)
 
 
-RUNTIMES: dict[str, Callable[[dict[str, Any]], Measure]] = {"torch": _torch}
+def _onnx(payload: dict[str, Any]) -> Measure:
+    from evoquant.models.onnx_measurer import start_measurer as start
+
+    return start(payload)
+
+
+RUNTIMES: dict[str, Callable[[dict[str, Any]], Measure]] = {"torch": _torch, "onnx": _onnx}
 
 
 def start_measurer(payload: dict[str, Any]) -> Measure:
