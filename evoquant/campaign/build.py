@@ -16,21 +16,24 @@ import numpy as np
 
 from evoquant.campaign.build_search import built_in_search
 from evoquant.campaign.config import (
+    BudgetConfig,
     CampaignConfig,
     CodeConfig,
     ModelsConfig,
     ReplayConfig,
 )
-from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig, TreeSpaceConfig
+from evoquant.campaign.config_genome import DirectSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
 from evoquant.campaign.replay import replay_plan
+from evoquant.campaign.signals import rule_signals, tree_signals
 from evoquant.errors import ConfigError, InputError
 from evoquant.genomes.direct import DirectSpace
-from evoquant.genomes.rule import LAYER_TYPES, RuleSpace, default_signals
+from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
 from evoquant.genomes.tree import TreeSpace
-from evoquant.genomes.tree_numpy import has_signal, signal_values
+from evoquant.genomes.tree_numpy import signal_values
 from evoquant.profiles.builtin import builtin_profile
 from evoquant.profiles.model import ModelProfile, load_profile
+from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.objective import BitBudget, Cliff, FeasibleFirst, Objective
 from evoquant.scoring.problem import Problem, compile_problem
 from evoquant.search.replay import Replay, ReplayEntry
@@ -40,10 +43,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from evoquant.campaign.measure import Measurer
+    from evoquant.campaign.measurer import Measurer
     from evoquant.execution.base import Executor
     from evoquant.genomes.base import Space
-    from evoquant.quantization.precision import Menu
     from evoquant.search.base import Search
     from evoquant.store import Store
 
@@ -52,8 +54,6 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "feasible_first": FeasibleFirst,
     "budget": BitBudget,
 }
-
-TREE_SIGNALS = ("loss", "bits", "share", "gradient_sensitivity", "position", "units", "model_loss")
 
 
 @dataclass
@@ -140,14 +140,40 @@ def any_profile(name: str) -> ModelProfile:
     return load_profile(Path(name)) if name.endswith(".json") or Path(name).is_file() else builtin_profile(name)
 
 
-def make_objective(config: CampaignConfig) -> Objective:
-    """The objective of a config."""
+def make_objective(config: CampaignConfig, problems: tuple[Problem, ...] = ()) -> Objective:
+    """The objective of a config.
+
+    Args:
+        config: with it.
+        problems: the models searched: megabytes are a size of one of them.
+
+    Raises:
+        ConfigError: megabytes of several models.
+    """
     options = config.objective.model_dump()
     kind = options.pop("kind")
+    if isinstance(config.objective, BudgetConfig):
+        return BitBudget(config.objective.effective_bits or _bits_of(config.objective.megabytes, problems))
     if isinstance(config.objective, CodeConfig):
         made: Objective = load_code(kind)(**options["options"])
         return made
     return OBJECTIVES[kind](**options)
+
+
+def _bits_of(megabytes: float | None, problems: tuple[Problem, ...]) -> float:
+    """Effective bits per weight at which a model takes so many megabytes, what no width applies to included."""
+    if len(problems) != 1 or megabytes is None:
+        raise ConfigError(
+            f"objective.megabytes: is a size of one model, and there are {len(problems)}; give effective_bits."
+        )
+    (problem,) = problems
+    left = megabytes * 8e6 * BIT_UNITS - problem.cost.constant
+    if left <= 0:
+        raise ConfigError(
+            f"objective.megabytes: {megabytes:g} is less than the {problem.cost.constant / BIT_UNITS / 8e6:.4g} of "
+            f"{problem.name!r} that no width applies to; raise it."
+        )
+    return left / BIT_UNITS / problem.weights
 
 
 def make_executor(kind: str, workers: int | None, address: str | None) -> Executor:
@@ -176,7 +202,9 @@ def build_campaign(config: CampaignConfig, cache: Path) -> Campaign:
         if isinstance(config.search, ReplayConfig):
             return _build_replay(config, config.search, executor)
         if config.task is not None:
-            return _build_measured(config, cache, executor)
+            from evoquant.campaign.build_measured import build_measured
+
+            return build_measured(config, cache, executor)
         return _build_separable(config, executor)
     except BaseException:
         executor.close()
@@ -198,8 +226,8 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
         )
     space = make_space(config, problems["train"])
     for problem in (p for split in problems.values() for p in split):
-        _check_signals(space, problem)
-    objective = make_objective(config)
+        check_signals(space, problem)
+    objective = make_objective(config, problems["train"])
     optima: dict[str, NDArray[np.float64]] = {}
     if config.relative_to_optimum:
         optima = {split: _optima(problems[split], objective) for split in ("train", "valid")}
@@ -214,7 +242,7 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
         for split, names in models.model_dump().items()
         for name, profile in zip(names, profiles[split], strict=True)
     }
-    search = make_search(config, space)
+    search = make_search(config, space, problems["train"])
     return Campaign(config, problems, space, search, estimator, objective, executor, inputs, _optima=optima)
 
 
@@ -232,32 +260,6 @@ def _check_positive(problems: tuple[Problem, ...], optima: NDArray[np.float64]) 
                 f"relative_to_optimum: on {problem.name!r} the best possible fitness is {value:.4g}, and there are "
                 f"shares only of one above 0; set an objective that the model can meet, or leave the model out."
             )
-
-
-def _build_measured(config: CampaignConfig, cache: Path, executor: Executor) -> Campaign:
-    from evoquant.campaign.measure import MeasuredEstimator, Measurer
-    from evoquant.models.tasks import load_task
-    from evoquant.store import Store
-
-    assert config.task is not None
-    menu = config.resolved_menu
-    task = load_task(
-        config.task.kind, seed=config.task.seed, cache=cache, block=config.task.block, batch=config.task.batch
-    )
-    store = Store.open(cache)
-    measurer = Measurer(task, store)
-    measurer.use(executor, config.executor.limit_s)
-    profile = task.profile(menu, measurer.outcomes)
-    problem = compile_problem(profile, menu)
-    space = make_space(config, (problem,))
-    _check_signals(space, problem)
-    objective = make_objective(config)
-    estimator = MeasuredEstimator(space, problem, objective, config.aggregate, measurer)
-    estimator.limit(config.executor.limit_s)
-    inputs = {f"task {task.name}": task.model_digest, "profile": profile.digest}
-    problems: dict[str, tuple[Problem, ...]] = {"calibration": (problem,)}
-    search = make_search(config, space)
-    return Campaign(config, problems, space, search, estimator, objective, executor, inputs, measurer, profile, store)
 
 
 def _build_replay(config: CampaignConfig, replay: ReplayConfig, executor: Executor) -> Campaign:
@@ -286,30 +288,29 @@ def _build_replay(config: CampaignConfig, replay: ReplayConfig, executor: Execut
 
 def make_space(config: CampaignConfig, problems: tuple[Problem, ...]) -> Space:
     """The genome space; types and signals default to the published ones and those of the models."""
-    if isinstance(config.genome, DirectSpaceConfig):
+    genome, menu = config.genome, config.resolved_menu
+    if isinstance(genome, DirectSpaceConfig):
         return DirectSpace(problems[0])
-    menu = config.resolved_menu
     found = {str(t) for problem in problems for t in problem.types.tolist()}
-    types = config.genome.types or sorted(found | set(LAYER_TYPES))
-    if isinstance(config.genome, TreeSpaceConfig):
-        return _tree_space(config.genome, menu, types, problems)
-    assert isinstance(config.genome, RuleSpaceConfig)
-    signals = default_signals(menu) if config.genome.signals is None else config.genome.signals
-    return RuleSpace(menu, types, signals, config.genome.rungs)
+    types = genome.types or sorted(found | set(LAYER_TYPES))
+    if isinstance(genome, TreeSpaceConfig):
+        return TreeSpace(
+            menu,
+            types if genome.types is None else genome.types,
+            tree_signals(config, problems),
+            operators=genome.operators,
+            max_nodes=genome.max_nodes,
+            max_depth=genome.max_depth,
+        )
+    return RuleSpace(menu, types, rule_signals(config, problems), genome.rungs)
 
 
-def _tree_space(genome: TreeSpaceConfig, menu: Menu, types: Sequence[str], problems: tuple[Problem, ...]) -> TreeSpace:
-    signals = genome.signals
-    if signals is None:
-        fisher = ("fisher",) if all(has_signal(problem, "fisher") for problem in problems) else ()
-        signals = [*TREE_SIGNALS, *fisher]
-    types = types if genome.types is None else genome.types
-    return TreeSpace(
-        menu, types, signals, operators=genome.operators, max_nodes=genome.max_nodes, max_depth=genome.max_depth
-    )
+def check_signals(space: Space, problem: Problem) -> None:
+    """Check that a model has every signal that the genomes read.
 
-
-def _check_signals(space: Space, problem: Problem) -> None:
+    Raises:
+        ProfileError: it lacks one; the message names both.
+    """
     if isinstance(space, RuleSpace):
         for name in space.signals:
             problem.signal(name)
@@ -318,14 +319,14 @@ def _check_signals(space: Space, problem: Problem) -> None:
             signal_values(problem, name)
 
 
-def make_search(config: CampaignConfig, space: Space) -> Search:
-    """The search of a config."""
+def make_search(config: CampaignConfig, space: Space, problems: Sequence[Problem]) -> Search:
+    """The search of a config over `space`, on these models."""
     search = config.search
     assert not isinstance(search, ReplayConfig)
     if isinstance(search, CodeConfig):
         made: Search = load_code(search.kind)(space, seed=config.seed, **search.options)
         return made
-    return built_in_search(search, space, config.seed)
+    return built_in_search(search, space, config.seed, problems, make_objective(config, tuple(problems)))
 
 
 def require_allowed(config: CampaignConfig, allowed: Sequence[str], source: Path) -> None:

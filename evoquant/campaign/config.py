@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, Tag, ValidationError, field_validator, mo
 
 from evoquant.campaign.config_base import CODE, Closed, tag
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
+from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
 from evoquant.campaign.config_search import BUILT_IN, BuiltInSearch, GeneticConfig, known_strategy
 from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import ConfigError, PrecisionError, ProfileError, describe_validation, suggestion
@@ -59,15 +60,6 @@ class ModelsConfig(Closed):
             raise ValueError(str(error).removesuffix(".")) from None
 
 
-class TaskConfig(Closed):
-    """A real network, measured: an example task by name."""
-
-    kind: Literal["digits"]
-    seed: Annotated[int, Field(ge=0, le=2**32)] = 0
-    block: Positive = 512
-    batch: Positive = 128
-
-
 class CliffConfig(Closed):
     """The published objective."""
 
@@ -83,10 +75,17 @@ class FeasibleFirstConfig(Closed):
 
 
 class BudgetConfig(Closed):
-    """Retention within a size."""
+    """Retention within a size: effective bits per weight or, where one model is searched, megabytes (10^6 bytes)."""
 
     kind: Literal["budget"]
-    effective_bits: Annotated[float, Field(gt=0, le=64)]
+    effective_bits: Annotated[float, Field(gt=0, le=64)] | None = None
+    megabytes: Annotated[float, Field(gt=0, le=1e9)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> BudgetConfig:
+        if (self.effective_bits is None) == (self.megabytes is None):
+            raise ValueError("a budget has either `effective_bits` or `megabytes`")
+        return self
 
 
 class PublishedConfig(Closed):
@@ -192,6 +191,8 @@ class CampaignConfig(Closed):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     models: ModelsConfig | None = None
     task: TaskConfig | None = None
+    signals: list[str] | None = None
+    racing: RacingConfig | None = None
     menu: list[str] | None = None
     objective: ObjectiveConfig = CliffConfig()
     aggregate: Literal["mean", "min", "geometric"] = "mean"
@@ -214,6 +215,8 @@ class CampaignConfig(Closed):
         except PrecisionError as error:
             raise ValueError(str(error)) from None
 
+    _known_signals = field_validator("signals")(known_signals)
+
     @model_validator(mode="after")
     def _consistent(self) -> CampaignConfig:
         if self.task is not None and self.models is not None:
@@ -226,6 +229,9 @@ class CampaignConfig(Closed):
             raise ValueError("relative_to_optimum needs a built-in objective: the optimum of your own is not certified")
         if self.stop.passes is not None and self.task is None:
             raise ValueError("stop.passes is for measured tasks; use stop.evaluations")
+        for key in ("signals", "racing"):
+            if getattr(self, key) is not None and self.task is None:
+                raise ValueError(f"{key} is for measured tasks (`task`); a profile holds its signals")
         if self.executor.limit_s is not None and self.task is None:
             raise ValueError("executor.limit_s is for measured tasks; a profile is scored in microseconds")
         return self
@@ -240,12 +246,22 @@ class CampaignConfig(Closed):
 
     def code(self) -> list[str]:
         """Every `module:attribute` that the config names."""
-        return sorted({part.kind for part in (self.objective, self.search) if isinstance(part, CodeConfig)})
+        own = {part.kind for part in (self.objective, self.search) if isinstance(part, CodeConfig)}
+        return sorted(own | set(task_code(self.task)))
+
+    @property
+    def resolved_racing(self) -> RacingConfig:
+        """Racing as configured; on by default."""
+        return self.racing or RacingConfig()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data with every default filled in."""
         plain: dict[str, Any] = self.model_dump(mode="json")
         plain["menu"] = list(self.resolved_menu.names)
+        if self.task is None:  # a campaign on profiles has neither
+            del plain["signals"], plain["racing"]
+        else:
+            plain["racing"] = self.resolved_racing.model_dump(mode="json")
         return plain
 
     def hash(self) -> str:
@@ -300,13 +316,18 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
-    """Profile paths are relative to the config file; built-in names stay as they are."""
+    """Paths of files are relative to the config file; built-in names stay as they are."""
 
     def absolute(name: Any) -> Any:
         if isinstance(name, str) and name.endswith(".json"):
             return str((folder / name).resolve())
         return name
 
+    task = data.get("task")
+    if isinstance(task, dict) and task.get("kind") == "onnx":
+        for key in ("model", "data"):
+            if isinstance(task.get(key), str):
+                task[key] = str((folder / task[key]).resolve())
     models = data.get("models")
     if isinstance(models, dict):
         for split, names in models.items():

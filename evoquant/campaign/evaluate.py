@@ -14,7 +14,7 @@ from evoquant.execution.base import Failure
 from evoquant.genomes.base import digest_of
 from evoquant.scoring.objective import Aggregate, Objective, Scores, score
 from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
-from evoquant.search.base import FAILED, OK, CandidateBatch, EvaluationBatch
+from evoquant.search.base import CENSORED, FAILED, OK, CandidateBatch, EvaluationBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,12 +35,27 @@ class Counters:
         distinct: candidates really scored, duplicates within a batch left out; where measured: allocations.
         passes: full passes over the calibration split (measured only).
         store_hits: measurements found in the store; depends on the cache, never on the result.
+        spent: whether the budget of passes is, so that another candidate would not fit.
     """
 
     asked: int = 0
     distinct: int = 0
     passes: float = 0.0
     store_hits: int = 0
+    spent: bool = False
+
+
+@dataclass(frozen=True)
+class KnownFailure:
+    """A candidate that a journal records as failed.
+
+    Attributes:
+        reason: from the closed list.
+        blocks: how many blocks it had been asked for (measured only).
+    """
+
+    reason: str
+    blocks: int | None = None
 
 
 class Estimator(Protocol):
@@ -52,8 +67,8 @@ class Estimator(Protocol):
         """Evaluate on this executor from now on."""
         ...
 
-    def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, str]) -> EvaluationBatch:
-        """Evaluate a batch; rows in `known_failures` (row → reason) stay failed and are not evaluated again."""
+    def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, KnownFailure]) -> EvaluationBatch:
+        """Evaluate a batch; rows in `known_failures` stay failed and are not evaluated again."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -111,7 +126,7 @@ class SeparableEstimator:
         executor.start(separable_worker, (self._space, self._problems))
         self._executor = executor
 
-    def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, str]) -> EvaluationBatch:
+    def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, KnownFailure]) -> EvaluationBatch:
         """Score a batch; equal rows are scored once."""
         assert self._executor is not None
         items, inverse = _distinct(batch)
@@ -131,7 +146,7 @@ class SeparableEstimator:
         self.counters.asked += len(batch)
         self.counters.distinct += len(items)
         reasons = {row: failed[item] for row, item in enumerate(inverse.tolist()) if item in failed}
-        reasons.update(known_failures)
+        reasons.update({row: known.reason for row, known in known_failures.items()})
         retention = retention_of(losses)[inverse]
         retention[list(reasons)] = np.nan
         scores = score(self._objective, self._problems, retention, costs[inverse], self._aggregate, self._optimum)
@@ -164,8 +179,19 @@ def as_evaluations(
     space: Space | None,
     reasons: Mapping[int, str],
     details: Mapping[str, Any] | None = None,
+    *,
+    censored: Mapping[int, str] | None = None,
+    standard_error: NDArray[np.float64] | None = None,
+    divergence: NDArray[np.float64] | None = None,
 ) -> EvaluationBatch:
-    """Put scores, complexity and lazily computed digests together."""
+    """Put scores, complexity and lazily computed digests together.
+
+    Args:
+        batch, scores, space: the candidates and what they scored.
+        reasons: row → why it failed.
+        details, standard_error, divergence: as `EvaluationBatch` has them.
+        censored: row → why its measurement was cut short.
+    """
     n = len(batch)
     fitness, cost = scores.fitness, scores.cost
     if batch.on is not None:  # each candidate on the one model it names
@@ -177,9 +203,11 @@ def as_evaluations(
         parts = np.array([genome.parts for genome in batch.genomes], dtype=np.int64)
     status = np.full(n, OK, dtype=np.int8)
     status[list(reasons)] = FAILED
+    cut_short = dict(censored or {})
+    status[list(cut_short)] = CENSORED
     undefined = (status == OK) & np.isnan(fitness)
     status[undefined] = FAILED
-    all_reasons = {**dict.fromkeys(np.flatnonzero(undefined).tolist(), "not_finite"), **reasons}
+    all_reasons = {**dict.fromkeys(np.flatnonzero(undefined).tolist(), "not_finite"), **reasons, **cut_short}
     return EvaluationBatch(
         fitness=fitness,
         parts=parts,
@@ -191,6 +219,8 @@ def as_evaluations(
         reasons=all_reasons,
         digest=lambda row: digest_of(genome_at(batch, space, row)),
         details=details,
+        standard_error=standard_error,
+        divergence=divergence,
     )
 
 

@@ -10,10 +10,7 @@ from evoquant.campaign.champion import Champion
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.errors import CampaignError
 from evoquant.genomes.load import genome_from_dict
-from evoquant.models.base import SCORE, Failed
-from evoquant.rng import generator_for
 from evoquant.scoring.objective import combine
-from evoquant.scoring.statistics import bootstrap_interval
 from evoquant.search.base import best_first
 
 if TYPE_CHECKING:
@@ -23,10 +20,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.build import Campaign
     from evoquant.genomes.base import Genome
-    from evoquant.models.base import Split
     from evoquant.scoring.objective import Aggregate, Scores
-
-INTERVAL_LEVEL = 0.95
 
 
 def choose_champion(campaign: Campaign, records: Sequence[dict[str, Any]], provenance: Mapping[str, Any]) -> Champion:
@@ -41,7 +35,9 @@ def choose_champion(campaign: Campaign, records: Sequence[dict[str, Any]], prove
     if campaign.space is None:
         return _replayed(campaign, records[0], genomes[0], provenance)
     if campaign.measured:
-        return _measured(campaign, records, genomes, provenance)
+        from evoquant.campaign.finals_measured import measured_champion
+
+        return measured_champion(campaign, records, genomes, provenance)
     return _separable(campaign, records, genomes, provenance)
 
 
@@ -106,53 +102,7 @@ def _separable(
         for split in ("train", "valid", "test")
         if campaign.problems[split]
     }
-    return Champion(genomes[best], scores, {**provenance, **_origin(records[best], len(records))})
-
-
-def _measured(
-    campaign: Campaign, records: Sequence[dict[str, Any]], genomes: Sequence[Genome], provenance: Mapping[str, Any]
-) -> Champion:
-    from evoquant.campaign.measure import measure_genomes
-
-    assert campaign.measurer is not None
-    (problem,) = campaign.problems["calibration"]
-    scores: dict[str, dict[str, Any]] = {}
-    splits: tuple[Split, ...] = ("calibration", "selection", "test")
-    selected, _, _ = measure_genomes(genomes, problem, campaign.measurer, "selection", campaign.objective)
-    best = int(_order(selected, records)[0])
-    if np.isnan(selected.fitness[best]):
-        raise CampaignError("none of the finalists could be measured on the selection data.")
-    for split in splits:
-        scores[split] = measured_figures(campaign, genomes[best], split)
-    distinct = len({problem.unfold(genome.allocate(problem)) for genome in genomes})
-    extra = {"finalist_passes": {"selection": distinct + 1, "test": 2}}
-    return Champion(genomes[best], scores, {**provenance, **_origin(records[best], len(records)), **extra})
-
-
-def measured_figures(campaign: Campaign, genome: Genome, split: Split) -> dict[str, Any]:
-    """Figures of one genome measured on a split, with standard error and a 95% bootstrap interval of retention."""
-    from evoquant.campaign.measure import measure_genomes, reference_outcomes
-
-    assert campaign.measurer is not None
-    (problem,) = campaign.problems["calibration"]
-    scores, retentions, outcomes = measure_genomes([genome], problem, campaign.measurer, split, campaign.objective)
-    plain = figures(scores, 0)
-    result = outcomes[0]
-    if isinstance(result, Failed):
-        raise CampaignError(f"{genome.text}: cannot be measured on {split}: {result.message}")
-    reference = reference_outcomes(campaign.measurer, split)
-    rng = generator_for(campaign.config.seed, 0, f"bootstrap {split}")
-    plain["standard_error"] = retentions[0].standard_error
-    metric = campaign.measurer.task.metric
-    quantized, fp32 = result[:, SCORE], reference[:, SCORE]
-    plain["interval"] = list(bootstrap_interval(quantized, fp32, rng, level=INTERVAL_LEVEL, metric=metric))
-    plain["samples"] = retentions[0].samples
-    plain["metric"] = {
-        "name": metric.name,
-        "quantized": metric.figure(float(quantized.mean(dtype=np.float64))),
-        "fp32": metric.figure(float(fp32.mean(dtype=np.float64))),
-    }
-    return plain
+    return Champion(genomes[best], scores, {**provenance, **origin(records[best], len(records))})
 
 
 def _replayed(campaign: Campaign, record: dict[str, Any], genome: Genome, provenance: Mapping[str, Any]) -> Champion:
@@ -165,7 +115,8 @@ def _replayed(campaign: Campaign, record: dict[str, Any], genome: Genome, proven
     return Champion(genome, {split: figures(scores, 0, optimum=share)}, {**provenance, "label": record["label"]})
 
 
-def _origin(record: Mapping[str, Any], finalists: int) -> dict[str, Any]:
+def origin(record: Mapping[str, Any], finalists: int) -> dict[str, Any]:
+    """Where a champion comes from, for its provenance."""
     return {
         "id": record["id"],
         "operator": record["operator"],

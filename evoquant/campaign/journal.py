@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from deap import tools
 
-from evoquant.campaign.evaluate import genome_at
-from evoquant.search.base import OK, STATUS, CandidateBatch, EvaluationBatch
+from evoquant.campaign.evaluate import KnownFailure, genome_at
+from evoquant.search.base import FAILED, OK, STATUS, CandidateBatch, EvaluationBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -74,7 +74,11 @@ def generation_record(
         "summary": _summary(evaluations),
         "best": best,
         "champion": champion,
-        "failures": {str(batch.first_id + row): reason for row, reason in sorted(evaluations.reasons.items())},
+        "failures": {
+            str(batch.first_id + row): reason
+            for row, reason in sorted(evaluations.reasons.items())
+            if evaluations.status[row] == FAILED
+        },
         "population": _population(batch, evaluations, listed=measured or len(batch) <= LISTED),
     }
     if measured:
@@ -83,9 +87,17 @@ def generation_record(
     return line
 
 
-def failures_of(line: dict[str, Any], first_id: int) -> dict[int, str]:
-    """Row → reason of the candidates that a journalled generation records as failed."""
-    return {int(key) - first_id: str(reason) for key, reason in line.get("failures", {}).items()}
+def failures_of(line: dict[str, Any], first_id: int) -> dict[int, KnownFailure]:
+    """Row → what is known of the candidates that a journalled generation records as failed."""
+    measured = line.get("measured", {})
+    known = {}
+    for key, reason in line.get("failures", {}).items():
+        row = int(key) - first_id
+        blocks = None
+        if measured:
+            blocks = len(measured["measurements"][measured["allocations"][row]]["blocks"])
+        known[row] = KnownFailure(str(reason), blocks)
+    return known
 
 
 def plain_numbers(values: Iterable[float]) -> list[float | int | None]:

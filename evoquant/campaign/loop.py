@@ -230,8 +230,8 @@ def _stop(campaign: Campaign, state: _State) -> str | None:
         return f"no better fitness in {stop.stagnation} generations"
     if stop.evaluations is not None and counters.asked >= stop.evaluations:
         return f"{stop.evaluations} evaluations asked"
-    if stop.passes is not None and counters.passes >= stop.passes:
-        return f"{stop.passes:g} passes spent"
+    if stop.passes is not None and counters.spent:
+        return f"{counters.passes:g} of {stop.passes:g} passes spent; another candidate does not fit"
     champion = state.hall.records[0] if state.hall.records else None
     if champion is None and state.generation >= 3:
         raise CampaignError(
@@ -283,5 +283,5 @@ def _provenance(campaign: Campaign, state: _State, reason: str) -> dict[str, Any
     }
     if campaign.profile is not None:
         signals = sum(campaign.profile.passes.values())
-        provenance["budget"] = {"signal_passes": signals, "search_passes": counters.passes}
+        provenance["budget"] = {"signal_passes": signals, "search_passes": round(counters.passes - signals, 6)}
     return provenance

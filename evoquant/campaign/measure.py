@@ -1,119 +1,106 @@
-"""Measured retention: real forward passes, each (allocation, block of samples) measured once, ever."""
+"""Measured retention: candidates raced block by block on the calibration split, within a budget of passes."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evoquant.campaign.evaluate import Counters, as_evaluations
-from evoquant.errors import CampaignError
-from evoquant.execution.base import Failure
-from evoquant.files import canonical_json
-from evoquant.models.base import REFERENCE, SCORE, Failed, Request
-from evoquant.quantization.numerics import QUANTIZER_VERSION
-from evoquant.scoring.objective import Aggregate, Objective, Scores, score
+from evoquant.campaign.measurer import allocation_digest, reference_outcomes
+from evoquant.campaign.racing import OUT_OF_PASSES, SAFE, Racing, fitness_at, stages, verdict
+from evoquant.errors import InputError
+from evoquant.models.base import DIVERGENCE, REFERENCE, SCORE, Failed, Request
+from evoquant.scoring.chance import Limits, confidence_limits
+from evoquant.scoring.objective import Scores, score
 from evoquant.scoring.separable import cost_sums
 from evoquant.scoring.statistics import UNKNOWN, Retention, paired_retention
-from evoquant.store import outcome_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from evoquant.campaign.budget import Budget
+    from evoquant.campaign.evaluate import KnownFailure
+    from evoquant.campaign.measurer import Measurer, Widths
     from evoquant.execution.base import Executor
     from evoquant.genomes.base import Genome, Space
-    from evoquant.models.base import MeasuredTask, Outcome, Split
+    from evoquant.models.base import Outcome, Split
+    from evoquant.scoring.objective import Objective
     from evoquant.scoring.problem import Problem
     from evoquant.search.base import CandidateBatch, EvaluationBatch
-    from evoquant.store import Store
 
-Widths = tuple[str, ...]
-REQUESTS_PER_BATCH = 4
+ONE_SIGMA = 0.15865525393145707  # the error of a one-sided limit one standard error away
 
 
-def allocation_digest(widths: Widths) -> str:
-    """First 32 hex digits of the sha256 of the precision names, layer by layer."""
-    return hashlib.sha256(canonical_json(list(widths)).encode()).hexdigest()[:32]
+@dataclass
+class _Runner:
+    """One allocation in a race.
 
+    Attributes:
+        digest, widths, compression, bits: of the allocation.
+        known: as a journal has it, where it is known to fail.
+        outcomes: of the blocks that it was measured on.
+        blocks: how many blocks were asked for.
+        retention, estimate: retention and fitness from these.
+        status: `ok`, `failed` or `censored`; None while it runs.
+        reason: why it is not ok.
+    """
 
-class Measurer:
-    """Asks the store first, workers second; the driver alone writes the store."""
+    digest: str
+    widths: Widths
+    compression: float
+    bits: float
+    known: KnownFailure | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+    blocks: int = 0
+    retention: Retention = UNKNOWN
+    estimate: float = -math.inf
+    status: str | None = None
+    reason: str | None = None
 
-    def __init__(self, task: MeasuredTask, store: Store, *, limited: bool = False) -> None:
-        self.task = task
-        self.store_hits = 0
-        self.messages: list[str] = []
-        self._store = store
-        self._limited = limited
-        self._executor: Executor | None = None
+    def stop(self, status: str, reason: str | None = None) -> None:
+        self.status, self.reason = status, reason
 
-    def use(self, executor: Executor, limit_s: float | None = None) -> None:
-        """Place the network and the data on the executor's workers."""
-        from evoquant.models.measurer import start_measurer
-
-        executor.start(start_measurer, self.task.payload(), limit_s)
-        self._executor = executor
-        self._limited = limit_s is not None
-
-    def outcomes(self, requests: Sequence[Request]) -> list[Outcome | Failed]:
-        """Per-sample outcomes of each request, in order; failures are never stored."""
-        keys = [self._key(request) for request in requests]
-        found: dict[str, Outcome | Failed] = dict(self._store.get(sorted(set(keys))))
-        self.store_hits += len(found)
-        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in found}
-        if missing:
-            measured = dict(zip(missing, self._measure(list(missing.values())), strict=True))
-            self._store.put({key: value for key, value in measured.items() if not isinstance(value, Failed)})
-            found.update(measured)
-        return [found[key] for key in keys]
-
-    def split(self, allocations: Sequence[Widths], split: Split) -> list[Outcome | Failed]:
-        """Outcomes of each allocation over all blocks of a split, `(samples,)`; the first failure otherwise."""
-        blocks = self.task.blocks(split)
-        requests = [Request(widths, split, block.index) for widths in allocations for block in blocks]
-        outcomes = self.outcomes(requests)
-        return [_join(outcomes[i : i + len(blocks)]) for i in range(0, len(outcomes), len(blocks))]
-
-    def _key(self, request: Request) -> str:
-        block = self.task.blocks(request.split)[request.block]
-        return outcome_key(
-            request.widths, self.task.model_digest, block.digest, QUANTIZER_VERSION, self.task.numeric_environment
-        )
-
-    def _measure(self, requests: list[Request]) -> list[Outcome | Failed]:
-        assert self._executor is not None
-        size = 1 if self._limited else REQUESTS_PER_BATCH
-        batches = [requests[i : i + size] for i in range(0, len(requests), size)]
-        measured: list[Outcome | Failed] = []
-        for batch, result in zip(batches, self._executor.map(batches), strict=True):
-            if isinstance(result, Failure):
-                self.messages.append(result.message)
-                measured += [Failed(result.reason, result.message)] * len(batch)
-            else:
-                measured += result
-        return measured
+    @property
+    def samples(self) -> Outcome:
+        return np.concatenate(self.outcomes) if self.outcomes else np.empty((0, 2), dtype=np.float32)
 
 
 class MeasuredEstimator:
-    """Retention of a quantized network on its calibration split, paired with the FP32 network's outcomes."""
+    """Retention of a quantized network on its calibration split, paired with the FP32 network's outcomes.
+
+    What does not fit into the budget is not measured: such a candidate is censored, and the generation that meets the
+    limit is the last. No candidate is begun unless it could be measured in full if it turned out best.
+    """
 
     def __init__(
-        self, space: Space, problem: Problem, objective: Objective, aggregate: Aggregate, measurer: Measurer
+        self,
+        space: Space,
+        problem: Problem,
+        objective: Objective,
+        measurer: Measurer,
+        budget: Budget,
+        racing: Racing | None = None,
     ) -> None:
         self.counters = Counters()
         self.measurer = measurer
         self._space = space
         self._problem = problem
         self._objective = objective
-        self._aggregate = aggregate
+        self._budget = budget
+        self._racing = racing
         self._limit_s: float | None = None
-        self._asked: set[str] = set()
+        self._stages = stages(budget.blocks, racing=racing is not None)
         self._allocations: set[str] = set()
-        blocks = measurer.task.blocks("calibration")
-        self._samples = sum(block.samples for block in blocks)
+        self._leader: tuple[float, float] = (-math.inf, -math.inf)  # best fitness measured in full, its lower limit
+        _check_budget(budget)
         self.reference = reference_outcomes(measurer, "calibration")
-        self._charge((REFERENCE,) * len(problem.layers))
+        self._charge(allocation_digest((REFERENCE,) * len(problem.layers)), len(budget.blocks))
 
     def use(self, executor: Executor) -> None:
         """Measure on this executor from now on."""
@@ -123,113 +110,220 @@ class MeasuredEstimator:
         """Cut off measurements that take longer, from the next `use` on."""
         self._limit_s = limit_s
 
-    def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, str]) -> EvaluationBatch:
+    def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, KnownFailure]) -> EvaluationBatch:
         """Measure a batch; equal allocations are measured once."""
         assert batch.genes is not None
         allocations = self._space.allocate(batch.genes, self._problem)
-        widths = [self._problem.unfold(row) for row in allocations]
-        digests = [allocation_digest(w) for w in widths]
-        self.counters.asked += len(batch)
-        for w in dict.fromkeys(widths):
-            self._charge(w)
-        wanted = {d: w for row, (d, w) in enumerate(zip(digests, widths, strict=True)) if row not in known_failures}
-        results = dict(zip(wanted, self.measurer.split(list(wanted.values()), "calibration"), strict=True))
-        self.counters.store_hits = self.measurer.store_hits
-        retentions = {d: self._retention(result) for d, result in results.items()}
-        reasons = dict(known_failures)
-        for row, d in enumerate(digests):
-            result = results.get(d)
-            if row not in reasons and isinstance(result, Failed):
-                reasons[row] = result.reason
-        values = [float("nan") if row in reasons else retentions[d].value for row, d in enumerate(digests)]
         costs = cost_sums(self._problem, allocations)[:, None]
-        scores = score(
-            self._objective, (self._problem,), np.array(values, dtype=np.float64)[:, None], costs, self._aggregate
+        sizes = self._scores(np.zeros(len(batch)), costs)
+        runners: dict[str, _Runner] = {}
+        digests: list[str] = []
+        for row, allocation in enumerate(allocations):
+            widths = self._problem.unfold(allocation)
+            digest = allocation_digest(widths)
+            digests.append(digest)
+            size = float(sizes.compression[row, 0]), float(sizes.effective_bits[row, 0])
+            runner = runners.setdefault(digest, _Runner(digest, widths, *size))
+            runner.known = known_failures.get(row, runner.known)
+        self.counters.asked += len(batch)
+        self._race(list(runners.values()))
+        self.counters.store_hits = self.measurer.store_hits
+        self.counters.spent |= not self._budget.fits(self._budget.total)
+        rows = [runners[digest] for digest in digests]
+        records = {digest: self._record(runner) for digest, runner in runners.items()}
+        return as_evaluations(
+            batch,
+            self._scores(np.array([runner.retention.value for runner in rows], dtype=np.float64), costs),
+            self._space,
+            {row: str(runner.reason) for row, runner in enumerate(rows) if runner.status == "failed"},
+            {"allocations": digests, "measurements": records},
+            censored={row: str(runner.reason) for row, runner in enumerate(rows) if runner.status == "censored"},
+            standard_error=np.array([self._standard_error(runner) for runner in rows]),
+            divergence=np.array([_divergence(runner) for runner in rows]),
         )
-        details = self._details(digests, results, retentions)
-        return as_evaluations(batch, scores, self._space, reasons, details)
 
-    def _retention(self, result: Outcome | Failed) -> Retention:
-        if isinstance(result, Failed):
-            return UNKNOWN
-        return paired_retention(result[:, SCORE], self.reference[:, SCORE], self.measurer.task.metric)
+    def _scores(self, retention: NDArray[np.float64], costs: NDArray[np.int64]) -> Scores:
+        return score(self._objective, (self._problem,), retention[:, None], costs)
 
-    def _details(
-        self,
-        digests: list[str],
-        results: Mapping[str, Outcome | Failed],
-        retentions: Mapping[str, Retention],
-    ) -> dict[str, Any]:
-        blocks = [block.index for block in self.measurer.task.blocks("calibration")]
-        measurements: dict[str, Any] = {}
-        for digest, result in results.items():
-            if isinstance(result, Failed):
-                measurements[digest] = {"status": "failed", "reason": result.reason, "blocks": blocks}
+    def _race(self, runners: list[_Runner]) -> None:
+        for end in self._stages:
+            runners = self._admitted(runners, end)
+            self._measure(runners, end)
+            runners = [runner for runner in runners if runner.status is None]
+            if end == self._stages[-1]:
+                for runner in runners:
+                    self._finish(runner)
+            else:
+                self._look(runners)
+                runners = [runner for runner in runners if runner.status is None]
+
+    def _admitted(self, runners: list[_Runner], end: int) -> list[_Runner]:
+        """Those that go on to `end` blocks, the most promising first; the others are out of passes."""
+        admitted: list[_Runner] = []
+        planned = reserve = 0
+        for runner in sorted(runners, key=lambda runner: -runner.estimate):
+            cost = self._budget.cost(runner.digest, 0, end)
+            rest = max(reserve, self._budget.cost(runner.digest, end, len(self._budget.blocks)))
+            if self._budget.fits(planned + cost + rest):
+                admitted.append(runner)
+                planned, reserve = planned + cost, rest
+            else:
+                runner.stop("censored", OUT_OF_PASSES)
+                self.counters.spent = True
+        return admitted
+
+    def _measure(self, runners: list[_Runner], end: int) -> None:
+        """Measure each on its blocks up to `end`."""
+        asked: list[_Runner] = []
+        requests: list[Request] = []
+        for runner in runners:
+            first, runner.blocks = runner.blocks, end
+            self._charge(runner.digest, end)
+            if runner.known is not None and end >= (runner.known.blocks or end):
+                runner.stop("failed", runner.known.reason)
                 continue
-            retention = retentions[digest]
-            measurements[digest] = {
-                "status": "ok",
-                "blocks": blocks,
-                "retention": retention.value,
-                "standard_error": retention.standard_error,
-                "samples": retention.samples,
-                "outcomes": hashlib.sha256(result.tobytes()).hexdigest()[:32],
-            }
-        return {"allocations": digests, "measurements": measurements}
+            for block in range(first, end):
+                asked.append(runner)
+                requests.append(Request(runner.widths, "calibration", block))
+        for runner, result in zip(asked, self.measurer.outcomes(requests), strict=True):
+            if isinstance(result, Failed):
+                runner.stop("failed", runner.reason or result.reason)
+            else:
+                runner.outcomes.append(result)
+        for runner in runners:
+            if runner.status == "failed":  # of a part of the blocks nothing is claimed
+                runner.outcomes, runner.retention, runner.estimate = [], UNKNOWN, -math.inf
+                continue
+            quantized, fp32 = self._pair(runner)
+            runner.retention = paired_retention(quantized, fp32, self.measurer.task.metric)
+            if not math.isnan(runner.retention.value):
+                runner.estimate = fitness_at(self._objective, runner.retention.value, runner.compression, runner.bits)
 
-    def _charge(self, widths: Widths) -> None:
-        """Count each distinct (allocation, block) once, whether or not the store has it."""
-        digest = allocation_digest(widths)
+    def _look(self, runners: list[_Runner]) -> None:
+        """Stop those of which enough is known.
+
+        While nothing has been measured in full, the most promising goes on whatever the limits say, so that there is
+        always a champion.
+        """
+        assert self._racing is not None
+        spared = max(runners, key=lambda runner: runner.estimate, default=None)
+        for runner in runners:
+            if runner is spared and self._leader[0] == -math.inf:
+                continue
+            found = verdict(
+                self._racing, self._objective, self._limits(runner), runner.compression, runner.bits, self._leader[1]
+            )
+            if found == SAFE:
+                self._finish(runner)
+            elif found is not None:
+                runner.stop("censored", found)
+
+    def _finish(self, runner: _Runner) -> None:
+        if math.isnan(runner.retention.value):
+            runner.stop("failed", "not_finite")
+            return
+        runner.stop("ok")
+        if self._racing is not None and runner.estimate > self._leader[0]:
+            low = fitness_at(self._objective, self._limits(runner).low, runner.compression, runner.bits)
+            self._leader = (runner.estimate, low)
+
+    def _limits(self, runner: _Runner) -> Limits:
+        """With the error of all looks shared among them."""
+        assert self._racing is not None
+        error = (1.0 - self._racing.confidence) / max(len(self._stages) - 1, 1)
+        return confidence_limits(*self._pair(runner), self.measurer.task.metric, error)
+
+    def _pair(self, runner: _Runner) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        samples = runner.samples
+        return samples[:, SCORE], self.reference[: len(samples), SCORE]
+
+    def _standard_error(self, runner: _Runner) -> float:
+        """Of retention; not 0 where the few samples of a runner happen to agree."""
+        if not runner.outcomes:
+            return math.nan
+        limits = confidence_limits(*self._pair(runner), self.measurer.task.metric, ONE_SIGMA)
+        return max(runner.retention.standard_error, (limits.high - limits.low) / 2.0)
+
+    def _record(self, runner: _Runner) -> dict[str, Any]:
+        record: dict[str, Any] = {"status": runner.status, "blocks": list(range(runner.blocks))}
+        if runner.reason is not None:
+            record["reason"] = runner.reason
+        if runner.outcomes:
+            record |= {
+                "retention": _plain(runner.retention.value),
+                "standard_error": _plain(runner.retention.standard_error),
+                "divergence": _plain(_divergence(runner)),
+                "samples": runner.retention.samples,
+                "outcomes": hashlib.sha256(runner.samples.tobytes()).hexdigest()[:32],
+            }
+        return record
+
+    def uncounted(self, widths: Widths) -> float:
+        """Passes over what the search left out of an allocation, because a part of the samples was enough."""
+        blocks = len(self._budget.blocks)
+        return self._budget.cost(allocation_digest(widths), 0, blocks) / self._budget.total
+
+    def _charge(self, digest: str, end: int) -> None:
+        self._budget.charge(digest, end)
+        self.counters.passes = self._budget.passes
         if digest not in self._allocations:
             self._allocations.add(digest)
             self.counters.distinct += 1
-        for block in self.measurer.task.blocks("calibration"):
-            key = f"{digest}/{block.index}"
-            if key not in self._asked:
-                self._asked.add(key)
-                self.counters.passes += block.samples / self._samples
 
     def state(self) -> dict[str, Any]:
-        """Counters, and what was asked for."""
+        """Counters, what was asked for, and the best so far."""
         return {
             "asked": self.counters.asked,
             "distinct": self.counters.distinct,
-            "passes": self.counters.passes,
+            "spent": self.counters.spent,
             "allocations": sorted(self._allocations),
-            "blocks": sorted(self._asked),
+            "budget": self._budget.state(),
+            "leader": None if self._leader[0] == -math.inf else list(self._leader),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over counters."""
-        self.counters = Counters(int(state["asked"]), int(state["distinct"]), float(state["passes"]))
+        """Take over a state."""
+        self._budget.restore(state["budget"])
+        self.counters = Counters(
+            int(state["asked"]), int(state["distinct"]), self._budget.passes, spent=bool(state["spent"])
+        )
         self._allocations = set(state["allocations"])
-        self._asked = set(state["blocks"])
+        low_to_high = state["leader"] or (-math.inf, -math.inf)
+        self._leader = (float(low_to_high[0]), float(low_to_high[1]))
 
 
-def reference_outcomes(measurer: Measurer, split: Split) -> Outcome:
-    """The FP32 network's outcomes on a split.
+def _check_budget(budget: Budget) -> None:
+    if not budget.fits(2 * budget.total):
+        needed = math.ceil((budget.signals + 2.0) * 100.0) / 100.0
+        raise InputError(
+            f"stop.passes: {budget.limit:g} is less than the {needed:g} that the signals ({budget.signals:g}), the "
+            f"FP32 network (1) and one candidate (1) take; raise it, or name cheaper signals under `signals`."
+        )
 
-    Raises:
-        CampaignError: it cannot be measured.
-    """
-    (result,) = measurer.split([(REFERENCE,) * len(measurer.task.layers)], split)
-    if isinstance(result, Failed):
-        raise CampaignError(f"the FP32 network of task {measurer.task.name!r} cannot be measured: {result.message}")
-    return result
+
+def _divergence(runner: _Runner) -> float:
+    return float(runner.samples[:, DIVERGENCE].mean(dtype=np.float64)) if runner.outcomes else math.nan
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def measure_genomes(
-    genomes: Sequence[Genome],
-    problem: Problem,
-    measurer: Measurer,
-    split: Split,
-    objective: Objective,
+    genomes: Sequence[Genome], problem: Problem, measurer: Measurer, split: Split, objective: Objective
 ) -> tuple[Scores, list[Retention], list[Outcome | Failed]]:
-    """Scores, retentions and outcomes of a few genomes on a split: finalists, champion, baselines.
+    """Scores, retentions and outcomes of a few genomes on all of a split: finalists, champion, baselines.
 
     A failed measurement has retention NaN, and so has its fitness.
     """
     allocations = np.stack([genome.allocate(problem) for genome in genomes])
+    return measure_allocations(allocations, problem, measurer, split, objective)
+
+
+def measure_allocations(
+    allocations: NDArray[np.int8], problem: Problem, measurer: Measurer, split: Split, objective: Objective
+) -> tuple[Scores, list[Retention], list[Outcome | Failed]]:
+    """The same of `(n, units)` allocations."""
     outcomes = measurer.split([problem.unfold(row) for row in allocations], split)
     reference = reference_outcomes(measurer, split)
     retentions = [
@@ -239,12 +333,3 @@ def measure_genomes(
     values = np.array([[r.value] for r in retentions])
     scores = score(objective, (problem,), values, cost_sums(problem, allocations)[:, None])
     return scores, retentions, outcomes
-
-
-def _join(outcomes: Sequence[Outcome | Failed]) -> Outcome | Failed:
-    parts = []
-    for outcome in outcomes:
-        if isinstance(outcome, Failed):
-            return outcome
-        parts.append(outcome)
-    return np.concatenate(parts)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.build import build_campaign
-from evoquant.campaign.finals import measured_figures
+from evoquant.campaign.finals_measured import judge_of, measured_figures
 from evoquant.genomes.strategies import strategy
 from evoquant.models.base import Split
 from evoquant.report.tables import Table
@@ -30,10 +30,12 @@ def measured_rows(run: RunData, baselines: Sequence[str]) -> list[dict[str, Any]
     assert run.champion is not None
     campaign = build_campaign(run.config, cache_folder(run.config.cache, run.path))
     try:
-        rows = []
+        rows: list[dict[str, Any]] = []
+        judge = judge_of(campaign)
         for name in (*baselines, EVOLVED):
             genome = run.champion.genome if name == EVOLVED else strategy(name)
-            scores = {split: measured_figures(campaign, genome, split) for split in SPLITS}
+            allocation = genome.allocate(judge.problem)
+            scores = {split: measured_figures(judge, allocation, split) for split in SPLITS}
             rows.append(
                 {
                     "campaign": run.config.name,

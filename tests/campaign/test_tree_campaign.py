@@ -8,8 +8,9 @@ import pytest
 
 from evoquant import api
 from evoquant.campaign.apply import load_any_champion
-from evoquant.campaign.build import TREE_SIGNALS, make_space
+from evoquant.campaign.build import make_space
 from evoquant.campaign.config import config_from_dict, load_config
+from evoquant.campaign.signals import TREE_SIGNALS
 from evoquant.campaign.storage import CHAMPION, JOURNAL
 from evoquant.errors import ConfigError, Interrupted, ProfileError
 from evoquant.export import TARGETS, render

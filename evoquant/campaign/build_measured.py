@@ -1,0 +1,145 @@
+"""From a config to a campaign on a real network: its task, its profile, the measured estimator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evoquant.campaign.budget import Budget
+from evoquant.campaign.build import Campaign, check_signals, load_code, make_objective, make_search, make_space
+from evoquant.campaign.config_measured import OnnxTaskConfig, TorchTaskConfig
+from evoquant.campaign.measure import MeasuredEstimator
+from evoquant.campaign.measurer import Measurer
+from evoquant.campaign.racing import Racing
+from evoquant.campaign.signals import profile_signals
+from evoquant.models.tasks import load_task
+from evoquant.scoring.problem import compile_problem
+from evoquant.search.base import Archiving
+from evoquant.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from evoquant.campaign.config import CampaignConfig
+    from evoquant.campaign.config_measured import TaskConfig
+    from evoquant.execution.base import Executor
+    from evoquant.models.base import MeasuredTask
+    from evoquant.profiles.model import ModelProfile
+    from evoquant.quantization.precision import Menu
+    from evoquant.scoring.problem import Problem
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A real network, profiled and ready to be measured.
+
+    Attributes:
+        measurer: answers requests, on the executor that was given.
+        profile: with the signals that were asked for.
+        problem: the profile compiled.
+        store: where outcomes are kept; to be closed.
+    """
+
+    measurer: Measurer
+    profile: ModelProfile
+    problem: Problem
+    store: Store
+
+
+def make_task(config: TaskConfig, cache: Path) -> MeasuredTask:
+    """The network and data that a config names; an example's network is trained, or taken from `cache`.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    if isinstance(config, TorchTaskConfig):
+        from evoquant.models.torch_factory import load_factory
+
+        return load_factory(config.factory, config.seed, config.block, config.batch)
+    if isinstance(config, OnnxTaskConfig):
+        return _onnx_task(config)
+    return load_task(config.kind, seed=config.seed, cache=cache, block=config.block, batch=config.batch)
+
+
+def _onnx_task(config: OnnxTaskConfig) -> MeasuredTask:
+    from pathlib import Path
+
+    from evoquant.models.onnx_task import load_onnx_task
+
+    metric = load_code(config.metric) if ":" in config.metric else config.metric
+    return load_onnx_task(
+        Path(config.model), Path(config.data), metric=metric, block=config.block, batch=config.batch, seed=config.seed
+    )
+
+
+def open_network(
+    task: MeasuredTask,
+    menu: Menu,
+    signals: Sequence[str],
+    cache: Path,
+    executor: Executor,
+    limit_s: float | None = None,
+) -> Opened:
+    """Profile a task for a menu, with its measurements on `executor`.
+
+    Raises:
+        InputError: it cannot be profiled.
+    """
+    store = Store.open(cache)
+    try:
+        measurer = Measurer(task, store)
+        measurer.use(executor, limit_s)
+        profile = task.profile(menu, measurer.outcomes, signals)
+        return Opened(measurer, profile, compile_problem(profile, menu), store)
+    except BaseException:
+        store.close()
+        raise
+
+
+def build_measured(config: CampaignConfig, cache: Path, executor: Executor) -> Campaign:
+    """All parts of a campaign on a real network.
+
+    Raises:
+        InputError: whatever the config names cannot be used, or its passes do not even pay the signals.
+    """
+    assert config.task is not None
+    task = make_task(config.task, cache)
+    opened = open_network(task, config.resolved_menu, profile_signals(config), cache, executor, config.executor.limit_s)
+    try:
+        return _campaign(config, opened, executor)
+    except BaseException:
+        opened.store.close()
+        raise
+
+
+def _campaign(config: CampaignConfig, opened: Opened, executor: Executor) -> Campaign:
+    problem, profile, measurer = opened.problem, opened.profile, opened.measurer
+    space = make_space(config, (problem,))
+    check_signals(space, problem)
+    search = make_search(config, space, (problem,))
+    blocks = [block.samples for block in measurer.task.blocks("calibration")]
+    budget = Budget(blocks, sum(profile.passes.values()), config.stop.passes)
+    racing = config.resolved_racing
+    estimator = MeasuredEstimator(
+        space,
+        problem,
+        objective := make_objective(config, (problem,)),
+        measurer,
+        budget,
+        Racing(racing.confidence, behind=not isinstance(search, Archiving)) if racing.enabled else None,
+    )
+    estimator.limit(config.executor.limit_s)
+    return Campaign(
+        config,
+        {"calibration": (problem,)},
+        space,
+        search,
+        estimator,
+        objective,
+        executor,
+        {f"task {measurer.task.name}": measurer.task.model_digest, "profile": profile.digest},
+        measurer,
+        profile,
+        opened.store,
+    )

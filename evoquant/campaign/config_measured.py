@@ -1,0 +1,102 @@
+"""The parts of the campaign's configuration that are for real networks: where they come from, racing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from evoquant.campaign.config_base import CODE, Closed
+from evoquant.errors import suggestion
+from evoquant.models.base import SIGNALS
+from evoquant.models.tasks import TASKS
+
+Samples = Annotated[int, Field(ge=1, le=10_000_000)]
+ONNX_METRICS = ("agreement", "accuracy")
+
+
+class MeasuredSource(Closed):
+    """What all sources share: a seed, samples a block (measured together), samples a forward pass."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32)] = 0
+    block: Samples = 512
+    batch: Samples = 128
+
+
+class ExampleTaskConfig(MeasuredSource):
+    """An example task, by name."""
+
+    kind: str
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in TASKS:
+            known = (*TASKS, "torch", "onnx")
+            raise ValueError(f"no task is called {value!r}.{suggestion(value, known)}")
+        return value
+
+
+class TorchTaskConfig(MeasuredSource):
+    """A PyTorch network of one's own; `factory` is `module:function`, see `evoquant.models.torch_task`."""
+
+    kind: Literal["torch"]
+    factory: Annotated[str, Field(pattern=CODE.pattern)]
+
+
+class OnnxTaskConfig(MeasuredSource):
+    """An ONNX file with its data; paths are relative to the config file.
+
+    `metric` is `agreement` with the FP32 outputs (needs no labels), `accuracy`, or one's own as `module:function`.
+    """
+
+    kind: Literal["onnx"]
+    model: str
+    data: str
+    metric: str = "agreement"
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ONNX_METRICS and not CODE.fullmatch(value):
+            raise ValueError(f"{value!r} is neither {' nor '.join(ONNX_METRICS)} nor module:function")
+        return value
+
+
+def _source(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return kind if kind in ("torch", "onnx") else "example"
+
+
+TaskConfig = Annotated[
+    Annotated[ExampleTaskConfig, Tag("example")]
+    | Annotated[TorchTaskConfig, Tag("torch")]
+    | Annotated[OnnxTaskConfig, Tag("onnx")],
+    Discriminator(_source),
+]
+
+
+class RacingConfig(Closed):
+    """Candidates are measured block by block and stop when they are hopeless, or safe."""
+
+    enabled: bool = True
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
+
+
+def known_signals(names: list[str] | None) -> list[str] | None:
+    """Check the names of signals.
+
+    Raises:
+        ValueError: unknown; the message says what is near.
+    """
+    for name in names or ():
+        if name not in SIGNALS:
+            raise ValueError(f"no signal is called {name!r}.{suggestion(name, SIGNALS)}")
+    return names
+
+
+def task_code(task: TaskConfig | None) -> list[str]:
+    """Every `module:attribute` that a task's config names."""
+    if isinstance(task, TorchTaskConfig):
+        return [task.factory]
+    return [task.metric] if isinstance(task, OnnxTaskConfig) and ":" in task.metric else []

@@ -1,0 +1,110 @@
+"""Measurements: the store is asked first, workers second; no (allocation, block of samples) is measured twice."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evoquant.errors import CampaignError
+from evoquant.execution.base import Failure
+from evoquant.files import canonical_json
+from evoquant.models.base import REFERENCE, Failed, Request
+from evoquant.quantization.numerics import QUANTIZER_VERSION
+from evoquant.store import outcome_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evoquant.execution.base import Executor
+    from evoquant.models.base import MeasuredTask, Outcome, Split
+    from evoquant.store import Store
+
+Widths = tuple[str, ...]
+REQUESTS_PER_BATCH = 4
+
+
+def allocation_digest(widths: Widths) -> str:
+    """First 32 hex digits of the sha256 of the precision names, layer by layer."""
+    return hashlib.sha256(canonical_json(list(widths)).encode()).hexdigest()[:32]
+
+
+class Measurer:
+    """Answers requests; the driver alone writes the store."""
+
+    def __init__(self, task: MeasuredTask, store: Store, *, limited: bool = False) -> None:
+        self.task = task
+        self.store_hits = 0
+        self.messages: list[str] = []
+        self._store = store
+        self._limited = limited
+        self._executor: Executor | None = None
+
+    def use(self, executor: Executor, limit_s: float | None = None) -> None:
+        """Place the network and the data on the executor's workers."""
+        from evoquant.models.measurer import start_measurer
+
+        executor.start(start_measurer, self.task.payload(), limit_s)
+        self._executor = executor
+        self._limited = limit_s is not None
+
+    def outcomes(self, requests: Sequence[Request]) -> list[Outcome | Failed]:
+        """Per-sample outcomes of each request, in order; failures are never stored."""
+        keys = [self._key(request) for request in requests]
+        found: dict[str, Outcome | Failed] = dict(self._store.get(sorted(set(keys))))
+        self.store_hits += len(found)
+        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in found}
+        if missing:
+            measured = dict(zip(missing, self._measure(list(missing.values())), strict=True))
+            self._store.put({key: value for key, value in measured.items() if not isinstance(value, Failed)})
+            found.update(measured)
+        return [found[key] for key in keys]
+
+    def split(self, allocations: Sequence[Widths], split: Split) -> list[Outcome | Failed]:
+        """Outcomes of each allocation over all blocks of a split, `(samples, 2)`; the first failure otherwise."""
+        blocks = self.task.blocks(split)
+        requests = [Request(widths, split, block.index) for widths in allocations for block in blocks]
+        outcomes = self.outcomes(requests)
+        return [joined(outcomes[i : i + len(blocks)]) for i in range(0, len(outcomes), len(blocks))]
+
+    def _key(self, request: Request) -> str:
+        block = self.task.blocks(request.split)[request.block]
+        return outcome_key(
+            request.widths, self.task.model_digest, block.digest, QUANTIZER_VERSION, self.task.numeric_environment
+        )
+
+    def _measure(self, requests: list[Request]) -> list[Outcome | Failed]:
+        assert self._executor is not None
+        size = 1 if self._limited else REQUESTS_PER_BATCH
+        batches = [requests[i : i + size] for i in range(0, len(requests), size)]
+        measured: list[Outcome | Failed] = []
+        for batch, result in zip(batches, self._executor.map(batches), strict=True):
+            if isinstance(result, Failure):
+                self.messages.append(result.message)
+                measured += [Failed(result.reason, result.message)] * len(batch)
+            else:
+                measured += result
+        return measured
+
+
+def reference_outcomes(measurer: Measurer, split: Split) -> Outcome:
+    """The FP32 network's outcomes on a split.
+
+    Raises:
+        CampaignError: it cannot be measured.
+    """
+    (result,) = measurer.split([(REFERENCE,) * len(measurer.task.layers)], split)
+    if isinstance(result, Failed):
+        raise CampaignError(f"the FP32 network of task {measurer.task.name!r} cannot be measured: {result.message}")
+    return result
+
+
+def joined(outcomes: Sequence[Outcome | Failed]) -> Outcome | Failed:
+    """The outcomes of consecutive blocks as one, or their first failure."""
+    parts = []
+    for outcome in outcomes:
+        if isinstance(outcome, Failed):
+            return outcome
+        parts.append(outcome)
+    return np.concatenate(parts)

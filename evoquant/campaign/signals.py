@@ -1,0 +1,99 @@
+"""Which signals a campaign on a real network measures, and which its genomes read where the config names none.
+
+A measured loss costs one pass for each unit and width, so it is taken only where something named reads it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig, TreeSpaceConfig
+from evoquant.campaign.config_measured import OnnxTaskConfig
+from evoquant.errors import ProfileError
+from evoquant.genomes.rule import Rule, default_signals
+from evoquant.genomes.strategies import STRATEGIES
+from evoquant.genomes.tree_numpy import has_signal
+from evoquant.models.base import SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from evoquant.campaign.config import CampaignConfig
+    from evoquant.quantization.precision import Menu
+    from evoquant.scoring.problem import Problem
+
+TREE_SIGNALS = ("loss", "bits", "share", "gradient_sensitivity", "position", "units", "model_loss")
+STATISTICS = ("parameters", "weight_std", "weight_range")
+PER_WIDTH = ("fisher", "fisher_per_bit", "divergence", "divergence_per_bit", "weight_error")
+TREE_CHEAP = ("fisher", "divergence", "weight_error")
+_READS = {"model_loss": "loss", "total_loss": "loss"}  # signals of trees that are made of a profile's
+
+
+def profile_signals(config: CampaignConfig) -> tuple[str, ...]:
+    """What the profile of the config's task has to hold: named there, else what genome and search read."""
+    if config.signals is not None:
+        return tuple(name for name in SIGNALS if name in config.signals)
+    read = set(_cheap(config))
+    if not isinstance(config.genome, DirectSpaceConfig):
+        read |= _kinds(config.genome.signals or ())
+    read |= _kinds(_read_by_start(config))
+    return tuple(name for name in SIGNALS if name in read)
+
+
+def rule_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> list[str]:
+    """What rules read: as the config says, else what the published ones do, or on a real network what is cheap."""
+    assert isinstance(config.genome, RuleSpaceConfig)
+    if config.genome.signals is not None:
+        return config.genome.signals
+    menu = config.resolved_menu
+    if config.task is None:
+        return default_signals(menu)
+    scalars = [name for name in ("gradient_sensitivity", "activation_range") if name in profile_signals(config)]
+    widths = [f"{kind}:{width}" for kind in PER_WIDTH for width in _narrow(menu)]
+    names = dict.fromkeys([*scalars, *STATISTICS, *widths, *_read_by_start(config)])
+    return [name for name in names if all(_has(problem, name) for problem in problems)]
+
+
+def tree_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> list[str]:
+    """What trees read: as the config says, else the usual and what every model knows at no cost of its own."""
+    assert isinstance(config.genome, TreeSpaceConfig)
+    if config.genome.signals is not None:
+        return config.genome.signals
+    usual = [name for name in TREE_SIGNALS if config.task is None or not _kinds([name]) & {"loss"}]
+    cheap = ("fisher",) if config.task is None else TREE_CHEAP
+    return [*usual, *(name for name in cheap if all(has_signal(problem, name) for problem in problems))]
+
+
+def _cheap(config: CampaignConfig) -> tuple[str, ...]:
+    """One table over all units and widths, and for genomes that read statistics the gradients that come with it."""
+    if isinstance(config.task, OnnxTaskConfig):
+        return ("divergence",)
+    return ("fisher",) if isinstance(config.genome, DirectSpaceConfig) else ("fisher", "gradient_sensitivity")
+
+
+def _narrow(menu: Menu) -> list[str]:
+    return [precision.name for precision in menu if precision.format != "FP32"]
+
+
+def _kinds(names: Iterable[str]) -> set[str]:
+    """Signals of a profile that these names of rules and trees are made of."""
+    bare = (name.partition(":")[0].removesuffix("_per_bit") for name in names)
+    return {_READS.get(name, name) for name in bare} & set(SIGNALS)
+
+
+def _read_by_start(config: CampaignConfig) -> list[str]:
+    """Signals that the search's start genomes read."""
+    found: dict[str, None] = {}
+    for item in getattr(config.search, "start", ()):
+        genome = STRATEGIES.get(item) if isinstance(item, str) else item.to_rule()
+        if isinstance(genome, Rule):
+            found.update((rung.signal, None) for rung in genome.rungs)
+    return list(found)
+
+
+def _has(problem: Problem, name: str) -> bool:
+    try:
+        problem.signal(name)
+    except ProfileError:
+        return False
+    return True
