@@ -47,6 +47,7 @@ HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.models.onnx_graph": ("onnx",),
     "evoquant.models.onnx_layers": ("onnx",),
     "evoquant.models.onnx_variants": ("onnx",),
+    "evoquant.models.torch_direct": ("torch",),
     "evoquant.models.torch_fisher": ("torch",),
     "evoquant.models.torch_kinds": ("torch",),
     "evoquant.models.torch_layers": ("torch",),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -15,6 +14,7 @@ from evoquant.models.base import REFERENCE, Failed, Measure, Outcome, Request
 from evoquant.models.networks import build_network, require_torch
 from evoquant.models.torch_data import TARGETS, call_network, samples_of
 from evoquant.models.torch_quantize import fake_quantize_activations_tensor, fake_quantize_tensor
+from evoquant.models.torch_threads import one_thread, tensor_bytes
 from evoquant.quantization.precision import Precision
 
 if TYPE_CHECKING:
@@ -58,50 +58,6 @@ class Bounded(Generic[Value]):
         return value
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One PyTorch thread, deterministic algorithms and no fused attention within; the caller's settings after.
-
-    The order of float sums, and so the last bit of a result, depends on the number of threads; fused encoder layers
-    call none of their modules, so that hooks would change the result.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.backends.mha.set_fastpath_enabled(fused)
-
-
-def numeric_environment(batch: int) -> str:
-    """What may change the last bit of a forward pass in batches of `batch`: versions, CPU features, threads.
-
-    Raises:
-        MissingExtraError: PyTorch is not installed.
-    """
-    require_torch("measuring a network")
-    import torch
-
-    return (
-        f"torch {torch.__version__}; {torch.backends.cpu.get_cpu_capability()}; {platform.machine()}; threads 1; "
-        f"batch {batch}; numpy {np.__version__}"
-    )
-
-
-def tensor_bytes(tensor: torch.Tensor) -> int:
-    """Bytes of a tensor's values."""
-    return tensor.numel() * tensor.element_size()
-
-
 def start_measurer(payload: dict[str, Any]) -> Measure:
     """Rebuild network and data, once per worker; the function that comes back answers requests.
 
@@ -117,7 +73,7 @@ def start_measurer(payload: dict[str, Any]) -> Measure:
 
     block, batch = payload["block"], payload["batch"]
     if "architecture" not in payload:
-        from evoquant.models.torch_task import live_task
+        from evoquant.models.torch_factory import live_task
 
         task = live_task(payload)
         judge = Judge(task.kind, task.variance, task.own)

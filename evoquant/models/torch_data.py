@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,14 +81,58 @@ def check_lengths(arrays: Arrays, split: str) -> int:
     return next(iter(lengths.values()))
 
 
-def pair(data: Any, split: str, kind: str) -> tuple[Any, Any]:
-    """Inputs and targets of `(inputs, targets)`.
+def labelled(data: Any, split: str) -> Arrays:
+    """Inputs and classes, int64, of a pair.
 
     Raises:
-        InputError: not a pair.
+        InputError: no pair, or labels that are no integers.
     """
+    inputs, labels = _pair(data, split)
+    arrays = named_inputs(inputs, split)
+    classes = as_array(labels, f"{split}: labels")
+    if classes.dtype.kind not in "ib":
+        raise InputError(f"{split}: labels are classes: integers from 0.")
+    arrays[TARGETS] = classes.astype(np.int64)
+    return arrays
+
+
+def valued(data: Any, split: str) -> Arrays:
+    """Inputs and values, float32, of a pair.
+
+    Raises:
+        InputError: no pair.
+    """
+    inputs, targets = _pair(data, split)
+    arrays = named_inputs(inputs, split)
+    arrays[TARGETS] = as_array(targets, f"{split}: targets").astype(np.float32)
+    return arrays
+
+
+def with_tokens(data: Any, split: str) -> Arrays:
+    """Inputs and the next token of each position, from tokens, a dict of inputs, or a pair (inputs, targets).
+
+    Raises:
+        InputError: tokens or targets that are not `(sequences, T)` integers, T at least 2.
+    """
+    given = isinstance(data, (tuple, list)) and len(data) == 2 and not _is_plain(data)
+    arrays = named_inputs(data[0] if given else data, split)
+    tokens = next(iter(arrays.values()))
+    targets = as_array(data[1], f"{split}: targets") if given else tokens
+    if targets.ndim != 2 or targets.dtype.kind != "i":
+        raise InputError(
+            f"{split}: tokens and targets are integers (sequences, T), not {targets.dtype}{targets.shape}."
+        )
+    if not given:
+        targets = np.concatenate([tokens[:, 1:], np.full((len(tokens), 1), IGNORED)], axis=1)
+    if not (targets != IGNORED).any(axis=1).all():
+        raise InputError(f"{split}: a sequence has no position to score; give sequences of at least 2 tokens.")
+    arrays[TARGETS] = targets
+    return arrays
+
+
+def _pair(data: Any, split: str) -> tuple[Any, Any]:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise InputError(f"{split}: {kind} takes a pair (inputs, targets); several inputs are a tuple or dict in it.")
+        raise InputError(f"{split}: give a pair (inputs, targets); several inputs are a tuple or dict in it.")
     return data[0], data[1]
 
 
@@ -126,20 +170,27 @@ def samples_of(arrays: Mapping[str, NDArray[np.generic]]) -> int:
 def call_network(
     network: torch.nn.Module, arrays: Mapping[str, NDArray[np.generic]], rows: slice | NDArray[np.intp]
 ) -> torch.Tensor:
-    """The network's output tensor for some samples: positional inputs in order, then those with names.
+    """The network's output tensor for some samples."""
+    return call_on_tensors(network, input_tensors(arrays, rows))
+
+
+def input_tensors(arrays: Mapping[str, NDArray[np.generic]], rows: slice | NDArray[np.intp]) -> dict[str, torch.Tensor]:
+    """The inputs of some samples by name."""
+    import torch
+
+    parts = {name: array[rows] for name, array in arrays.items() if name.partition(".")[0] == INPUTS}
+    return {name: torch.from_numpy(part if part.flags.writeable else part.copy()) for name, part in parts.items()}
+
+
+def call_on_tensors(network: Callable[..., Any], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The network's output tensor: positional inputs in order, then those with names.
 
     Of several outputs `logits` counts, else the first.
     """
-    import torch
-
     positional: dict[int, torch.Tensor] = {}
     keywords: dict[str, torch.Tensor] = {}
-    for name, array in arrays.items():
-        head, _, rest = name.partition(".")
-        if head != INPUTS:
-            continue
-        part = array[rows]
-        tensor = torch.from_numpy(part if part.flags.writeable else part.copy())
+    for name, tensor in tensors.items():
+        rest = name.partition(".")[2]
         if not rest or rest.isdigit():
             positional[int(rest or 0)] = tensor
         else:

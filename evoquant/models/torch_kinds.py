@@ -37,35 +37,43 @@ class Judge:
     variance: NDArray[np.float64] | None = None
     own: OwnMetric | None = None
 
-    def check(self, outputs: torch.Tensor, targets: NDArray[np.generic] | None) -> None:
-        """Whether outputs and targets of the same samples go together.
+    def check(self, outputs: torch.Tensor, samples: int, targets: NDArray[np.generic] | None) -> None:
+        """Whether the outputs and the targets of so many samples go together.
 
         Raises:
-            InputError: they do not; the message names both shapes.
+            InputError: they do not; the message names the shapes.
         """
-        if self.kind == "embedding":
-            if outputs.ndim < 2:
-                raise InputError(f"embeddings are (samples, …, D); the network returned {tuple(outputs.shape)}.")
-            return
         shape = tuple(outputs.shape)
-        if self.kind == "language" and outputs.ndim != 3:
-            raise InputError(f"a language model returns logits (samples, T, vocabulary), not {shape}.")
-        if targets is None:
-            return
-        if self.kind == "regression":
-            if outputs.numel() != targets.size or shape[0] != len(targets):
-                raise InputError(f"the network returned {shape} for targets of shape {targets.shape}; make them equal.")
-            return
-        logits = self._logits(outputs)
-        labels = _flat(targets)
-        if labels.shape != logits.shape[:2]:
-            raise InputError(f"the network returned logits {shape}, which do not fit targets {targets.shape}.")
-        scored = labels[labels != IGNORED]
-        if scored.size and (scored.min() < 0 or scored.max() >= logits.shape[2]):
+        least = {"embedding": 2, "language": 3}.get(self.kind, 1)
+        if len(shape) < least or shape[0] != samples or (self.kind == "language" and len(shape) != 3):
+            wanted = {"embedding": "(samples, …, D)", "language": "(samples, T, vocabulary)"}
             raise InputError(
-                f"targets hold class {int(scored.max() if scored.min() >= 0 else scored.min())}; the network knows 0 "
-                f"to {logits.shape[2] - 1}."
+                f"for {samples} samples the network returned outputs of shape {shape}; {self.kind} needs "
+                f"{wanted.get(self.kind, '(samples, …)')}, one row a sample."
             )
+        if targets is None or self.kind == "embedding":
+            return
+        fits = (
+            outputs.numel() == targets.size
+            if self.kind == "regression"
+            else _flat(targets).shape == self._logits(outputs).shape[:2]
+        )
+        if not fits:
+            raise InputError(f"outputs of shape {shape} do not fit targets of shape {targets.shape}.")
+
+    def check_labels(self, outputs: torch.Tensor, targets: NDArray[np.generic], split: str) -> None:
+        """Whether all labels are classes that the network knows.
+
+        Raises:
+            InputError: one is not; the message names the split and the label.
+        """
+        if self.kind not in ("classification", "language"):
+            return
+        classes = self._logits(outputs).shape[2]
+        labels = targets.astype(np.int64)
+        strange = labels[((labels < 0) | (labels >= classes)) & (labels != IGNORED)]
+        if strange.size:
+            raise InputError(f"{split}: has a label {int(strange[0])}; the network knows classes 0 to {classes - 1}.")
 
     def outcome(
         self, outputs: torch.Tensor, reference: torch.Tensor, targets: NDArray[np.generic] | None
@@ -98,42 +106,48 @@ class Judge:
         nll, scored = self._likelihoods(outputs, targets)
         return (nll * scored).sum(dim=1) / scored.sum(dim=1).clamp(min=1)
 
-    def draw(self, outputs: torch.Tensor, rng: np.random.Generator) -> NDArray[np.generic]:
-        """A target for each output, drawn from the distribution that the network predicts.
+    def noise(self, output: torch.Tensor, samples: int, rng: np.random.Generator) -> torch.Tensor:
+        """What `score` draws with, row by row: a uniform number per position of a class, a sign per value.
 
-        A class a position by inverse of its distribution function; for values and embeddings a sign each.
+        Args:
+            output: of one sample.
+            samples: rows.
+            rng: the stream.
         """
-        if self.kind not in ("classification", "language"):
-            return rng.integers(0, 2, tuple(outputs.shape)).astype(np.float32) * 2 - 1
-        cumulated = torch.softmax(self._logits(outputs.detach()).double(), dim=2).cumsum(dim=2).numpy()
-        below = cumulated < rng.random(cumulated.shape[:2])[:, :, None]
-        labels: NDArray[np.generic] = np.minimum(below.sum(axis=2), cumulated.shape[2] - 1).astype(np.int64)
-        return labels
+        if self.kind in ("classification", "language"):
+            return torch.from_numpy(rng.random((samples, self._logits(output).shape[1])))
+        signs = rng.integers(0, 2, (samples, *output.shape[1:]), dtype=np.int8)
+        return torch.from_numpy(signs).to(torch.float32) * 2 - 1
 
-    def score(
-        self, outputs: torch.Tensor, drawn: NDArray[np.generic], targets: NDArray[np.generic] | None
-    ) -> torch.Tensor:
-        """`(samples,)` h with ½ · E (∇h · Δ)² = the divergence that a small change Δ of the weights makes.
+    def score(self, outputs: torch.Tensor, noise: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:
+        """`(samples,)` h with ½ · E (∇h · Δ)² = the divergence that a small change Δ of the weights makes, in nats.
 
-        Classes: h = Σ −log p(drawn) / √positions over the scored positions. The draws of different positions are
-        independent and their scores have mean 0, so cross terms vanish and what remains is the mean of the
-        positions' Fisher terms. Values: h = Σ ±ŷ / √(v · outputs), since the score (y − ŷ) / v of a Gaussian with
-        variance v has variance 1 / v, which the two values ±1/√v have too, without spread in their square.
-        Embeddings: h = Σ ±ê over the normalised ê, as 1 − cos = ½‖ê' − ê‖²; here too the mean over positions.
+        Classes: h = Σ −log p(drawn) / √positions over the scored positions, each class drawn from p by the inverse of
+        its distribution function. The draws of different positions are independent and their scores have mean 0, so
+        cross terms vanish and what remains is the mean of the positions' Fisher terms. Values: h = Σ ±ŷ / √(v ·
+        outputs), since the score (y − ŷ) / v of a Gaussian with variance v has variance 1 / v, which the two values
+        ±1/√v have too, without spread in their square. Embeddings: h = Σ ±ê over the normalised ê, as 1 − cos =
+        ½‖ê' − ê‖²; here too the mean over positions.
+
+        Args:
+            outputs: of the network.
+            noise: rows of `noise`.
+            targets: only to know which positions are scored.
         """
         count = len(outputs)
         if self.kind in ("classification", "language"):
-            nll, scored = self._likelihoods(outputs, drawn)
-            if targets is not None:
-                scored = torch.from_numpy(_flat(targets) != IGNORED)
+            logs = torch.log_softmax(self._logits(outputs), dim=2)
+            cumulated = logs.detach().double().exp().cumsum(dim=2)
+            drawn = (cumulated < noise[:, :, None]).sum(dim=2).clamp(max=logs.shape[2] - 1)
+            nll = -logs.gather(2, drawn[:, :, None])[:, :, 0]
+            scored = torch.ones_like(nll) if targets is None else (targets.reshape(count, -1) != IGNORED).to(nll.dtype)
             return (nll * scored).sum(dim=1) / scored.sum(dim=1).clamp(min=1).sqrt()
-        signs = torch.from_numpy(np.asarray(drawn, dtype=np.float32))
         if self.kind == "regression":
             assert self.variance is not None
             scale = torch.from_numpy(np.sqrt(self.variance).astype(np.float32))
-            values = (signs * outputs).reshape(count, -1) / scale
+            values = (noise * outputs).reshape(count, -1) / scale
             return values.sum(dim=1) / math.sqrt(values.shape[1])
-        products = (signs * functional.normalize(outputs, dim=-1)).sum(dim=-1).reshape(count, -1)
+        products = (noise * functional.normalize(outputs, dim=-1)).sum(dim=-1).reshape(count, -1)
         return products.sum(dim=1) / math.sqrt(products.shape[1])
 
     def _logits(self, outputs: torch.Tensor) -> torch.Tensor:

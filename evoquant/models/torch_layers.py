@@ -17,8 +17,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from evoquant.errors import InputError, suggestion
-from evoquant.models.torch import one_thread
 from evoquant.models.torch_data import call_network
+from evoquant.models.torch_threads import one_thread
 
 if TYPE_CHECKING:
     from evoquant.models.arrays import Arrays

@@ -1,83 +1,99 @@
-"""Profile a PyTorch classifier: statistics of weights and activations, gradient sensitivity, measured losses."""
+"""Profile a PyTorch network: statistics of its weights, and the signals that were asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evoquant.errors import CampaignError, ProfileError
-from evoquant.models.base import Failed, Measure, Request
-from evoquant.models.torch import one_thread
+from evoquant.errors import CampaignError, InputError, ProfileError, suggestion
+from evoquant.models.base import DIVERGENCE, REFERENCE, SCORE, SIGNALS, Failed, Request
 from evoquant.profiles.model import LayerProfile, ModelProfile
-from evoquant.quantization.error import squared_error
-from evoquant.quantization.numerics import fake_quantize, representable
+from evoquant.quantization.numerics import representable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     import torch
     from numpy.typing import NDArray
 
-    from evoquant.models.torch import Layer
-    from evoquant.quantization.precision import Menu, Precision
+    from evoquant.models.base import Measure, Outcome
+    from evoquant.models.torch_layers import Layer
+    from evoquant.models.torch_task import TorchTask
+    from evoquant.quantization.precision import Menu
+    from evoquant.scoring.statistics import Metric
 
-WIDEST = "FP32"
+FISHER_SAMPLES = 512
+Column = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """The data that a profile is made of.
+class Alone:
+    """What measuring one layer at one width at a time gave.
 
     Attributes:
-        inputs: `(samples, …)` as the network takes them.
-        labels: `(samples,)` int64 classes.
-        blocks: how many blocks a measurement of the split is cut into.
-        batch: samples per forward pass.
+        losses, divergences: `(layers, P)`; where a width is not to be had, 1 and the largest divergence of all.
+        possible: `(layers, P)` widths that can be held and whose measurement did not fail.
+        passes: distinct allocations that were measured.
     """
 
-    inputs: NDArray[np.generic]
-    labels: NDArray[np.int64]
-    blocks: int
-    batch: int
-
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Inputs and labels, batch by batch."""
-        import torch
-
-        for start in range(0, len(self.labels), self.batch):
-            batch = slice(start, start + self.batch)
-            yield torch.from_numpy(self.inputs[batch]), torch.from_numpy(self.labels[batch])
+    losses: NDArray[np.float64]
+    divergences: NDArray[np.float64]
+    possible: NDArray[np.bool_]
+    passes: int
 
 
-def profile_network(
-    name: str,
-    network: torch.nn.Module,
-    layers: Sequence[Layer],
-    calibration: Calibration,
-    menu: Menu,
-    measure: Measure,
-    provenance: Mapping[str, Any],
+def profile_task(
+    task: TorchTask, menu: Menu, measure: Measure, signals: Sequence[str], fisher_samples: int | None
 ) -> ModelProfile:
-    """The profile of a classifier in eval mode for `menu`.
+    """The profile of a task's network for `menu`; see `TorchTask.profile`.
 
-    The loss of a layer at a width is 1 − accuracy / FP32 accuracy of the network with this layer alone quantized, on
-    the calibration split, clipped to [−1, 1]; 0 at FP32 without measuring. A width that a layer's weights cannot be
-    held at, or whose measurement failed, is not in the layer's `allowed`; its loss is 1 and its weight error that of
-    losing every weight, so that tables stay full.
-
-    Raises:
-        CampaignError: the FP32 network could not be measured.
-        PrecisionError: the menu holds a nominal precision.
-        ProfileError: the FP32 network gets no sample right.
+    loss: 1 − retention of the network with this layer alone quantized, on the calibration split, clipped to [−1, 1];
+    divergence: the mean divergence of the same measurements, in nats. Both cost the passes of one, so `passes` books
+    them under the first that was asked for and 0 under the other. fisher: `fisher_costs`; hessian: `hessian_costs`;
+    gradient_sensitivity: 3 passes; activation_range: free where gradients or Fisher costs are made (then over their
+    samples), else 1 pass. A width that a layer cannot be held at, or whose measurement failed, is not in the layer's
+    `allowed`; tables stay full: its error is that of losing every weight.
     """
-    state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    weights = [np.asarray(state[layer.parameter], dtype=np.float32) for layer in layers]
-    holds = [[representable(w, p, layer.channel_axis) for p in menu] for w, layer in zip(weights, layers, strict=True)]
-    losses, passes = _measured_losses(holds, menu, calibration.blocks, measure)
-    ranges = _activation_ranges(network, layers, calibration)
-    sensitivities = _gradient_sensitivities(network, layers, calibration)
+    from evoquant.models.torch_direct import Subject
+    from evoquant.models.torch_fisher import fisher_costs
+    from evoquant.models.torch_kinds import Judge
+    from evoquant.models.torch_signals import Ranges, gradient_sensitivities, hessian_costs, run_forward, weight_figures
+
+    for name in signals:
+        if name not in SIGNALS:
+            raise InputError(f"unknown signal {name!r}.{suggestion(name, SIGNALS)}")
+    for precision in menu:
+        representable(np.ones(1, np.float32), precision, None)  # a nominal precision is refused before anything runs
+    layers, precisions = task.found, tuple(menu)
+    judge = Judge(task.kind, task.variance, task.own)
+    subject = Subject(task.network, layers, task.data["calibration"], judge, task.batch, task.seed)
+    figures = weight_figures(subject, precisions)
+    possible = np.stack([figure.possible for figure in figures])
+    errors = np.stack([figure.errors for figure in figures])
+    passes: Column = {}
+    tables: dict[str, NDArray[np.float64]] = {"weight_error": errors}
+    measured = [name for name in ("loss", "divergence") if name in signals]
+    if measured:
+        alone = _measure_alone(possible, menu, len(task.blocks("calibration")), measure, task.metric)
+        possible = alone.possible
+        tables.update({name: alone.losses if name == "loss" else alone.divergences for name in measured})
+        passes.update(dict.fromkeys(measured, 0.0))
+        passes[measured[0]] = float(alone.passes)
+    sensitivities = [0.0] * len(layers)
+    with Ranges(subject) as ranges:
+        if "gradient_sensitivity" in signals:
+            sensitivities, passes["gradient_sensitivity"] = gradient_sensitivities(subject), 3.0
+        if "fisher" in signals:
+            samples = FISHER_SAMPLES if fisher_samples is None else fisher_samples
+            tables["fisher"], passes["fisher"] = fisher_costs(subject, precisions, possible, samples)
+        if "activation_range" in signals:
+            passes["activation_range"] = 0.0 if ranges.complete else 1.0
+            if not ranges.complete:
+                run_forward(subject)
+    if "hessian" in signals:
+        tables["hessian"], passes["hessian"] = hessian_costs(subject, errors)
     profiles = tuple(
         LayerProfile(
             name=layer.name,
@@ -85,126 +101,75 @@ def profile_network(
             shape=layer.shape,
             channel_axis=layer.channel_axis,
             position=i / max(len(layers) - 1, 1),
-            weight_mean=float(weights[i].mean(dtype=np.float64)),
-            weight_std=float(weights[i].std(dtype=np.float64)),
-            weight_range=float(weights[i].max()) - float(weights[i].min()),
-            activation_range=ranges[i],
+            weight_mean=figures[i].mean,
+            weight_std=figures[i].std,
+            weight_range=figures[i].range,
+            activation_range=ranges.range_of(i) if "activation_range" in signals else 0.0,
             gradient_sensitivity=sensitivities[i],
-            loss={p.name: 1.0 if s is None else s for p, s in zip(menu, losses[i], strict=True)},
-            weight_error=_weight_errors(weights[i], menu, holds[i], layer.channel_axis),
-            allowed=_allowed(menu, losses[i]),
+            **{name: dict(zip(menu.names, table[i].tolist(), strict=True)) for name, table in tables.items()},
+            allowed=_allowed(menu, possible[i]),
+            tie_group=layer.tie_group,
             fan_in=layer.fan_in,
             groups=layer.groups,
         )
         for i, layer in enumerate(layers)
     )
-    counts = {"gradient_sensitivity": 3.0, "activation_range": 1.0, "loss": float(passes)}
-    return ModelProfile(name, profiles, _constant_bits(network, layers), counts, provenance)
+    return ModelProfile(task.name, profiles, _constant_bits(task.network, layers), passes, task.provenance)
 
 
-def _measured_losses(
-    holds: Sequence[Sequence[bool]], menu: Menu, blocks: int, measure: Measure
-) -> tuple[list[list[float | None]], int]:
-    """Layer → width → loss (None: not to be had), and the number of distinct allocations measured."""
-    reference = (WIDEST,) * len(holds)
-    alone = {
-        (i, p.name): (*reference[:i], p.name, *reference[i + 1 :])
-        for i, row in enumerate(holds)
-        for p, possible in zip(menu, row, strict=True)
-        if possible and p.name != WIDEST
-    }
-    allocations = [reference, *alone.values()]
-    answers = measure([Request(widths, "calibration", block) for widths in allocations for block in range(blocks)])
-    correct: dict[tuple[str, ...], int | None] = {}
-    for index, widths in enumerate(allocations):
-        outcomes = answers[index * blocks : (index + 1) * blocks]
-        failed = next((outcome for outcome in outcomes if isinstance(outcome, Failed)), None)
-        measured = [outcome for outcome in outcomes if not isinstance(outcome, Failed)]
-        if failed is not None and widths == reference:
-            raise CampaignError(f"the FP32 network could not be measured: {failed.reason}: {failed.message}")
-        correct[widths] = None if failed is not None else sum(int(np.sum(outcome)) for outcome in measured)
-    base = correct[reference]
-    if not base:
-        raise ProfileError("the FP32 network gets no sample of the calibration split right, so it has no retention.")
+def _measure_alone(possible: NDArray[np.bool_], menu: Menu, blocks: int, measure: Measure, metric: Metric) -> Alone:
+    """Losses and divergences of one layer at one width at a time; each distinct allocation is measured once.
 
-    def loss(layer: int, precision: Precision) -> float | None:
-        if precision.name == WIDEST:
-            return 0.0
-        right = correct[alone[layer, precision.name]] if (layer, precision.name) in alone else None
-        return None if right is None else max(-1.0, 1.0 - right / base)
+    Raises:
+        CampaignError: the FP32 network could not be measured.
+        ProfileError: the FP32 network has no retention.
+    """
+    layers, widths = possible.shape
+    reference = (REFERENCE,) * layers
+    cells = [(i, j) for i in range(layers) for j in range(widths) if possible[i, j] and menu.names[j] != REFERENCE]
+    allocations = [reference, *((*reference[:i], menu.names[j], *reference[i + 1 :]) for i, j in cells)]
+    answers = measure([Request(row, "calibration", block) for row in allocations for block in range(blocks)])
+    means = [_means(answers[i * blocks : (i + 1) * blocks]) for i in range(len(allocations))]
+    base = means[0]
+    if isinstance(base, Failed):
+        raise CampaignError(f"the FP32 network could not be measured: {base.reason}: {base.message}")
+    if np.isnan(metric.retention(base[SCORE], base[SCORE])):
+        raise ProfileError(
+            f"the FP32 network's {metric.name} on the calibration split is {metric.figure(base[SCORE]):.6g}, so it has "
+            f"no retention; give a metric that is above 0 there, or one with a retention of its own."
+        )
+    losses, divergences, held = np.zeros(possible.shape), np.zeros(possible.shape), possible.copy()
+    for (i, j), mean in zip(cells, means[1:], strict=True):
+        if isinstance(mean, Failed):
+            held[i, j] = False
+            continue
+        retention = metric.retention(mean[SCORE], base[SCORE])
+        losses[i, j] = 1.0 if np.isnan(retention) else min(max(1.0 - retention, -1.0), 1.0)
+        divergences[i, j] = mean[DIVERGENCE]
+    losses[~held] = 1.0
+    divergences[~held] = divergences.max()
+    return Alone(losses, divergences, held, len(allocations))
 
-    return [[loss(i, p) for p in menu] for i in range(len(holds))], len(allocations)
+
+def _means(outcomes: Sequence[Outcome | Failed]) -> tuple[float, float] | Failed:
+    """Mean score and divergence over all blocks, or the first failure."""
+    parts = []
+    for outcome in outcomes:
+        if isinstance(outcome, Failed):
+            return outcome
+        parts.append(outcome)
+    score, divergence = np.concatenate(parts).mean(axis=0, dtype=np.float64).tolist()
+    return score, divergence
 
 
-def _allowed(menu: Menu, losses: Sequence[float | None]) -> tuple[str, ...] | None:
-    names = tuple(p.name for p, s in zip(menu, losses, strict=True) if s is not None)
+def _allowed(menu: Menu, possible: NDArray[np.bool_]) -> tuple[str, ...] | None:
+    names = tuple(name for name, able in zip(menu.names, possible.tolist(), strict=True) if able)
     return None if len(names) == len(menu) else names
-
-
-def _weight_errors(
-    weight: NDArray[np.float32], menu: Menu, holds: Sequence[bool], channel_axis: int | None
-) -> dict[str, float]:
-    return {
-        p.name: squared_error(weight, fake_quantize(weight, p, channel_axis) if possible else np.zeros_like(weight))
-        for p, possible in zip(menu, holds, strict=True)
-    }
-
-
-def _activation_ranges(network: torch.nn.Module, layers: Sequence[Layer], calibration: Calibration) -> list[float]:
-    """Per layer, max − min of its module's output over the calibration data."""
-    import torch
-
-    bounds: dict[str, tuple[float, float]] = {}
-
-    def note(name: str) -> Any:
-        def hook(module: torch.nn.Module, arguments: Any, output: Any) -> None:
-            tensor = output[0] if isinstance(output, tuple) else output
-            low, high = bounds.get(name, (float("inf"), float("-inf")))
-            bounds[name] = (min(low, float(tensor.min())), max(high, float(tensor.max())))
-
-        return hook
-
-    modules = dict(network.named_modules())
-    hooks = [modules[name].register_forward_hook(note(name)) for name in {layer.module for layer in layers}]
-    try:
-        with one_thread(), torch.inference_mode():
-            for inputs, _ in calibration.batches():
-                network(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [bounds[layer.module][1] - bounds[layer.module][0] for layer in layers]
-
-
-def _gradient_sensitivities(network: torch.nn.Module, layers: Sequence[Layer], calibration: Calibration) -> list[float]:
-    """Per layer, Σ|w · ∂L/∂w| per weight divided by the largest layer's, in [0, 1]; L: cross entropy of the split."""
-    import torch
-
-    parameters = dict(network.named_parameters())
-    weights = [parameters[layer.parameter] for layer in layers]
-    sums = [np.zeros(layer.shape) for layer in layers]
-    trainable = [weight.requires_grad for weight in weights]
-    try:
-        for weight in weights:
-            weight.requires_grad_(True)
-        with one_thread():
-            for inputs, labels in calibration.batches():
-                total = torch.nn.functional.cross_entropy(network(inputs), labels, reduction="sum")
-                gradients = torch.autograd.grad(total, weights)
-                for accumulated, gradient in zip(sums, gradients, strict=True):
-                    accumulated += gradient.numpy()
-    finally:
-        for weight, before in zip(weights, trainable, strict=True):
-            weight.requires_grad_(before)
-    per_weight = [
-        float(np.abs(weight.detach().numpy() * gradient).mean()) for weight, gradient in zip(weights, sums, strict=True)
-    ]
-    largest = max(per_weight)
-    return [value / largest if largest > 0 else 0.0 for value in per_weight]
 
 
 def _constant_bits(network: torch.nn.Module, layers: Sequence[Layer]) -> int:
     """32 bits for every parameter and float buffer that no width applies to; counters of batches do not count."""
-    named = [*network.named_parameters(), *network.named_buffers()]
     sized = {layer.parameter for layer in layers}
-    return 32 * sum(t.numel() for name, t in named if name not in sized and t.is_floating_point())
+    shared = {id(p) for name, p in network.named_parameters(remove_duplicate=False) if name in sized}
+    rest = [p for p in network.parameters() if id(p) not in shared]
+    return 32 * sum(t.numel() for t in [*rest, *network.buffers()] if t.is_floating_point())

@@ -16,33 +16,32 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from evoquant.errors import InputError
+from evoquant.errors import EvoquantError, InputError
 from evoquant.files import canonical_json
 from evoquant.models.arrays import Arrays, digest_arrays, pack_arrays
 from evoquant.models.base import SPLITS, Block, Measure, Split
 from evoquant.models.networks import require_torch
 from evoquant.models.torch_data import (
-    IGNORED,
     INPUTS,
     SLICES,
     TARGETS,
-    as_array,
+    call_network,
     check_lengths,
     halves,
+    labelled,
     named_inputs,
-    pair,
     samples_of,
+    valued,
     with_slices,
+    with_tokens,
 )
 from evoquant.quantization.numerics import QUANTIZER_VERSION
 from evoquant.scoring.statistics import ACCURACY, AGREEMENT, COSINE, PERPLEXITY, R2, Metric
@@ -156,7 +155,7 @@ class TorchTask:
     @property
     def numeric_environment(self) -> str:
         """What besides model, block and widths may change an outcome, how outputs become scores included."""
-        from evoquant.models.torch import numeric_environment
+        from evoquant.models.torch_threads import numeric_environment
 
         scale = "" if self.variance is None else f"; variance {self.variance.tolist()}"
         return f"{numeric_environment(self.batch)}; {self.kind} by {self.metric.name}{scale}"
@@ -176,7 +175,7 @@ class TorchTask:
         """
         common = {"runtime": "torch", "block": self.block, "batch": self.batch}
         if self.architecture is None:
-            _LIVE[self.identity] = self
+            LIVE[self.identity] = self
             return {**common, "factory": self.factory, "seed": self.seed, "identity": self.identity}
         if self.own is not None:
             raise InputError(f"task {self.name!r}: a metric of one's own needs a factory of one's own; name it.")
@@ -261,61 +260,8 @@ class TorchTask:
         return {name: tensor.detach().numpy() for name, tensor in self.network.state_dict().items()}
 
 
-_LIVE: WeakValueDictionary[str, TorchTask] = WeakValueDictionary()
+LIVE: WeakValueDictionary[str, TorchTask] = WeakValueDictionary()
 """Tasks of this process by identity, so that a network that is here is not loaded again."""
-
-
-def load_factory(name: str, seed: int = 0, block: int = BLOCK, batch: int = BATCH) -> TorchTask:
-    """The task that `module:factory` makes.
-
-    Args:
-        name: of a function that returns what a constructor of this module returns; it is imported and called.
-        seed: for a factory that takes one, and for the labels and probes that signals draw.
-        block: samples that are measured together, at least 1.
-        batch: samples per forward pass, at least 1.
-
-    Raises:
-        InputError: it cannot be imported, or returns something else.
-    """
-    require_torch(f"the network {name}")
-    module, _, attribute = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
-    if not callable(factory):
-        raise InputError(f"{name}: is a {type(factory).__name__}; name a function that returns a task.")
-    takes_seed = "seed" in inspect.signature(factory).parameters
-    task = factory(seed=seed) if takes_seed else factory()
-    if not isinstance(task, TorchTask):
-        raise InputError(
-            f"{name}: returned a {type(task).__name__}; return what classification, regression, language_model or "
-            f"embedding of evoquant.models.torch_task makes."
-        )
-    for what, value in (("block", block), ("batch", batch)):
-        if value < 1:
-            raise InputError(f"{name}: {what} is {value}; it is at least 1 sample.")
-    return replace(task, name=name, factory=name, seed=seed, block=block, batch=batch)
-
-
-def live_task(payload: Mapping[str, Any]) -> TorchTask:
-    """The task of a payload that names a factory: the one that is here, else built anew and compared.
-
-    Raises:
-        InputError: it is not here and has no factory, or the factory made something else this time.
-    """
-    known = _LIVE.get(payload["identity"])
-    if known is not None:
-        return known
-    if payload["factory"] is None:
-        raise InputError("the network lives in another process; give it a factory `module:function` to measure there.")
-    task = load_factory(payload["factory"], payload["seed"], payload["block"], payload["batch"])
-    if task.identity != payload["identity"]:
-        raise InputError(
-            f"{payload['factory']}: made another network or other data in a worker than here; a factory returns the "
-            f"same each time: fix its seeds, load its weights from a file."
-        )
-    return task
 
 
 def classification(
@@ -334,27 +280,14 @@ def classification(
         InputError: shapes, lengths or types that do not fit; the message names the split.
     """
     splits = {"calibration": calibration, "selection": selection, "test": test}
-    arrays = {}
-    for split, data in splits.items():
-        inputs, labels = (data, None) if agreement else pair(data, split, "classification")
-        arrays[split] = named_inputs(inputs, split)
-        if labels is not None:
-            arrays[split][TARGETS] = as_array(labels, f"{split}: labels")
-            if arrays[split][TARGETS].dtype.kind not in "ib":
-                raise InputError(f"{split}: labels are classes: integers from 0.")
-            arrays[split][TARGETS] = arrays[split][TARGETS].astype(np.int64)
-    return make_task("classification", network, arrays, **options)
+    make = named_inputs if agreement else labelled
+    return make_task("classification", network, {split: make(data, split) for split, data in splits.items()}, **options)
 
 
 def regression(network: torch.nn.Module, *, calibration: Any, selection: Any, test: Any, **options: Any) -> TorchTask:
     """A regression: values of the targets' shape, scored by R²; arguments as for `classification`."""
     splits = {"calibration": calibration, "selection": selection, "test": test}
-    arrays = {}
-    for split, data in splits.items():
-        inputs, targets = pair(data, split, "regression")
-        arrays[split] = named_inputs(inputs, split)
-        arrays[split][TARGETS] = as_array(targets, f"{split}: targets").astype(np.float32)
-    return make_task("regression", network, arrays, **options)
+    return make_task("regression", network, {split: valued(data, split) for split, data in splits.items()}, **options)
 
 
 def language_model(
@@ -362,25 +295,14 @@ def language_model(
 ) -> TorchTask:
     """A language model: tokens `(n, T)` → logits `(n, T, V)`, scored by perplexity.
 
-    A split is the tokens alone, or a tuple or dict of inputs whose first are the tokens: each position predicts the
-    next token, and the last none. Or it is a pair `(inputs, targets)` with targets `(n, T)`, −100 where nothing is
-    scored. Other arguments as for `classification`.
+    A split is the tokens alone, or a dict of inputs whose first are the tokens: each position predicts the next
+    token, and the last none. Or it is a pair `(inputs, targets)` with targets `(n, T)`, −100 where nothing is scored.
+    Other arguments as for `classification`.
     """
     splits = {"calibration": calibration, "selection": selection, "test": test}
-    arrays = {}
-    for split, data in splits.items():
-        given = isinstance(data, (tuple, list)) and len(data) == 2 and not isinstance(data[0], (int, float))
-        arrays[split] = named_inputs(data[0] if given else data, split)
-        tokens = next(iter(arrays[split].values()))
-        if given:
-            targets = as_array(data[1], f"{split}: targets")
-        else:
-            last = np.full((len(tokens), 1), IGNORED, dtype=np.int64)
-            targets = np.concatenate([tokens[:, 1:], last], axis=1) if tokens.ndim == 2 else tokens
-        if targets.ndim != 2 or targets.dtype.kind != "i" or not (targets != IGNORED).any(axis=1).all():
-            raise InputError(f"{split}: tokens and targets are integers (sequences, T), T at least 2.")
-        arrays[split][TARGETS] = targets
-    return make_task("language", network, arrays, **options)
+    return make_task(
+        "language", network, {split: with_tokens(data, split) for split, data in splits.items()}, **options
+    )
 
 
 def embedding(network: torch.nn.Module, *, calibration: Any, selection: Any, test: Any, **options: Any) -> TorchTask:
@@ -432,7 +354,7 @@ def make_task(
     selection, gate = (named["selection"], named["gate"]) if "gate" in named else halves(named["selection"])
     splits = {"calibration": named["calibration"], "selection": selection, "gate": gate, "test": named["test"]}
     network = network.cpu().float().eval().requires_grad_(False)
-    return TorchTask(
+    task = TorchTask(
         name=name,
         network=network,
         kind=kind,
@@ -445,3 +367,31 @@ def make_task(
         types=dict(types or {}),
         own=metric,
     )
+    _check_outputs(task)
+    return task
+
+
+def _check_outputs(task: TorchTask) -> None:
+    """Run the network once: it has to work, and to return what fits the targets; else an InputError says so."""
+    import torch
+
+    from evoquant.models.torch_kinds import Judge
+    from evoquant.models.torch_threads import one_thread
+
+    judge, data = Judge(task.kind, task.variance, task.own), task.data["calibration"]
+    few = slice(0, 2)
+    try:
+        with one_thread(), torch.no_grad():
+            outputs = call_network(task.network, data, few)
+    except EvoquantError:
+        raise
+    except Exception as error:  # whatever the network may raise
+        raise InputError(
+            f"the network does not take the calibration inputs: {type(error).__name__}: {error}"
+        ) from error
+    for split, arrays in task.data.items():
+        if (TARGETS in arrays) != (TARGETS in data):
+            raise InputError(f"{split}: either all splits have targets or none has.")
+        judge.check(outputs, min(2, samples_of(data)), data[TARGETS][few] if TARGETS in data else None)
+        if TARGETS in arrays:
+            judge.check_labels(outputs, arrays[TARGETS], split)

@@ -24,6 +24,8 @@ SCHEMA = "evoquant.profile"
 VERSION = 1
 
 PerPrecision = Mapping[str, float]
+PER_WIDTH = ("loss", "divergence", "fisher", "hessian", "weight_error")
+"""The signals of a layer that have a value per precision."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class LayerProfile:
         activation_range: max − min of the layer's output over the calibration data.
         gradient_sensitivity: Σ|w · ∂L/∂w| per weight, divided by the largest layer's; in [0, 1].
         loss: precision name → loss of retention s when this layer alone is quantized, in [−1, 1].
-        fisher: precision name → Fisher cost.
+        divergence: precision name → mean divergence from the FP32 outputs when this layer alone is quantized, in nats.
+        fisher: precision name → Fisher cost, in nats: what `divergence` is to second order.
+        hessian: precision name → ½ · mean curvature of the loss · squared quantization error, in nats.
         weight_error: precision name → summed squared quantization error of the weights.
         allowed: precision names that the layer may take; None allows all.
         tie_group: layers of equal tie group must share a width.
@@ -59,7 +63,9 @@ class LayerProfile:
     activation_range: float = 0.0
     gradient_sensitivity: float = 0.0
     loss: PerPrecision = field(default_factory=dict)
+    divergence: PerPrecision = field(default_factory=dict)
     fisher: PerPrecision = field(default_factory=dict)
+    hessian: PerPrecision = field(default_factory=dict)
     weight_error: PerPrecision = field(default_factory=dict)
     allowed: tuple[str, ...] | None = None
     tie_group: str | None = None
@@ -67,13 +73,24 @@ class LayerProfile:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("loss", "fisher", "weight_error"):
+        for name in PER_WIDTH:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property
     def parameters(self) -> int:
         """Weights that a width applies to."""
         return math.prod(self.shape)
+
+    def sqnr_db(self, precision: str) -> float | None:
+        """Signal to quantization noise ratio 10 · log10(Σw² / weight error) in dB; None where it is not known.
+
+        Infinite where there is no error.
+        """
+        power = self.parameters * (self.weight_std**2 + self.weight_mean**2)
+        if precision not in self.weight_error or power <= 0:
+            return None
+        error = self.weight_error[precision]
+        return 10 * math.log10(power / error) if error > 0 else math.inf
 
     def allows(self, precision: Precision) -> bool:
         """Whether the layer may take `precision`: by its list, and by its shape."""
@@ -136,7 +153,7 @@ def profile_to_dict(profile: ModelProfile) -> dict[str, Any]:
     for layer in profile.layers:
         plain = {key: getattr(layer, key) for key in layer.__dataclass_fields__}
         plain["shape"] = list(layer.shape)
-        for key in ("loss", "fisher", "weight_error"):
+        for key in PER_WIDTH:
             plain[key] = dict(plain[key])
         if layer.allowed is not None:
             plain["allowed"] = list(layer.allowed)

@@ -1,0 +1,68 @@
+"""A network of one's own by the name of its factory, in the driver and in workers."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from evoquant.errors import InputError
+from evoquant.models.networks import require_torch
+from evoquant.models.torch_task import BATCH, BLOCK, LIVE, TorchTask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def load_factory(name: str, seed: int = 0, block: int = BLOCK, batch: int = BATCH) -> TorchTask:
+    """The task that `module:factory` makes.
+
+    Args:
+        name: of a function that returns what a constructor of this module returns; it is imported and called.
+        seed: for a factory that takes one, and for the labels and probes that signals draw.
+        block: samples that are measured together, at least 1.
+        batch: samples per forward pass, at least 1.
+
+    Raises:
+        InputError: it cannot be imported, or returns something else.
+    """
+    require_torch(f"the network {name}")
+    module, _, attribute = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
+    if not callable(factory):
+        raise InputError(f"{name}: is a {type(factory).__name__}; name a function that returns a task.")
+    takes_seed = "seed" in inspect.signature(factory).parameters
+    task = factory(seed=seed) if takes_seed else factory()
+    if not isinstance(task, TorchTask):
+        raise InputError(
+            f"{name}: returned a {type(task).__name__}; return what classification, regression, language_model or "
+            f"embedding of evoquant.models.torch_task makes."
+        )
+    for what, value in (("block", block), ("batch", batch)):
+        if value < 1:
+            raise InputError(f"{name}: {what} is {value}; it is at least 1 sample.")
+    return replace(task, name=name, factory=name, seed=seed, block=block, batch=batch)
+
+
+def live_task(payload: Mapping[str, Any]) -> TorchTask:
+    """The task of a payload that names a factory: the one that is here, else built anew and compared.
+
+    Raises:
+        InputError: it is not here and has no factory, or the factory made something else this time.
+    """
+    known = LIVE.get(payload["identity"])
+    if known is not None:
+        return known
+    if payload["factory"] is None:
+        raise InputError("the network lives in another process; give it a factory `module:function` to measure there.")
+    task = load_factory(payload["factory"], payload["seed"], payload["block"], payload["batch"])
+    if task.identity != payload["identity"]:
+        raise InputError(
+            f"{payload['factory']}: made another network or other data in a worker than here; a factory returns the "
+            f"same each time: fix its seeds, load its weights from a file."
+        )
+    return task
