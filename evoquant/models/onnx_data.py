@@ -81,7 +81,11 @@ def read_npz(path: Path) -> Arrays:
         if total > MAX_DATA_BYTES:
             raise InputError(f"{path}: {total} bytes once unpacked; at most {MAX_DATA_BYTES} are read.")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
+        bare = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)
+        if bare is not None:
+            raise ValueError(f"{bare!r} is no array")
+        return arrays
     except (ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         hint = "save numbers, not Python objects" if "pickle" in str(error) else "write it with numpy.savez"
         raise InputError(f"{path}: cannot be read as .npz ({type(error).__name__}: {error}); {hint}.") from None

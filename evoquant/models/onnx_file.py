@@ -120,3 +120,6 @@ def _load_external(proto: ModelProto, folder: Path | None, source: str) -> None:
         external_data_helper.load_external_data_for_model(proto, str(folder))
     except Exception as error:  # a path out of the folder, an offset past the end of the file
         raise InputError(f"{source}: its external data cannot be read: {error}") from None
+    for tensor in external:  # a model is the same however its file was cut up
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")

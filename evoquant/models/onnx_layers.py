@@ -152,6 +152,8 @@ def _layer(name: str, uses: Sequence[Use], top: Scope) -> OnnxLayer:
     shape, axis = dims, None if role.axis is None else use.axes[role.axis]
     if role.type == "Recurrent" and use.dims == dims and axis == 1:  # each direction has channels of its own
         shape, axis = (dims[0] * dims[1], dims[2]), 0
+    elif role.type == "LayerNorm":  # exporters add axes of one entry
+        shape = (math.prod(dims),)
     casts = bool(constant.readers) and all(reader.op_type == "Cast" for reader in constant.readers)
     stored = "float32" if casts else FLOATS[constant.tensor.data_type]
     kind = "Attention" if role.type == "Linear" and _ATTENTION.search(name) else role.type
