@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evoquant.campaign.budget import Budget
@@ -19,7 +20,6 @@ from evoquant.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from evoquant.campaign.config import CampaignConfig
     from evoquant.campaign.config_measured import TaskConfig
@@ -63,11 +63,9 @@ def make_task(config: TaskConfig, cache: Path) -> MeasuredTask:
 
 
 def _onnx_task(config: OnnxTaskConfig) -> MeasuredTask:
-    from pathlib import Path
-
     from evoquant.models.onnx_task import load_onnx_task
 
-    metric = load_code(config.metric) if ":" in config.metric else config.metric
+    metric = config.metric if ":" not in (config.metric or "") else load_code(str(config.metric))
     return load_onnx_task(
         Path(config.model), Path(config.data), metric=metric, block=config.block, batch=config.batch, seed=config.seed
     )

@@ -10,9 +10,9 @@ from evoquant.campaign.config_base import CODE, Closed
 from evoquant.errors import suggestion
 from evoquant.models.base import SIGNALS
 from evoquant.models.tasks import TASKS
+from evoquant.scoring.statistics import METRICS
 
 Samples = Annotated[int, Field(ge=1, le=10_000_000)]
-ONNX_METRICS = ("agreement", "accuracy")
 
 
 class MeasuredSource(Closed):
@@ -47,19 +47,20 @@ class TorchTaskConfig(MeasuredSource):
 class OnnxTaskConfig(MeasuredSource):
     """An ONNX file with its data; paths are relative to the config file.
 
-    `metric` is `agreement` with the FP32 outputs (needs no labels), `accuracy`, or one's own as `module:function`.
+    `metric` is a name (`agreement` with the FP32 outputs needs no targets), or one's own as `module:function`; by
+    default the data's targets decide, see `evoquant.models.onnx_task`.
     """
 
     kind: Literal["onnx"]
     model: str
     data: str
-    metric: str = "agreement"
+    metric: str | None = None
 
     @field_validator("metric")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in ONNX_METRICS and not CODE.fullmatch(value):
-            raise ValueError(f"{value!r} is neither {' nor '.join(ONNX_METRICS)} nor module:function")
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in METRICS and not CODE.fullmatch(value):
+            raise ValueError(f"no metric is called {value!r}, nor is it module:function.{suggestion(value, METRICS)}")
         return value
 
 
@@ -99,4 +100,5 @@ def task_code(task: TaskConfig | None) -> list[str]:
     """Every `module:attribute` that a task's config names."""
     if isinstance(task, TorchTaskConfig):
         return [task.factory]
-    return [task.metric] if isinstance(task, OnnxTaskConfig) and ":" in task.metric else []
+    metric = task.metric if isinstance(task, OnnxTaskConfig) else None
+    return [metric] if metric is not None and ":" in metric else []

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 from evoquant import api
+from evoquant.campaign.evaluate import KnownFailure
 from evoquant.errors import Interrupted, RunDirError
 from evoquant.testing.interrupt import StopAfter
 
@@ -36,7 +37,7 @@ def whole(tmp_path_factory, cache):
 def test_scores_budget_and_intervals(whole):
     report = json.loads((whole / "report.json").read_text())
     scores = report["champion"]["scores"]
-    assert list(scores) == ["calibration", "selection", "test"]
+    assert list(scores) == ["calibration", "selection", "gate", "test"]
     low, high = scores["test"]["interval"]
     assert low <= scores["test"]["retention"] <= high
     assert report["budget"]["search_passes"] == report["evaluations"]["distinct"]
@@ -84,7 +85,7 @@ def test_a_failure_in_the_journal_stays_failed(cache, tmp_path):
     campaign = build_campaign(config, cache)
     try:
         batch = campaign.search.ask()
-        evaluations = campaign.estimator.evaluate(batch, {2: "time_limit"})
+        evaluations = campaign.estimator.evaluate(batch, {2: KnownFailure("time_limit")})
     finally:
         campaign.close()
     assert evaluations.reasons == {2: "time_limit"}
