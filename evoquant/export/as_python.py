@@ -77,23 +77,28 @@ def _width(unit, position, rungs, weights):
     if EDGE_WIDTH is not None and (position < EDGES or position > 1.0 - EDGES):
         return EDGE_WIDTH
     for signal, above, width in rungs:
-        value = _loss_per_bit(signal, unit, weights) if _is_price(signal) else _value(signal, unit)
+        value = _price(signal, unit, weights) if _is_price(signal) else _value(signal, unit)
         if value > above:
             return width
     return OTHERWISE
 
 
 def _is_price(signal):
-    return signal.startswith("loss_per_bit:")
+    return "_per_bit:" in signal
 
 
-def _loss_per_bit(signal, unit, weights):
-    """Rise of -log(1 - s) for each bit per weight that a model of so many weights saves by the narrower width."""
+def _price(signal, unit, weights):
+    """Rise of -log(1 - s), or of a cost, for each bit per weight that a model of so many weights saves by a step."""
+    kind = signal.partition("_per_bit:")[0]
     narrow, wide = _step(signal)
     saved = sum(_bits(layer, wide) - _bits(layer, narrow) for layer in unit)
     if saved <= 0:
         return NO_SAVING
-    return (_loss(unit, narrow) - _loss(unit, wide)) / 2**40 / (saved / weights)
+    if kind == "loss":
+        rise = (_loss(unit, narrow) - _loss(unit, wide)) / 2**40
+    else:
+        rise = _value(kind + ":" + narrow, unit) - _value(kind + ":" + wide, unit)
+    return rise / (saved / weights)
 
 
 def _step(signal):
@@ -103,13 +108,19 @@ def _step(signal):
 
 
 def _known(layers, names):
-    """The first of a signal's names that all layers know; a price is made of losses."""
-    read = [["loss:" + width for width in _step(name)] if _is_price(name) else [name] for name in names]
+    """The first of a signal's names that all layers know; a price is made of two widths' figures."""
+    read = [_parts(name) for name in names]
     for name, parts in zip(names, read):
         if all(_has(layer, part) for part in parts for layer in layers):
             return name
     wanted = " or ".join(" and ".join(parts) for parts in read)
     raise ValueError("the heuristic reads " + wanted + ", which some layer lacks")
+
+
+def _parts(name):
+    if not _is_price(name):
+        return [name]
+    return [name.partition("_per_bit:")[0] + ":" + width for width in _step(name)]
 
 
 def _has(layer, signal):

@@ -41,13 +41,16 @@ def render(champion: Champion, *, profile: ModelProfile | None, menu: Menu | Non
         return tree_rust.render(champion, champion.genome, menu)
     plan = plan_of(champion, "rust", menu)
     reads = _reads(plan)
+    prices = {rung.price for rung in plan.rungs if rung.price}
     introduction = "Each layer takes the width of the first that holds:"
     sections = [
         header(champion, introduction, plan.words(), reads.listed, TIED_LOSSES if plan.priced else TIED),
         precision(plan.menu.names),
         layer_info(reads),
         _heuristic(plan),
-        *((_LOSS_PER_BIT, INTEGER_LOSS, _ALLOCATE_PRICED) if plan.priced else (_ALLOCATE,)),
+        *([_LOSS_PER_BIT, INTEGER_LOSS] if "loss" in prices else []),
+        *([_COST_PER_BIT] if prices - {"loss"} else []),
+        _ALLOCATE_PRICED if plan.priced else _ALLOCATE,
         _REPAIR,
         reading(reads),
         MAIN,
@@ -69,7 +72,7 @@ def _reads(plan: Plan) -> Reads:
             continue
         for width in rung.step:
             bits = _field(f"bits:{width.name}")
-            reads.add(_field(f"loss:{width.name}"), (f"loss:{width.name}",))
+            reads.add(_field(f"{rung.price}:{width.name}"), (f"{rung.price}:{width.name}",))
             reads.fields[bits] = "f64"
             reads.values[bits] = reads.bits(width, bits)
     return reads
@@ -102,8 +105,9 @@ def _heuristic(plan: Plan) -> str:
 def _value(rung: PlannedRung) -> str:
     if rung.step is None:
         return f"layer.{_field(rung.signal)}"
-    loss, bits = ([f"layer.{_field(f'{kind}:{width.name}')}" for width in rung.step] for kind in ("loss", "bits"))
-    return f"loss_per_bit({', '.join(loss)}, {bits[1]} - {bits[0]}, weights)"
+    cost, bits = ([f"layer.{_field(f'{kind}:{width.name}')}" for width in rung.step] for kind in (rung.price, "bits"))
+    function = "loss_per_bit" if rung.price == "loss" else "cost_per_bit"
+    return f"{function}({', '.join(cost)}, {bits[1]} - {bits[0]}, weights)"
 
 
 def _step(comment: str, condition: str, width: str) -> str:
@@ -130,6 +134,15 @@ fn loss_per_bit(narrow: f64, wide: f64, saved: f64, weights: f64) -> f64 {{
         return {NO_SAVING!r};
     }}
     (integer_loss(narrow) - integer_loss(wide)) as f64 / LOSS_UNITS / (saved / weights)
+}}
+"""
+
+_COST_PER_BIT = f"""/// Rise of a cost for each bit per weight that a model of so many weights saves.
+fn cost_per_bit(narrow: f64, wide: f64, saved: f64, weights: f64) -> f64 {{
+    if saved <= 0.0 {{
+        return {NO_SAVING!r};
+    }}
+    (narrow - wide) / (saved / weights)
 }}
 """
 

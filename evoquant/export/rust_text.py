@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TIED = "Layers that must share a width are given as one, merged."
 TIED_LOSSES = (
     "Layers that must share a width are given as one, merged: their losses s as 1 - (1 - s1)(1 - s2)...,\n"
-    "//! parameters, bits, Fisher costs and squared errors as sums. Rust 1.77 or newer."
+    "//! parameters, bits, divergences, Fisher and Hessian costs and squared errors as sums. Rust 1.77 or newer."
 )
 
 

@@ -10,7 +10,7 @@ from evoquant.errors import InputError, PrecisionError, suggestion
 from evoquant.files import canonical_json
 from evoquant.genomes.rule import Rule
 from evoquant.quantization.precision import SEED_MENU, Menu, Precision
-from evoquant.scoring.problem import LOSS_PER_BIT, SCALAR_SIGNALS, WIDTH_SIGNALS, narrower_width, rule_signals
+from evoquant.scoring.problem import PER_BIT, SCALAR_SIGNALS, WIDTH_SIGNALS, narrower_width, rule_signals
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
@@ -26,7 +26,7 @@ class PlannedRung:
             the losses of `INT8-channel` where the menu has that instead.
         above: finite.
         width: a name of the menu.
-        step: the width of a `loss_per_bit` and the next wider one; None for other signals.
+        step: the width of a price (`loss_per_bit`, …) and the next wider one; None for other signals.
     """
 
     signal: str
@@ -34,6 +34,11 @@ class PlannedRung:
     above: float
     width: str
     step: tuple[Precision, Precision] | None = None
+
+    @property
+    def price(self) -> str | None:
+        """What a price is made of (`loss`, `divergence`, `fisher`); None for other signals."""
+        return PER_BIT[self.signal.partition(":")[0]] if self.step else None
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,21 @@ class Plan:
             lines.append(f"position < {self.edges!r} or > 1 - {self.edges!r}: {self.edge_width}")
         lines += [f"{rung.signal} > {rung.above!r}: {rung.width}" for rung in self.rungs]
         lines.append(f"else: {self.otherwise}")
-        return [*lines, *_PRICES] if self.priced else lines
+        for kind in dict.fromkeys(rung.price for rung in self.rungs if rung.price):
+            what = "-ln(1 - s)" if kind == "loss" else kind
+            lines.append(f"where {kind}_per_bit:W is {_PRICE[0]}")
+            lines.append(f"{what} {_PRICE[1]}")
+        return lines
 
     @property
     def priced(self) -> bool:
-        """Whether a rung reads a `loss_per_bit`."""
+        """Whether a rung reads a price."""
         return any(rung.step for rung in self.rungs)
 
 
-_PRICES = (
-    "where loss_per_bit:W is what a step down from the next wider width of the menu to W costs: the rise of",
-    "-ln(1 - s) for each bit per weight, scales counted, that the whole model saves.",
+_PRICE = (
+    "what a step down from the next wider width of the menu to W costs: the rise of",
+    "for each bit per weight, scales counted, that the whole model saves.",
 )
 
 
@@ -129,7 +138,7 @@ def has_scales(width: Precision) -> bool:
 
 
 def _step(signal: str, menu: Menu) -> tuple[Precision, Precision] | None:
-    if not signal.startswith(f"{LOSS_PER_BIT}:"):
+    if signal.partition(":")[0] not in PER_BIT:
         return None
     narrow = narrower_width(signal, menu)
     return menu.precisions[narrow], menu.precisions[narrow + 1]
@@ -139,7 +148,7 @@ def _signal_names(signal: str, menu: Menu) -> tuple[str, ...]:
     kind, colon, width = signal.partition(":")
     if signal in SCALAR_SIGNALS:
         return (signal,)
-    if kind == LOSS_PER_BIT and colon:
+    if kind in PER_BIT and colon:
         return (f"{kind}:{menu.names[narrower_width(signal, menu)]}",)
     if not colon or kind not in WIDTH_SIGNALS:
         raise InputError(f"the rule reads an unknown signal {signal!r}.{suggestion(signal, rule_signals(menu))}")

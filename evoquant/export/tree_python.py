@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from evoquant.export.python_text import SHARED_CODE, docstring, literal, menu_constants, tuple_of
 from evoquant.export.tree_source import INTRODUCTION, TreePlan, calls, tree_plan
 from evoquant.genomes.expression import IS_TYPE, OPERATOR, STATE
+from evoquant.profiles.model import PER_WIDTH
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
@@ -28,6 +29,7 @@ def _constants(plan: TreePlan) -> str:
             *menu_constants(plan.menu),
             f"ROUNDS = {plan.rounds}",
             f"STATE = {tuple_of(STATE)}  # of the allocation as a whole, in its last round",
+            f"SUMMED = {tuple_of([kind for kind in PER_WIDTH if kind != 'loss'])}  # with a figure for each width",
             f"SIGNALS = {tuple_of(plan.signals)}  # in the order of the arguments of `cost`",
             "",
         ]
@@ -100,7 +102,7 @@ def _cost(choice, state):
 def _check(layers):
     for signal in SIGNALS:
         kind = "loss" if signal in ("model_loss", "total_loss") else signal
-        if kind in ("loss", "fisher", "weight_error"):
+        if kind == "loss" or kind in SUMMED:
             for width in MENU:
                 if any(width not in layer.get(kind, ()) for layer in layers):
                     raise ValueError("the heuristic reads " + kind + ":" + width + ", which some layer lacks")
@@ -123,7 +125,7 @@ def _read(signal, unit, choice, model):
         return model["units"]
     if signal == "position":
         return choice["position"]
-    if signal in ("fisher", "weight_error"):
+    if signal in SUMMED:
         return _value(signal + ":" + width, unit)
     return _value(signal, unit)
 

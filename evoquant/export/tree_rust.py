@@ -19,6 +19,7 @@ from evoquant.export.rust_text import (
 from evoquant.export.source import has_scales
 from evoquant.export.tree_source import INTRODUCTION, LINE, TreePlan, calls, tree_plan
 from evoquant.genomes.expression import IS_TYPE, OPERATOR, PER_UNIT, STATE
+from evoquant.profiles.model import PER_WIDTH
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
@@ -57,7 +58,7 @@ def _reads(plan: TreePlan) -> Reads:
             reads.add(name, (name,))
     kinds = ["loss" if name in ("model_loss", "total_loss") else name for name in plan.signals]
     for kind in dict.fromkeys(kinds):
-        if kind in ("loss", "fisher", "weight_error"):
+        if kind in PER_WIDTH:
             variables = {f"{kind}_{i}": (f"{kind}:{width}",) for i, width in enumerate(plan.menu.names)}
             reads.columns.update(variables)
             _add_widths(reads, kind, [f"number(cell({variable}))?" for variable in variables])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from evoquant.errors import PrecisionError, ProfileError, suggestion
+from evoquant.profiles.model import PER_WIDTH
 from evoquant.scoring.cost import BIT_UNITS, Cost, bits_cost
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ SCALAR_SIGNALS = (
     "weight_range",
     "activation_range",
 )
-WIDTH_SIGNALS = ("loss", "fisher", "weight_error")
-LOSS_PER_BIT = "loss_per_bit"
+WIDTH_SIGNALS = PER_WIDTH
+PER_BIT = {f"{kind}_per_bit": kind for kind in ("loss", "divergence", "fisher")}
+"""Prices: what a step down to a width costs for each bit per weight of the model that it saves."""
 NO_SAVING = 1e12  # the price of a width that costs no less than the next wider one
 
 
@@ -74,7 +76,7 @@ class Problem:
     weights: int
 
     def signal(self, name: str) -> NDArray[np.float64]:
-        """`(units,)` values of a signal: `gradient_sensitivity`, `loss:FP16`, `loss_per_bit:INT4`, ….
+        """`(units,)` values of a signal: `gradient_sensitivity`, `loss:FP16`, `fisher_per_bit:INT4`, ….
 
         Raises:
             ProfileError: unknown signal, or the profile lacks it for that width.
@@ -82,8 +84,8 @@ class Problem:
         if name in self.scalars:
             return self.scalars[name]
         kind, colon, width = name.partition(":")
-        if kind == LOSS_PER_BIT and colon:
-            return self._loss_per_bit(narrower_width(name, self.menu))
+        if kind in PER_BIT and colon:
+            return self._per_bit(PER_BIT[kind], narrower_width(name, self.menu))
         if not colon or kind not in WIDTH_SIGNALS:
             raise ProfileError(f"unknown signal {name!r}.{suggestion(name, rule_signals(self.menu))}")
         meant = self._known_width(kind, width)
@@ -94,17 +96,23 @@ class Problem:
             )
         return self.widths[kind][meant]
 
-    def _loss_per_bit(self, narrow: int) -> NDArray[np.float64]:
-        """`(units,)` rise of −ln(1 − s) for each effective bit per weight that the model saves.
+    def _per_bit(self, kind: str, narrow: int) -> NDArray[np.float64]:
+        """`(units,)` rise of −ln(1 − s), or of a cost in nats, for each effective bit per weight that the model saves.
 
         What one step down the menu, from the next wider width to this one, costs: the price that a Lagrangian
         allocation compares with its multiplier (Shoham & Gersho, IEEE Trans. ASSP 36(9), 1988).
 
         Args:
+            kind: `loss`, `divergence` or `fisher`.
             narrow: menu index of the width stepped down to.
         """
-        loss, cost = self.separable_loss(), self.cost.table
-        rise = (loss[:, narrow] - loss[:, narrow + 1]) / LOSS_UNITS
+        if kind == "loss":
+            loss = self.separable_loss()
+            rise = (loss[:, narrow] - loss[:, narrow + 1]) / LOSS_UNITS
+        else:
+            below, above = (self.signal(f"{kind}:{self.menu.names[i]}") for i in (narrow, narrow + 1))
+            rise = below - above
+        cost = self.cost.table
         saved = (cost[:, narrow + 1] - cost[:, narrow]) / (BIT_UNITS * float(self.weights))
         prices: NDArray[np.float64] = np.full(len(rise), NO_SAVING)
         np.divide(rise, saved, out=prices, where=saved > 0)
@@ -169,7 +177,8 @@ class Problem:
 def compile_problem(profile: ModelProfile, menu: Menu) -> Problem:
     """Compile a profile for a menu: tie groups become units, signals are merged, scores become integers.
 
-    Losses of a unit's members combine as s = 1 − Π(1 − s); parameters, Fisher costs and squared errors are summed;
+    Losses of a unit's members combine as s = 1 − Π(1 − s); parameters, divergences, Fisher and Hessian costs and
+    squared errors are summed;
     ranges take the maximum; gradient sensitivity, mean and std are weighted by parameters; position is the mean.
 
     Raises:
@@ -220,11 +229,11 @@ def compile_problem(profile: ModelProfile, menu: Menu) -> Problem:
 def rule_signals(menu: Menu) -> list[str]:
     """Every signal that a rule may read with this menu."""
     by_width = [f"{kind}:{name}" for kind in WIDTH_SIGNALS for name in menu.names]
-    return [*SCALAR_SIGNALS, *by_width, *(f"{LOSS_PER_BIT}:{name}" for name in menu.names[:-1])]
+    return [*SCALAR_SIGNALS, *by_width, *(f"{kind}:{name}" for kind in PER_BIT for name in menu.names[:-1])]
 
 
 def narrower_width(signal: str, menu: Menu) -> int:
-    """Menu index of W in `loss_per_bit:W`, which compares W with the next wider width.
+    """Menu index of W in `loss_per_bit:W` and its like, which compare W with the next wider width.
 
     Raises:
         ProfileError: W is not on the menu, or the widest of it.

@@ -35,8 +35,8 @@ def random_rules(n, seed, menu=SEED_MENU, signals=SIGNALS):
     return [space.decode(row) for row in space.sample(np.random.default_rng(seed), n)]
 
 
-def prices(menu):
-    return tuple(f"loss_per_bit:{name}" for name in menu.names[:-1])
+def prices(menu, kinds=("loss_per_bit",)):
+    return tuple(f"{kind}:{name}" for kind in kinds for name in menu.names[:-1])
 
 
 def at_prices(problems):
@@ -84,6 +84,8 @@ def random_profile(seed):
                 loss={name: float(rng.uniform(-0.1, 0.6)) for name in GROUPED_MENU.names},
                 fisher={name: float(rng.random()) for name in GROUPED_MENU.names},
                 weight_error={name: float(rng.random()) for name in GROUPED_MENU.names},
+                divergence={name: float(rng.random()) for name in GROUPED_MENU.names},
+                hessian={name: float(rng.random()) for name in GROUPED_MENU.names},
                 allowed=[None, ("INT4-channel", "FP32"), ("INT2-g4", "INT8-channel", "FP32")][int(rng.integers(3))],
                 tie_group=[None, None, "a", "b"][int(rng.integers(4))],
                 **figures,

@@ -10,9 +10,9 @@ from evoquant.errors import InputError, PrecisionError
 from evoquant.export import render
 from evoquant.genomes.rule import Rule, Rung
 from evoquant.genomes.strategies import strategy
-from evoquant.profiles.model import LayerProfile, ModelProfile, profile_to_dict, profile_to_json
+from evoquant.profiles.model import PER_WIDTH, LayerProfile, ModelProfile, profile_to_dict, profile_to_json
 from evoquant.quantization.precision import SEED_MENU, Menu
-from evoquant.scoring.problem import compile_problem
+from evoquant.scoring.problem import PER_BIT, compile_problem
 
 from .conftest import GROUPED_MENU, SIGNALS, at_prices, champion_of, prices, random_rules, with_types
 
@@ -71,7 +71,7 @@ def test_allocates_exactly_as_the_rule_on_the_suite(tmp_path, rules, suite):
 
 
 def test_tie_groups_forbidden_widths_and_groups(tmp_path, tied_models):
-    widths = [f"{kind}:{name}" for kind in ("loss", "fisher", "weight_error") for name in GROUPED_MENU.names]
+    widths = [f"{kind}:{name}" for kind in PER_WIDTH for name in GROUPED_MENU.names]
     nominal = ["loss:INT4", "fisher:INT8", "weight_error:INT2"]
     rules = random_rules(60, 5, GROUPED_MENU, (*(s for s in SIGNALS if ":" not in s), *widths, *nominal))
     rules += [Rule("INT4"), Rule("INT2", (Rung("loss:INT4", 0.2, "INT8"),))]
@@ -89,7 +89,7 @@ def test_prices_to_the_last_bit_on_the_suite(tmp_path, suite):
 
 def test_prices_of_tie_groups_and_scales(tmp_path, tied_models):
     rules = at_prices([compile_problem(profile, GROUPED_MENU) for profile in tied_models[:8]])
-    rules += random_rules(30, 4, GROUPED_MENU, (*prices(GROUPED_MENU), "loss_per_bit:INT8", "loss:INT4"))
+    rules += random_rules(30, 4, GROUPED_MENU, (*prices(GROUPED_MENU, PER_BIT), "loss_per_bit:INT8", "loss:INT4"))
     sources = [render("python", champion_of(rule, menu=list(GROUPED_MENU.names))) for rule in rules]
     assert run_alone(tmp_path, sources, tied_models) == expected(rules, tied_models, GROUPED_MENU)
 

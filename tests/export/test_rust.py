@@ -8,9 +8,9 @@ from evoquant.errors import InputError
 from evoquant.export import render
 from evoquant.genomes.rule import Rule, Rung
 from evoquant.genomes.strategies import STRATEGIES, strategy
-from evoquant.profiles.model import LayerProfile, ModelProfile
+from evoquant.profiles.model import PER_WIDTH, LayerProfile, ModelProfile
 from evoquant.quantization.precision import SEED_MENU
-from evoquant.scoring.problem import compile_problem
+from evoquant.scoring.problem import PER_BIT, compile_problem
 
 from .conftest import GROUPED_MENU, at_prices, champion_of, prices, random_rules
 
@@ -21,7 +21,7 @@ SCALARS = ("gradient_sensitivity", "parameters", "weight_mean", "weight_std", "w
 
 def table(profile, menu=SEED_MENU):
     """A profile as the program's tab-separated input."""
-    kinds = [kind for kind in ("loss", "fisher") if any(getattr(layer, kind) for layer in profile.layers)]
+    kinds = [kind for kind in PER_WIDTH if any(getattr(layer, kind) for layer in profile.layers)]
     signals = [(kind, name) for kind in kinds for name in menu.names]
     header = ["name", "type", "position", *SCALARS, *(f"{kind}:{name}" for kind, name in signals), "allowed"]
     lines = ["\t".join(header)]
@@ -66,7 +66,7 @@ def unit_table(problem):
     for i, name in enumerate(names):
         columns[f"loss:{name}"] = losses[:, i].tolist()
         columns[f"bits:{name}"] = (problem.cost.table[:, i] // 1024).tolist()
-        for kind in ("fisher", "weight_error"):
+        for kind in PER_WIDTH[1:]:
             if name in problem.widths[kind]:
                 columns[f"{kind}:{name}"] = problem.widths[kind][name].tolist()
     columns["allowed"] = [",".join(np.array(names)[row].tolist()) for row in problem.allowed]
@@ -137,7 +137,10 @@ def test_prices_to_the_last_bit(tmp_path, suite, below):
 
 
 @needs_rustc
-@pytest.mark.parametrize("signals", [("loss_per_bit:INT4",), (*prices(GROUPED_MENU), "parameters", "loss:INT4")])
+@pytest.mark.parametrize(
+    "signals",
+    [("loss_per_bit:INT4",), ("fisher_per_bit:INT4",), (*prices(GROUPED_MENU, PER_BIT), "parameters", "loss:INT4")],
+)
 def test_prices_of_merged_units_with_scales(tmp_path, tied_models, signals):
     rungs = tuple(Rung(name, 0.3, width) for name, width in zip(signals, GROUPED_MENU.names[::-1] * 2, strict=False))
     rule = Rule("INT2", rungs, protected=frozenset({"LayerNorm"}), protected_width="FP32")

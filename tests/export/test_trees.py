@@ -19,7 +19,7 @@ from .conftest import GROUPED_MENU, TYPES, champion_of, with_types
 from .test_python import expected, load, run_alone
 from .test_rust import build, check_units, needs_rustc, run
 
-SUITE_SIGNALS = tuple(name for name in ALL_SIGNALS if name not in ("fisher", "weight_error"))
+SUITE_SIGNALS = tuple(name for name in ALL_SIGNALS if name not in PER_WIDTH or name in ("loss", "bits"))
 GROUPED = {"menu": list(GROUPED_MENU.names)}
 # Every operator, and no part that simplifying takes away.
 ALL = (
@@ -27,7 +27,7 @@ ALL = (
     "add", "loss", "mul", 0.0062, "div", "bits", "max", "position", 0.1,
     "sub", "min", "sqrt", "model_loss", "square", "bits", "max", "neg", "div", "units", "loss", "share",
 )  # fmt: skip
-WIDE = ("add", "mul", 3.0, "fisher", "add", "mul", 0.25, "bits", "sub", "mul", "weight_error", "weight_mean",
+WIDE = ("add", "mul", "divergence", "hessian", "add", "mul", 3.0, "fisher", "add", "mul", 0.25, "bits", "sub", "mul", "weight_error", "weight_mean",
         "div", "mul", "share", "weight_std", "add", "weight_range", "activation_range")  # fmt: skip
 
 

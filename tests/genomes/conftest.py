@@ -30,6 +30,8 @@ def random_problem(seed):
             loss={p: float(rng.choice([0.0, 0.5, rng.uniform(-0.2, 1.0)])) for p in SEED_MENU.names},
             fisher={p: abs(figure()) for p in SEED_MENU.names},
             weight_error={p: abs(figure()) for p in SEED_MENU.names},
+            divergence={p: abs(figure()) for p in SEED_MENU.names},
+            hessian={p: abs(figure()) for p in SEED_MENU.names},
             allowed=None if rng.random() < 0.7 else ("INT4", "FP16"),
         )
         for i in range(8)

@@ -100,7 +100,7 @@ def test_arithmetic_saturates_and_division_by_zero_gives_one():
     assert costs(("weight_mean",), extreme)[:, 0].tolist() == [1e100, -1e100]
 
 
-@pytest.mark.parametrize("name", ["fisher", "weight_error"])
+@pytest.mark.parametrize("name", ["fisher", "weight_error", "divergence", "hessian"])
 def test_a_missing_signal_names_profile_and_signal(name):
     with pytest.raises(ProfileError, match=rf"'tied' has no {name} for INT4-channel, which the signal '{name}:INT4"):
         Tree((name,)).allocate(TIED)

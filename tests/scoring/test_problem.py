@@ -10,7 +10,15 @@ from evoquant.errors import ProfileError
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU, Menu
-from evoquant.scoring.problem import LOSS_UNITS, NO_SAVING, compile_problem, integer_loss, narrower_width, rule_signals
+from evoquant.scoring.problem import (
+    LOSS_UNITS,
+    NO_SAVING,
+    SCALAR_SIGNALS,
+    compile_problem,
+    integer_loss,
+    narrower_width,
+    rule_signals,
+)
 from evoquant.scoring.separable import cost_sums, loss_sums
 
 LOSSES = dict(zip(SEED_MENU.names, (0.4, 0.2, 0.1, 0.01, 0.0), strict=True))
@@ -193,13 +201,25 @@ def test_loss_per_bit_counts_scales_and_the_next_width_of_the_menu():
     assert tensor[1] == pytest.approx(-math.log(0.9) / ((8 * 4 + 16) / 24))
 
 
+def test_other_prices_are_rises_in_nats_and_costs_are_summed_over_tied_layers():
+    tied = [
+        layer("a", shape=(32,), fisher={"INT4": 0.5, "INT8": 0.125}, hessian={"INT4": 1.0}, tie_group="t"),
+        layer("b", shape=(96,), fisher={"INT4": 0.25, "INT8": 0.125}, hessian={"INT4": 2.0}, tie_group="t"),
+    ]
+    problem = problem_of(*tied, menu=Menu.parse(["INT4", "INT8", "FP32"]))
+    assert problem.signal("fisher_per_bit:INT4").tolist() == [(0.75 - 0.25) / 4]
+    assert problem.signal("hessian:INT4").tolist() == [3.0]
+    with pytest.raises(ProfileError, match="no divergence for INT4"):
+        problem.signal("divergence_per_bit:INT4")
+
+
 def test_loss_per_bit_goes_by_the_menu():
     menu = Menu.parse(["INT4", "INT8-channel", "FP32"])
     problem = problem_of(layer("a", loss=dict(zip(menu.names, (0.4, 0.1, 0.0), strict=True))), menu=menu)
     assert problem.signal("loss_per_bit:INT8").tolist() == problem.signal("loss_per_bit:INT8-channel").tolist()
     assert narrower_width("loss_per_bit:INT8", menu) == 1
     for name in rule_signals(menu):
-        if not name.startswith(("fisher", "weight_error")):
+        if name in SCALAR_SIGNALS or name.startswith("loss"):
             assert problem.signal(name).shape == (1,)
     for name, fault in (
         ("loss_per_bit:FP32", "FP32 is the widest of the menu INT4, INT8-channel, FP32.*name a narrower width"),
