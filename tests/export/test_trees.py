@@ -27,8 +27,9 @@ ALL = (
     "add", "loss", "mul", 0.0062, "div", "bits", "max", "position", 0.1,
     "sub", "min", "sqrt", "model_loss", "square", "bits", "max", "neg", "div", "units", "loss", "share",
 )  # fmt: skip
-WIDE = ("add", "mul", "divergence", "hessian", "add", "mul", 3.0, "fisher", "add", "mul", 0.25, "bits", "sub", "mul", "weight_error", "weight_mean",
-        "div", "mul", "share", "weight_std", "add", "weight_range", "activation_range")  # fmt: skip
+WIDE = ("add", "mul", "divergence", "hessian", "add", "mul", 3.0, "fisher", "add", "mul", 0.25, "bits",
+        "sub", "mul", "weight_error", "weight_mean", "div",
+        "mul", "share", "weight_std", "add", "weight_range", "activation_range")  # fmt: skip
 
 
 SHORT = ("add", "loss", "mul", "sub", 0.1, "total_loss", "size_share")
