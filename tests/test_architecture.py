@@ -43,6 +43,7 @@ HEAVY = ("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib"
 # module → heavy packages it may import at its top; itself imported lazily
 HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.genomes.tree_kernel": ("numba",),
+    "evoquant.models.architectures": ("torch",),
     "evoquant.models.onnx_file": ("onnx",),
     "evoquant.models.onnx_graph": ("onnx",),
     "evoquant.models.onnx_layers": ("onnx",),

@@ -76,4 +76,20 @@ def _small_cnn(architecture: Mapping[str, Any]) -> torch.nn.Module:
     return nn.Sequential(parts)
 
 
-NETWORKS: dict[str, Callable[[Mapping[str, Any]], torch.nn.Module]] = {"small_cnn": _small_cnn}
+def _other(name: str) -> Callable[[Mapping[str, Any]], torch.nn.Module]:
+    def build(architecture: Mapping[str, Any]) -> torch.nn.Module:
+        from evoquant.models import architectures
+
+        network: torch.nn.Module = getattr(architectures, name)(architecture)
+        return network
+
+    return build
+
+
+NETWORKS: dict[str, Callable[[Mapping[str, Any]], torch.nn.Module]] = {
+    "small_cnn": _small_cnn,
+    "cnn": _other("cnn"),
+    "vision_transformer": _other("VisionTransformer"),
+    "language_model": _other("LanguageModel"),
+    "mlp": _other("mlp"),
+}
