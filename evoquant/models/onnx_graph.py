@@ -8,13 +8,14 @@ Imported only once onnx is known to be there.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
-from evoquant.models.onnx_roles import Role, roles_of, scales_a_norm
+from evoquant.models.onnx_roles import Role, roles_of, scales_a_norm, table_role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 FLOATS: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
 _RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
+TABLES = ("Add", "Concat", "Expand")
+_NAMED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 _OWN_DOMAINS = ("", "ai.onnx")
 MAX_DEPTH = 32  # of graphs within graphs, and of what stands between a weight and its reader
 
@@ -166,8 +169,17 @@ def _uses_of(node: NodeProto, scope: Scope) -> Iterator[Use]:
         if view is not None:
             views[index] = view
     dims = {index: view[1] for index, view in views.items()}
-    for index, role in roles_of(node, attributes(node), dims, scope).items():
+    roles = roles_of(node, attributes(node), dims, scope)
+    if node.op_type in TABLES and node.domain in _OWN_DOMAINS:
+        roles = {index: table_role(view[0].name, view[1]) for index, view in views.items() if _is_table(*view[:2])}
+    for index, role in roles.items():
         yield Use(views[index][0], node, scope, role, views[index][1], views[index][2])
+
+
+def _is_table(constant: Constant, dims: tuple[int, ...]) -> bool:
+    """Whether a tensor is a parameter with a name of its own, learned positions or a class token; biases are none."""
+    named = constant.node is None and _NAMED.fullmatch(constant.name) and not constant.name.endswith("bias")
+    return bool(named) and len(dims) > 1 and len(constant.dims) > 1
 
 
 def _constant_of(node: NodeProto) -> TensorProto | None:

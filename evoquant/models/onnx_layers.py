@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from evoquant.errors import InputError, suggestion
-from evoquant.models.onnx_graph import FLOATS, Constant, Scope, Use, find_uses, scopes_of
+from evoquant.models.onnx_graph import FLOATS, TABLES, Constant, Scope, Use, find_uses, scopes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -200,6 +200,8 @@ def _names(uses: Sequence[Use]) -> list[str]:
 
 def _plain_name(use: Use, index: int) -> str:
     """`encoder.0` of the weight `encoder.0.weight`, of the bias that is added next, or of the path of the node."""
+    if use.node.op_type in TABLES:
+        return _SUFFIX.sub("", use.constant.name)
     for name in (use.constant.name, *_biases(use)):
         if _PARAMETER.fullmatch(name):
             return _SUFFIX.sub("", name)

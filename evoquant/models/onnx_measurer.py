@@ -171,7 +171,8 @@ class Network:
 
     def _session(self, widths: tuple[str, ...]) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
         """The session for these widths, and its switches: which layers' inputs are quantized, too."""
-        wanted = [Precision.parse(width).activation_bits is not None for width in widths]
+        dynamic = {width: Precision.parse(width).activation_bits is not None for width in set(widths)}
+        wanted = [dynamic[width] for width in widths]
         if not any(wanted):
             return self._plain, {}
         from evoquant.models.onnx_variants import SWITCH, with_switches

@@ -119,6 +119,13 @@ def _embeddings(node: NodeProto, given: Mapping[str, Any], dims: Mapping[int, Di
     return roles | _norm(5)(node, given, dims, names)
 
 
+def table_role(name: str, dims: Dims) -> Role:
+    """A parameter used as it is: of a (1, T, D) table the T are the channels; a (1, 1, D) token is one slice."""
+    axis = next((i for i, size in enumerate(dims[:-1]) if size > 1), None)
+    fan_in = math.prod(dims) // (1 if axis is None else dims[axis])
+    return Role("table", "Embedding" if "pos" in name.lower() else "Other", axis, fan_in)
+
+
 _MICROSOFT = "com.microsoft"
 READERS: dict[tuple[str, str], Reader] = {
     ("", "Conv"): _convolution,

@@ -307,3 +307,24 @@ def test_widths_that_quantize_activations_cost_more_in_the_profile():
     assert conv.fisher["INT4-channel-a8"] >= conv.fisher["INT4-channel"] > 0
     assert norm.allowed == ("INT4-channel", "FP32")
     assert profile.passes["fisher"] == pytest.approx(1 + 5 + 4)
+
+
+def test_learned_positions_are_a_layer_and_masks_without_a_name_are_none():
+    rng = np.random.default_rng(0)
+    nodes = [
+        onnx.helper.make_node("Add", ["x", "pos_embed"], ["p"]),
+        onnx.helper.make_node("Add", ["p", "onnx::Add_7"], ["m"]),
+        onnx.helper.make_node("MatMul", ["m", "onnx::MatMul_8"], ["y"], name="/blocks/blocks.0/fc/MatMul"),
+    ]
+    held = [
+        tensor(rng, "pos_embed", 1, 3, 4),
+        tensor(rng, "onnx::Add_7", 3, 4),
+        tensor(rng, "onnx::MatMul_8", 4, 5),
+    ]
+    model = build(nodes, held, [("x", 1, ["N", 3, 4])], [("y", 1, ["N", 3, 5])])
+    task = load_onnx_task(model.SerializeToString(), {"x": rng.standard_normal((20, 3, 4)).astype(np.float32)})
+    assert [(layer.name, layer.type) for layer in task.table] == [
+        ("pos_embed", "Embedding"),
+        ("blocks.0.fc", "Classifier"),
+    ]
+    assert task.table[0].channel_axis == 1 and task.opened.constant_bits == 12 * 32
