@@ -17,7 +17,7 @@ from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finals import choose_champion
 from evoquant.campaign.hall import Hall
 from evoquant.campaign.journal import candidate_record, failures_of, generation_record
-from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, JOURNAL, TIMINGS, RunDir
+from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, GATE, JOURNAL, TIMINGS, RunDir
 from evoquant.errors import CampaignError, Interrupted, RunDirError
 from evoquant.execution import auto_choice
 from evoquant.files import canonical_json, pretty_json
@@ -99,6 +99,7 @@ def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | 
         observer.message(f"search ended: {reason}")
         champion = choose_champion(campaign, state.hall.records, _provenance(campaign, state, reason))
         archive = archive_data(campaign)
+        gate = _gate(campaign, champion)
     except KeyboardInterrupt:
         _save(campaign, run, state)
         raise Interrupted(
@@ -106,6 +107,10 @@ def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | 
         ) from None
     if archive is not None:
         run.put(ARCHIVE, pretty_json(archive))
+    if gate is not None:
+        run.put(GATE, pretty_json(gate))
+    for warning in (*champion.provenance.get("warnings", ()), *(gate or {}).get("warnings", ())):
+        observer.message(f"warning: {warning}")
     run.put(CHAMPION, champion.to_json())
     return champion
 
@@ -240,6 +245,17 @@ def _stop(campaign: Campaign, state: _State) -> str | None:
     if stop.target is not None and champion is not None and champion["fitness"] >= stop.target:
         return f"fitness {stop.target:g} reached"
     return None
+
+
+def _gate(campaign: Campaign, champion: Champion) -> dict[str, Any] | None:
+    """What gate.json holds; None for campaigns on profiles."""
+    if not campaign.measured:
+        return None
+    from evoquant.campaign.finals_measured import judge_of
+    from evoquant.campaign.gate import run_gate
+
+    judge = judge_of(campaign)
+    return run_gate(judge, champion.genome.allocate(judge.problem), str(champion.genome.to_dict()["kind"]))
 
 
 def _mismatch(campaign: Campaign, run: RunDir, generation: int) -> RunDirError:

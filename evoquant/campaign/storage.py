@@ -24,6 +24,7 @@ ENVIRONMENT = "environment.json"
 REPORT = "report.json"
 PROFILE = "profile.json"
 ARCHIVE = "archive.json"
+GATE = "gate.json"
 
 
 class RunDir:

@@ -38,11 +38,14 @@ class Target:
         render: makes the text.
         description: one line, for `export --list`.
         suffix: of the file.
+        one_model: whether it holds one model's allocation rather than the heuristic; of a real network such a one has
+            to pass the gate.
     """
 
     render: Render
     description: str
     suffix: str
+    one_model: bool = False
 
 
 TARGETS: dict[str, Target] = {
@@ -52,7 +55,7 @@ TARGETS: dict[str, Target] = {
     "yaml": Target(as_yaml.render, "the same as YAML", ".yaml"),
     "python": Target(as_python.render, "a Python module without dependencies, also a script", ".py"),
     "rust": Target(as_rust.render, "a Rust program of one file, standard library only", ".rs"),
-    "csv": Target(as_csv.render, "one model's allocation, a line for each layer; needs --profile", ".csv"),
+    "csv": Target(as_csv.render, "one model's allocation, a line for each layer; needs --profile", ".csv", True),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from evoquant.campaign.archive import read_archive
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, config_from_dict
+from evoquant.campaign.gate_file import read_gate
 from evoquant.campaign.storage import CHAMPION, RESOLVED, RunDir
 from evoquant.errors import RunDirError
 
@@ -25,6 +26,7 @@ class RunData:
         journal: one record a generation.
         champion: None while the run is not finished.
         archive: what the search kept beside it, where it keeps any.
+        gate: of a real network, once there is a champion.
     """
 
     path: Path
@@ -33,6 +35,7 @@ class RunData:
     journal: list[dict[str, Any]]
     champion: Champion | None
     archive: dict[str, Any] | None = None
+    gate: dict[str, Any] | None = None
 
 
 def load_run(path: Path) -> RunData:
@@ -48,7 +51,9 @@ def load_run(path: Path) -> RunData:
     config = config_from_dict(resolved["config"], str(path / RESOLVED))
     journal = [json.loads(line) for line in directory.journal()]
     champion = load_champion(path / CHAMPION) if directory.has(CHAMPION) else None
-    return RunData(path, config, str(resolved.get("hash")), journal, champion, read_archive(directory))
+    return RunData(
+        path, config, str(resolved.get("hash")), journal, champion, read_archive(directory), read_gate(directory)
+    )
 
 
 def report_data(run: RunData) -> dict[str, Any]:
@@ -69,9 +74,14 @@ def report_data(run: RunData) -> dict[str, Any]:
         }
         if run.archive is not None:
             data["archive"] = {"of": run.archive["of"], "entries": len(run.archive["entries"])}
-        for key in ("stopped", "budget", "finalist_passes"):
+        for key in ("stopped", "budget", "finalist_passes", "warnings", "additivity"):
             if key in run.champion.provenance:
                 data[key] = run.champion.provenance[key]
+    if run.gate is not None:
+        data["gate"] = run.gate
+    elif run.config.task is not None:
+        data["best"] = last["champion"]
+        data["passes"] = last["passes"]
     failures = sum(len(record["failures"]) for record in run.journal)
     return {
         **data,

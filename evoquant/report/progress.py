@@ -61,7 +61,7 @@ def _figures(step: Step) -> tuple[str, str]:
             f"fitness {champion['fitness']:.4f}  retention {champion['retention'][i]:.2%}  "
             f"{champion['compression'][i]:.3f}x"
         )
-    reused = 1.0 - step.distinct / step.asked if step.asked else 0.0
+    reused = max(1.0 - step.distinct / step.asked, 0.0) if step.asked else 0.0
     store = f", {step.store_hits} from the store" if step.store_hits else ""
     return best, f"{reused:.0%} reused{store}"
 

@@ -56,7 +56,18 @@ def run_tables(run: RunData) -> list[Table]:
         tables.append(archive_table(run.archive))
     if run.champion is not None:
         tables.append(scores_table(run.champion.genome.text, run.champion.scores))
+        tables += measured_tables(run.champion.scores, run.gate, run.champion.provenance.get("warnings", ()))
     return tables
+
+
+def measured_tables(
+    scores: Mapping[str, Mapping[str, Any]], gate: Mapping[str, Any] | None, warnings: Sequence[str]
+) -> list[Table]:
+    """What real networks have beside their scores: slices of the test split, and the gate; none for profiles."""
+    from evoquant.report.gate import gate_table, slices_table
+
+    tables = [slices_table("test", scores["test"])] if "slices" in scores.get("test", {}) else []
+    return tables if gate is None else [*tables, gate_table(gate, warnings)]
 
 
 def generations_table(run: RunData) -> Table:
@@ -150,12 +161,15 @@ def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
                 f"{figures['fitness']:.4f}",
                 f"{figures['retention']:.2%}",
                 bounds,
+                f"{figures['probability']:.0%}" if "probability" in figures else "",
                 f"{figures['compression']:.4f}x",
                 f"{figures['effective_bits']:.3f}",
                 f"{figures['share_of_optimum']:.2%}" if "share_of_optimum" in figures else "",
             )
         )
-    names = ("Split", "Fitness", "Retention", "95% interval", "Compression", "Bits/weight", "% of optimum")
+    floors = [figures["floor"] for figures in scores.values() if "floor" in figures]
+    floor = f"P(at least {floors[0]:.1%})" if floors else ""
+    names = ("Split", "Fitness", "Retention", "95% interval", floor, "Compression", "Bits/weight", "% of optimum")
     kept = [i for i, name in enumerate(names) if name == "Split" or any(row[i] for row in rows)]
     columns = tuple(names[i] for i in kept)
     rows = [tuple(row[i] for i in kept) for row in rows]

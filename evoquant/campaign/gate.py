@@ -1,0 +1,164 @@
+"""The gate: the comparison that an allocation of a real network passes before it is exported.
+
+On data that nobody has chosen by, by the campaign's objective, with a paired bootstrap over samples: champion, rivals
+and FP32 network are resampled together, and beaten is whoever's 95% interval of the difference in fitness excludes 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant.campaign.gate_file import CHAMPION_NAME, SCHEMA
+from evoquant.campaign.gate_rivals import BLIND, SIMPLEST_FIRST, Contender, rivals_of
+from evoquant.campaign.measure import measure_allocations
+from evoquant.campaign.measurer import reference_outcomes
+from evoquant.errors import CampaignError
+from evoquant.models.base import SCORE, Failed, Split
+from evoquant.rng import generator_for
+from evoquant.scoring.chance import resampled_means
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.campaign.finals_measured import Judge
+    from evoquant.models.base import Outcome
+    from evoquant.scoring.objective import Scores
+
+VERSION = 1
+LEVEL = 0.95
+SPLIT: Split = "gate"
+
+
+def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, Any]:
+    """What gate.json holds: the champion beside its rivals, warnings, and the allocation that is recommended.
+
+    Args:
+        judge: measures, by the campaign's objective.
+        champion: `(units,)` menu indices.
+        kind: of the champion's genome; decides which of equals is the simpler.
+
+    Raises:
+        CampaignError: the champion cannot be measured on the gate's data.
+    """
+    rivals, left_out = rivals_of(judge.problem, judge.objective, champion, judge.seed)
+    contenders = [Contender(CHAMPION_NAME, kind if kind in SIMPLEST_FIRST else "direct", champion), *rivals]
+    allocations = np.stack([one.allocation for one in contenders])
+    scores, retentions, outcomes = measure_allocations(
+        allocations, judge.problem, judge.measurer, SPLIT, judge.objective
+    )
+    if isinstance(outcomes[0], Failed):
+        raise CampaignError(f"the champion cannot be measured on the gate's data: {outcomes[0].message}")
+    kept = [row for row, outcome in enumerate(outcomes) if not isinstance(outcome, Failed)]
+    fitness = _resampled_fitness(judge, scores, [outcomes[row] for row in kept], kept)
+    rows = []
+    for place, row in enumerate(kept):
+        low, high = difference(fitness, 0, place)
+        rows.append(
+            {
+                "name": contenders[row].name,
+                "kind": contenders[row].kind,
+                "fitness": float(scores.fitness[row]),
+                "retention": retentions[row].value,
+                "standard_error": retentions[row].standard_error,
+                "compression": float(scores.compression[row, 0]),
+                "effective_bits": float(scores.effective_bits[row, 0]),
+                "difference": float(scores.fitness[0] - scores.fitness[row]),
+                "interval": [low, high],
+                "verdict": "ahead" if low > 0 else "behind" if high < 0 else "tie",
+            }
+        )
+    chosen = recommended([contenders[row] for row in kept], scores.fitness[kept], fitness)
+    best = kept[chosen]
+    gate: dict[str, Any] = {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "split": SPLIT,
+        "level": LEVEL,
+        "samples": int(retentions[0].samples),
+        "champion": {key: value for key, value in rows[0].items() if key not in ("difference", "interval", "verdict")},
+        "rivals": rows[1:],
+        "left_out": left_out,
+        "failed": [contenders[row].name for row in range(len(contenders)) if row not in kept],
+        "recommended": {
+            "name": contenders[best].name,
+            "kind": contenders[best].kind,
+            "allocation": dict(
+                zip(judge.problem.layers, judge.problem.unfold(contenders[best].allocation), strict=True)
+            ),
+            "units": dict(
+                zip(
+                    judge.problem.units, (judge.problem.menu.names[w] for w in contenders[best].allocation), strict=True
+                )
+            ),
+        },
+        "passes": len({judge.problem.unfold(row) for row in allocations}) + 1,
+    }
+    return {**gate, "warnings": warnings_of(gate)}
+
+
+def _resampled_fitness(
+    judge: Judge, scores: Scores, outcomes: Sequence[Outcome | Failed], rows: Sequence[int]
+) -> NDArray[np.float64]:
+    """`(resamples, contenders)` fitness on resampled samples, the same for all."""
+    reference = reference_outcomes(judge.measurer, SPLIT)
+    columns = [outcome[:, SCORE] for outcome in outcomes if not isinstance(outcome, Failed)]
+    table = np.stack([*columns, reference[:, SCORE]], axis=1).astype(np.float64)
+    means = resampled_means(table, generator_for(judge.seed, 0, "gate bootstrap"))
+    quantized, fp32 = means[:, :-1], np.broadcast_to(means[:, -1:], means[:, :-1].shape)
+    retention = judge.measurer.task.metric.retentions(quantized, fp32)
+    shape = retention.shape
+    compression = np.broadcast_to(scores.compression[rows, 0], shape)
+    bits = np.broadcast_to(scores.effective_bits[rows, 0], shape)
+    fitness = judge.objective.score(np.clip(retention, 0.0, 1.0), compression, bits)
+    return np.where(np.isnan(retention), np.nan, fitness)
+
+
+def difference(fitness: NDArray[np.float64], first: int, second: int) -> tuple[float, float]:
+    """The percentile interval of one column's fitness minus another's, resample by resample."""
+    apart = fitness[:, first] - fitness[:, second]
+    apart = apart[~np.isnan(apart)]
+    tail = (1.0 - LEVEL) / 2.0
+    low, high = np.quantile(apart, [tail, 1.0 - tail]) if len(apart) else (0.0, 0.0)
+    return float(low), float(high)
+
+
+def recommended(contenders: Sequence[Contender], fitness: NDArray[np.float64], resampled: NDArray[np.float64]) -> int:
+    """The contender to deploy: the champion, which comes first, or of those that beat it the fittest.
+
+    Of all that are tied with it the simplest is taken instead, and of equally simple ones the fittest. Allocations
+    that were drawn blindly take no part.
+    """
+    worth = np.where(np.isnan(fitness), -np.inf, fitness)
+    able = [i for i, one in enumerate(contenders) if one.kind not in BLIND]
+    better = [i for i in able if difference(resampled, 0, i)[1] < 0]
+    anchor = max(better, key=lambda i: worth[i], default=0)
+    tied = [i for i in able if _tie(resampled, anchor, i)]
+    return min(tied, key=lambda i: (SIMPLEST_FIRST.index(contenders[i].kind), -worth[i], i))
+
+
+def _tie(resampled: NDArray[np.float64], first: int, second: int) -> bool:
+    low, high = difference(resampled, first, second)
+    return low <= 0 <= high
+
+
+def warnings_of(gate: dict[str, Any]) -> list[str]:
+    """What a user has to know before deploying."""
+    found = []
+    blind = [row["name"] for row in gate["rivals"] if row["kind"] in BLIND and row["verdict"] == "behind"]
+    if blind:
+        found.append(
+            f"THE SEARCH LEARNED NOTHING: allocations drawn blindly beat the champion on the gate's data "
+            f"({', '.join(blind)})."
+        )
+    better = [row["name"] for row in gate["rivals"] if row["kind"] not in BLIND and row["verdict"] == "behind"]
+    if better:
+        found.append(f"the champion is beaten on the gate's data by {', '.join(better)}; use that instead.")
+    elif gate["recommended"]["name"] != CHAMPION_NAME:
+        found.append(
+            f"the champion is not distinguishable from {gate['recommended']['name']}, which is simpler and recommended."
+        )
+    return found
