@@ -21,6 +21,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, causal: bool) -> None:
         super().__init__()
+        self.width = width
         self.heads = heads
         self.causal = causal
         self.query = nn.Linear(width, width)
@@ -30,8 +31,7 @@ class Attention(nn.Module):
 
     def forward(self, rows: torch.Tensor, length: int) -> torch.Tensor:
         """`(samples · length, width)` → the same shape."""
-        width = rows.shape[1]
-        each = width // self.heads
+        each = self.width // self.heads
 
         def heads(projected: torch.Tensor) -> torch.Tensor:
             return projected.reshape(-1, length, self.heads, each).transpose(1, 2)
@@ -41,7 +41,7 @@ class Attention(nn.Module):
         if self.causal:
             scores = scores + torch.full((length, length), -1e9).triu(1)
         mixed = scores.softmax(dim=-1) @ value
-        output: torch.Tensor = self.output(mixed.transpose(1, 2).reshape(-1, width))
+        output: torch.Tensor = self.output(mixed.transpose(1, 2).reshape(-1, self.width))
         return output
 
 
@@ -71,7 +71,7 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, sizes: Mapping[str, Any]) -> None:
         super().__init__()
-        width = sizes["width"]
+        self.width = width = sizes["width"]
         self.length = (sizes["side"] // sizes["patch"]) ** 2
         self.patches = nn.Conv2d(sizes["inputs"], width, sizes["patch"], stride=sizes["patch"])
         self.positions = nn.Embedding(self.length, width)
@@ -84,10 +84,10 @@ class VisionTransformer(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`(samples, inputs, side, side)` → logits `(samples, classes)`."""
         tokens = self.patches(images).flatten(2).transpose(1, 2) + self.positions(torch.arange(self.length))
-        rows = tokens.reshape(-1, tokens.shape[2])
+        rows = tokens.reshape(-1, self.width)
         for block in self.blocks:
             rows = block(rows, self.length)
-        logits: torch.Tensor = self.classifier(self.norm(rows).reshape(tokens.shape).mean(dim=1))
+        logits: torch.Tensor = self.classifier(self.norm(rows).reshape(-1, self.length, self.width).mean(dim=1))
         return logits
 
 
@@ -99,7 +99,7 @@ class LanguageModel(nn.Module):
 
     def __init__(self, sizes: Mapping[str, Any]) -> None:
         super().__init__()
-        width = sizes["width"]
+        self.width = width = sizes["width"]
         self.length = sizes["length"]
         self.characters = nn.Embedding(sizes["vocabulary"], width)
         self.positions = nn.Embedding(self.length, width)
@@ -111,7 +111,7 @@ class LanguageModel(nn.Module):
     def forward(self, characters: torch.Tensor) -> torch.Tensor:
         """`(samples, length)` int64 → logits of the next character `(samples, length, vocabulary)`."""
         tokens = self.characters(characters) + self.positions(torch.arange(self.length))
-        rows = tokens.reshape(-1, tokens.shape[2])
+        rows = tokens.reshape(-1, self.width)
         for block in self.blocks:
             rows = block(rows, self.length)
         logits = nn.functional.linear(self.norm(rows), self.characters.weight)

@@ -74,7 +74,8 @@ def trained_task(
     """
     data = {split: arrays for split, arrays in splits.items() if split != TRAIN}
     weights = trained_weights(cache, architecture, kind, training, splits[TRAIN], seed)
-    return TorchTask(name, build_network(architecture, weights), kind, data, block, batch, seed, architecture)
+    network = build_network(architecture, weights).requires_grad_(False)
+    return TorchTask(name, network, kind, data, block, batch, seed, architecture)
 
 
 def trained_weights(
