@@ -83,7 +83,7 @@ class TorchTask:
 
     Attributes:
         name: what reports call it.
-        network: in eval mode, float32, on the CPU; nothing here changes it for good.
+        network: float32, on the CPU; it is put in eval mode and takes no gradients from here on.
         kind: what its outputs are: `classification` logits `(n, classes, …)` (or `(n,)` and `(n, 1)`: of class 1
             against class 0), `language` logits `(n, T, V)`, `regression` values `(n, …)`, `embedding` `(n, …, D)`.
         data: each of `SPLITS` → `inputs` (`inputs.1`, …, or `inputs.NAME` for keywords), `targets` where the kind has
@@ -111,6 +111,9 @@ class TorchTask:
     tie_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
     own: OwnMetric | None = None
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(False)
 
     @property
     def metric(self) -> Metric:
@@ -353,7 +356,7 @@ def make_task(
             raise InputError(f"{split}: has no inputs; it has {', '.join(data)}.")
     selection, gate = (named["selection"], named["gate"]) if "gate" in named else halves(named["selection"])
     splits = {"calibration": named["calibration"], "selection": selection, "gate": gate, "test": named["test"]}
-    network = network.cpu().float().eval().requires_grad_(False)
+    network = network.cpu().float()
     task = TorchTask(
         name=name,
         network=network,
