@@ -3,8 +3,9 @@
 Bayesian optimisation (Jones, Schonlau & Welch, Efficient global optimization of expensive black-box functions, J. of
 Global Optimization 13, 1998): measure where the expected improvement of the objective is largest, learn, repeat. The
 model starts from the table of Fisher costs, so that the first measurements already lie along its front, where the
-objective's best trade is; see `surrogate_model`. The expected improvement is maximised by evolution over the genomes of the space; for
-direct genomes from the vertices of the model's own front, with moves that widen one unit and narrow another.
+objective's best trade is; see `surrogate_model`. The expected improvement is maximised by evolution over the genomes of
+the space; for direct genomes from the vertices of the model's own front, with moves that widen one unit and narrow
+another.
 """
 
 from __future__ import annotations
@@ -219,7 +220,7 @@ class _Goal:
         self._problem = problem
         self._objective = objective
         self._known = {row.tobytes() for row in measured.allocations}
-        self.expected = self._fitness(measured.allocations).mean(axis=1) if len(measured.loss) else np.empty(0)
+        self.expected = self.fitness(measured.allocations).mean(axis=1) if len(measured.loss) else np.empty(0)
         self.incumbent: NDArray[np.int8] | None = None
         self.best = -np.inf
         if complete.any():
@@ -227,14 +228,14 @@ class _Goal:
             self.incumbent, self.best = measured.allocations[place], float(self.expected[place])
 
     def __call__(self, allocations: NDArray[np.int8]) -> NDArray[np.float64]:
-        fitness = self._fitness(allocations)
+        fitness = self.fitness(allocations)
         gain = fitness - self.best if np.isfinite(self.best) else fitness
         value = np.maximum(gain, 0.0).mean(axis=1) + 1e-6 * fitness.mean(axis=1)
         known = np.fromiter((row.tobytes() in self._known for row in allocations), dtype=bool, count=len(allocations))
         value[known] = -np.inf
         return np.asarray(value, dtype=np.float64)
 
-    def _fitness(self, allocations: NDArray[np.int8]) -> NDArray[np.float64]:
+    def fitness(self, allocations: NDArray[np.int8]) -> NDArray[np.float64]:
         """`(n, NODES)` fitness at quantiles of the predicted retention."""
         from scipy.special import ndtri
 
@@ -279,7 +280,7 @@ def front_vertices(table: NDArray[np.float64], problem: Problem) -> NDArray[np.i
     rise = np.abs(table[:, :-1] - table[:, 1:]).ravel() / np.maximum(np.abs(cost[:, 1:] - cost[:, :-1]).ravel(), 1e-9)
     positive = rise[rise > 0]
     if not len(positive):
-        return np.argmin(cost + forbidden, axis=1).astype(np.int8)[None]
+        return np.asarray(np.argmin(cost + forbidden, axis=1)[None], dtype=np.int8)
     prices = np.geomspace(positive.min() / 2.0, positive.max() * 2.0, PRICES)
     totals = table[None] + prices[:, None, None] * cost[None] + forbidden[None]
     vertices: NDArray[np.int8] = np.unique(totals.argmin(axis=2).astype(np.int8), axis=0)

@@ -80,58 +80,64 @@ class Measured:
     divergence: NDArray[np.float64]
 
 
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """Allocations `(n, units)`, the share of the table's sum that each unit has there, and the `(n,)` sums."""
+
+    allocations: NDArray[np.int8]
+    shares: NDArray[np.float64]
+    sums: NDArray[np.float64]
+
+    def like(self, others: _Points) -> NDArray[np.float64]:
+        """`(3, n, others)`: see `likeness`."""
+        from evoquant.search.surrogate_kernel import likeness
+
+        columns = np.ascontiguousarray(others.allocations.T), np.ascontiguousarray(others.shares.T)
+        return np.asarray(likeness(self.allocations, self.shares, *columns), dtype=np.float64)
+
+
 class _Process:
     """The Gaussian process of the relative error of a table's sums, given observed relative errors."""
 
-    def __init__(self, table: NDArray[np.float64], beliefs: Beliefs) -> None:
-        self._table = table
+    def __init__(self, beliefs: Beliefs) -> None:
         self._beliefs = beliefs
-        self._units = np.arange(len(table))
-        self._seen: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._weights: NDArray[np.float64] | None = None
+        self._factor: NDArray[np.float64] | None = None
 
-    def features(self, allocations: NDArray[np.int8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """`(n, units)` shares of the sum, and the same spread over `(n, units · P)` columns, one for each width."""
-        values = self._table[self._units, allocations]
-        shares = values / values.sum(axis=1, keepdims=True)
-        spread = np.zeros((len(allocations), self._table.size))
-        columns = self._units * self._table.shape[1] + allocations
-        spread[np.arange(len(allocations))[:, None], columns] = shares
-        return shares, spread
+    def observe(self, like: NDArray[np.float64], errors: NDArray[np.float64], noise: NDArray[np.float64]) -> None:
+        """Take in `(n,)` relative errors with their standard deviations.
 
-    def observe(self, allocations: NDArray[np.int8], errors: NDArray[np.float64], noise: NDArray[np.float64]) -> None:
-        """Take in `(n,)` relative errors with their standard deviations; replaces what was observed before."""
-        self._seen = self.features(allocations)
-        own = self._covariance(self._seen, self._seen)
+        Args:
+            like: `(3, n, n)` likeness of those allocations.
+            errors, noise: `(n,)`.
+        """
+        own = self._covariance(like)
         own[np.diag_indices_from(own)] += np.square(noise) + self._beliefs.noise**2 + JITTER
-        self._factor: NDArray[np.float64] = np.linalg.cholesky(own).astype(np.float64)
+        self._factor = np.linalg.cholesky(own).astype(np.float64)
         self._weights = _solve(self._factor, errors)
 
-    def predict(self, allocations: NDArray[np.int8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """`(n,)` expected relative errors and their standard deviations."""
+    def expect(self, like: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`(m,)` expected relative errors, from the `(3, m, n)` likeness to what was observed."""
+        if self._weights is None:
+            return np.zeros(like.shape[1])
+        return np.asarray(self._covariance(like) @ self._weights, dtype=np.float64)
+
+    def predict(self, points: _Points, like: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`(m,)` expected relative errors and their standard deviations."""
         beliefs = self._beliefs
-        asked = self.features(allocations)
-        shares = asked[0]
-        variance = beliefs.unit**2 * np.square(shares).sum(axis=1) + beliefs.overall**2 + beliefs.local**2
-        if self._seen is None:
-            return np.zeros(len(allocations)), np.sqrt(variance)
-        cross = self._covariance(asked, self._seen)
-        half = _forward(self._factor, cross.T)
-        explained = np.square(half).sum(axis=0)
+        variance = beliefs.unit**2 * np.square(points.shares).sum(axis=1) + beliefs.overall**2 + beliefs.local**2
+        if self._weights is None or self._factor is None:
+            return np.zeros(len(variance)), np.sqrt(variance)
+        cross = self._covariance(like)
+        explained = np.square(_forward(self._factor, cross.T)).sum(axis=0)
         return cross @ self._weights, np.sqrt(np.maximum(variance - explained, 1e-12))
 
-    def _covariance(
-        self,
-        first: tuple[NDArray[np.float64], NDArray[np.float64]],
-        second: tuple[NDArray[np.float64], NDArray[np.float64]],
-    ) -> NDArray[np.float64]:
+    def _covariance(self, like: NDArray[np.float64]) -> NDArray[np.float64]:
         beliefs = self._beliefs
-        same = first[1] @ second[1].T
-        anyhow = first[0] @ second[0].T
+        anyhow, same, roots = like
         unit = beliefs.unit**2 * (beliefs.width * anyhow + (1.0 - beliefs.width) * same)
-        roots = np.sqrt(first[1]) @ np.sqrt(second[1]).T
-        apart = np.maximum(1.0 - roots, 0.0)
-        local: NDArray[np.float64] = unit + beliefs.overall**2 + beliefs.local**2 * np.exp(-apart / beliefs.reach)
-        return local
+        local = beliefs.local**2 * np.exp((np.minimum(roots, 1.0) - 1.0) / beliefs.reach)
+        return np.asarray(unit + beliefs.overall**2 + local, dtype=np.float64)
 
 
 class SurrogateModel:
@@ -158,51 +164,54 @@ class SurrogateModel:
         self._beliefs = divergence, loss
         self._prior = link or Link()
         self._units = np.arange(len(table))
-        self._divergence = _Process(self.table, divergence)
-        self._loss = _Process(self.table, loss)
+        self._divergence, self._loss = _Process(divergence), _Process(loss)
+        self._seen = self._points(np.empty((0, len(table)), dtype=np.int8))
+        self._known = np.empty(0, dtype=bool)
         self.alpha, self.beta = self._prior.alpha, self._prior.beta
 
     def fit(self, measured: Measured) -> None:
         """Learn from everything measured so far."""
         if not len(measured.loss):
             return
-        known = np.isfinite(measured.divergence) & (measured.divergence > 0)
-        self._divergence = _Process(self.table, self._beliefs[0])
+        seen = self._seen = self._points(measured.allocations)
+        known = self._known = np.isfinite(measured.divergence) & (measured.divergence > 0)
+        self._divergence, self._loss = (_Process(beliefs) for beliefs in self._beliefs)
+        like = seen.like(seen)
         if known.any():
-            allocations = measured.allocations[known]
-            ratio = measured.divergence[known] / self._sums(allocations) - 1.0
-            self._divergence.observe(allocations, np.clip(ratio, -0.95, 4.0), np.zeros(len(ratio)))
-        expected = self._expected_divergence(measured.allocations)
-        expected[known] = measured.divergence[known]
-        self.alpha, self.beta = self._fit_link(expected, measured)
-        mean = self.alpha * self._expected_divergence(measured.allocations) ** self.beta
-        self._loss = _Process(self.table, self._beliefs[1])
+            ratio = measured.divergence[known] / seen.sums[known] - 1.0
+            own = like[:, known][:, :, known]
+            self._divergence.observe(own, np.clip(ratio, -0.95, 4.0), np.zeros(len(ratio)))
+        expected = self._expected_divergence(seen, like)
+        divergence = np.where(known, measured.divergence, expected)
+        self.alpha, self.beta = self._fit_link(divergence, measured)
+        mean = self.alpha * expected**self.beta
         errors = np.clip(measured.loss / mean - 1.0, -4.0, 4.0)
-        self._loss.observe(measured.allocations, errors, np.minimum(measured.standard_error / mean, 10.0))
+        self._loss.observe(like, errors, np.minimum(measured.standard_error / mean, 10.0))
 
     def predict(self, allocations: NDArray[np.int8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """`(n,)` expected losses and their standard deviations."""
-        mean = self.alpha * self._expected_divergence(allocations) ** self.beta
-        error, deviation = self._loss.predict(allocations)
+        points = self._points(allocations)
+        like = points.like(self._seen)
+        mean = self.alpha * self._expected_divergence(points, like) ** self.beta
+        error, deviation = self._loss.predict(points, like)
         return mean * (1.0 + error), mean * deviation
 
     def unit_table(self, around: NDArray[np.int8]) -> NDArray[np.float64]:
-        """`(units, P)` what each width of each unit is expected to lose, the other units as in `around`.
-
-        Rising along each row as far as the prior table does; for solvers that want a separable table.
-        """
+        """`(units, P)` what each width of each unit is expected to lose, the other units as in `around`."""
         units, widths = self.table.shape
         trials = np.repeat(around[None], units * widths, axis=0)
         trials[np.arange(units * widths), np.repeat(np.arange(units), widths)] = np.tile(np.arange(widths), units)
         values = self.predict(trials)[0].reshape(units, widths)
-        return values - values.min(axis=1, keepdims=True)
+        return np.asarray(values - values.min(axis=1, keepdims=True), dtype=np.float64)
 
-    def _sums(self, allocations: NDArray[np.int8]) -> NDArray[np.float64]:
-        return np.asarray(self.table[self._units, allocations].sum(axis=1), dtype=np.float64)
+    def _points(self, allocations: NDArray[np.int8]) -> _Points:
+        values = self.table[self._units, allocations]
+        sums = values.sum(axis=1)
+        return _Points(allocations, values / sums[:, None], sums)
 
-    def _expected_divergence(self, allocations: NDArray[np.int8]) -> NDArray[np.float64]:
-        error, _ = self._divergence.predict(allocations)
-        return np.asarray(self._sums(allocations) * np.maximum(1.0 + error, 0.05), dtype=np.float64)
+    def _expected_divergence(self, points: _Points, like: NDArray[np.float64]) -> NDArray[np.float64]:
+        error = self._divergence.expect(like[:, :, self._known])
+        return np.asarray(points.sums * np.maximum(1.0 + error, 0.05), dtype=np.float64)
 
     def _fit_link(self, divergence: NDArray[np.float64], measured: Measured) -> tuple[float, float]:
         """The most probable α and β; a loss is off by its standard error and by a quarter of itself."""
