@@ -16,6 +16,7 @@ from evoquant.errors import InputError
 from evoquant.models.networks import require_torch
 from evoquant.models.tasks.splits import stratified_splits
 from evoquant.models.tasks.training import Training, trained_task
+from evoquant.models.torch_data import INPUTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,8 +85,9 @@ def load(
     """
     require_torch(f"the task {name!r}")
     images, classes = read_images(data_folder())
-    inputs = ((images[:, None] / np.float32(255) - np.float32(MEAN)) / np.float32(DEVIATION)).astype(np.float32)
-    splits = stratified_splits(inputs, classes, classes, CLASSES, SIZES, seed)
+    splits = stratified_splits(images[:, None], classes, classes, CLASSES, SIZES, seed)
+    for data in splits.values():
+        data[INPUTS] = (data[INPUTS].astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(DEVIATION)
     return trained_task(name, "classification", architecture, training, splits, seed, cache, block, batch)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +16,6 @@ from evoquant.models.base import SPLITS
 from evoquant.models.torch_data import INPUTS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from evoquant.models.torch_task import TorchTask
 
 OPSET = 17
@@ -43,15 +43,15 @@ def export_onnx(task: TorchTask, path: Path) -> Path:
         import onnx  # noqa: F401  (torch.onnx needs it, and says so less clearly)
     except ImportError:
         raise MissingExtraError("exporting an example task to ONNX", "onnx", "onnx") from None
-    stream = io.BytesIO()
     free = {0: "samples"}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / "model.onnx"
         # PyTorch's newer exporter needs one more package and renames the weights; this one announces its end
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             task.network,
             (torch.from_numpy(task.data["calibration"][INPUTS][:2]),),
-            stream,
+            exported,
             dynamo=False,
             training=torch.onnx.TrainingMode.PRESERVE,  # its "evaluation" folds norms into convolutions
             do_constant_folding=False,
@@ -60,10 +60,10 @@ def export_onnx(task: TorchTask, path: Path) -> Path:
             dynamic_axes={INPUTS: free, "outputs": free},
             opset_version=OPSET,
         )
-    write_atomic(path, stream.getvalue())
+        write_atomic(path, exported.read_bytes())
     samples = io.BytesIO()
     arrays = {f"{split}.{name}": array for split in SPLITS for name, array in task.data[split].items()}
-    np.savez(samples, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(samples, allow_pickle=False, **arrays)
     beside = path.with_suffix(".npz")
     write_atomic(beside, samples.getvalue())
     return beside

@@ -44,7 +44,7 @@ def stratified_splits(
     sizes: Mapping[str, int],
     seed: int,
 ) -> dict[str, Arrays]:
-    """Disjoint splits, each with `inputs`, `targets` and the names of its samples' `slices`, and so is every block.
+    """Disjoint splits with `inputs`, `targets` and `slices`; every block of a split has every stratum in proportion.
 
     Args:
         inputs: `(samples, …)`.
