@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 FLOATS: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
 _RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 TABLES = ("Add", "Concat", "Expand")
-_NAMED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
+PARAMETER = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 _OWN_DOMAINS = ("", "ai.onnx")
 MAX_DEPTH = 32  # of graphs within graphs, and of what stands between a weight and its reader
 
@@ -177,9 +178,20 @@ def _uses_of(node: NodeProto, scope: Scope) -> Iterator[Use]:
 
 
 def _is_table(constant: Constant, dims: tuple[int, ...]) -> bool:
-    """Whether a tensor is a parameter with a name of its own, learned positions or a class token; biases are none."""
-    named = constant.node is None and _NAMED.fullmatch(constant.name) and not constant.name.endswith("bias")
-    return bool(named) and len(dims) > 1 and len(constant.dims) > 1
+    """Whether a tensor that is added or joined is a learned table: positions, a class token; a bias or mask is none.
+
+    It is a parameter with a name of its own, or has two axes, since exporters fold a look-up of all positions into a
+    nameless tensor; and its values are finite and mostly different, which a mask's are not.
+    """
+    if constant.node is not None or len(dims) < 2 or len(constant.dims) < 2 or constant.name.endswith("bias"):
+        return False
+    if not PARAMETER.fullmatch(constant.name) and sum(size > 1 for size in dims) < 2:
+        return False
+    try:
+        values = numpy_helper.to_array(constant.tensor)
+    except Exception:  # damaged: the checker or the runtime says so
+        return False
+    return bool(np.isfinite(values).all()) and len(np.unique(values)) > values.size // 2
 
 
 def _constant_of(node: NodeProto) -> TensorProto | None:

@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from evoquant.errors import InputError, suggestion
-from evoquant.models.onnx_graph import FLOATS, TABLES, Constant, Scope, Use, find_uses, scopes_of
+from evoquant.models.onnx_graph import FLOATS, PARAMETER, TABLES, Constant, Scope, Use, find_uses, scopes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -104,8 +104,10 @@ def open_model(
     """
     scopes = scopes_of(model.graph)
     uses: dict[int, list[Use]] = {}
+    last: Use | None = None
     for use in find_uses(scopes):
         uses.setdefault(id(use.constant), []).append(use)
+        last = use if use.role.type == "Linear" else last
     kept = [group for group in uses.values() if not _is_filler(group[0])]
     if not kept:
         raise InputError(
@@ -122,7 +124,8 @@ def open_model(
         _take_out(group[0].constant, layer, model.graph)
     for scope in scopes:
         del scope.graph.value_info[:]  # descriptions that the rewritten graph may contradict
-    layers = _typed(layers, types, source)
+    output = next((i for i, group in enumerate(kept) if last is not None and group[0].constant is last.constant), None)
+    layers = _typed(layers, output, types, source)
     layers = _tied(layers, kept, weights, tie_groups, source)
     return OpenedModel(model, weights, tuple(layers), _constant_bits(scopes_of(model.graph)))
 
@@ -200,7 +203,7 @@ def _names(uses: Sequence[Use]) -> list[str]:
 
 def _plain_name(use: Use, index: int) -> str:
     """`encoder.0` of the weight `encoder.0.weight`, of the bias that is added next, or of the path of the node."""
-    if use.node.op_type in TABLES:
+    if use.node.op_type in TABLES and PARAMETER.fullmatch(use.constant.name):
         return _SUFFIX.sub("", use.constant.name)
     for name in (use.constant.name, *_biases(use)):
         if _PARAMETER.fullmatch(name):
@@ -215,6 +218,8 @@ def _plain_name(use: Use, index: int) -> str:
             path.pop()
         path.append(part)
     text = "".join(c if c.isprintable() else "?" for c in ".".join(path))[:400]
+    if not text and PARAMETER.fullmatch(use.constant.name):
+        text = use.constant.name
     return text or f"{node.op_type}_{index}"
 
 
@@ -246,14 +251,15 @@ def _take_out(constant: Constant, layer: OnnxLayer, graph: GraphProto) -> None:
         holder.node.insert(0, onnx.helper.make_node("Identity", [layer.input], [constant.name]))
 
 
-def _typed(layers: list[OnnxLayer], types: Mapping[str, str], source: str) -> list[OnnxLayer]:
+def _typed(layers: list[OnnxLayer], last: int | None, types: Mapping[str, str], source: str) -> list[OnnxLayer]:
+    """Types as given; the Linear that is used last is the Classifier, unless that place is a tied embedding's."""
     known = {layer.name for layer in layers}
     for name in types:
         if name not in known:
             raise InputError(f"{source}: types names the layer {name!r}, which there is not.{suggestion(name, known)}")
-    last = max((i for i, layer in enumerate(layers) if layer.type == "Linear"), default=None)
-    inferred = [replace(layer, type="Classifier") if i == last else layer for i, layer in enumerate(layers)]
-    return [replace(layer, type=types.get(layer.name, layer.type)) for layer in inferred]
+    if last is not None and layers[last].type == "Linear":
+        layers[last] = replace(layers[last], type="Classifier")
+    return [replace(layer, type=types.get(layer.name, layer.type)) for layer in layers]
 
 
 def _tied(

@@ -51,7 +51,7 @@ class Scoring:
         kind: what the scored output is.
         output: its index among the network's outputs.
         class_axis: −1, or 1 where each sample's classes come before its positions.
-        variance: of the targets, for `r2` and for the divergence of a regression.
+        variance: of each output's targets, or one for all; for `r2` and for the divergence of a regression.
         own: scores of an own metric.
     """
 
@@ -59,7 +59,7 @@ class Scoring:
     kind: Kind
     output: int = 0
     class_axis: int = -1
-    variance: float = 1.0
+    variance: tuple[float, ...] = (1.0,)
     own: OwnMetric | None = None
 
     def arranged(self, output: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -126,7 +126,7 @@ def divergence(
         return _mean(each, weights)
     a, b = _flat(output), _flat(reference)
     if scoring.kind == "regression":
-        return np.asarray(0.5 * np.square(a - b).mean(axis=1) / scoring.variance)
+        return np.asarray(0.5 * (np.square(a - b) / scoring.variance).mean(axis=1))
     return np.asarray(np.maximum(1.0 - _cosine(a, b), 0.0))
 
 
@@ -153,7 +153,7 @@ def _score(
         return _cosine(_flat(output), _flat(reference if targets is None else targets))
     if scoring.metric == "r2":
         truth = _flat(reference if targets is None else targets)
-        return np.asarray(1.0 - np.square(_flat(output) - truth).mean(axis=1) / scoring.variance)
+        return np.asarray(1.0 - (np.square(_flat(output) - truth) / scoring.variance).mean(axis=1))
     assert targets is not None
     if scoring.metric == "accuracy":
         return _mean(output.argmax(axis=-1) == targets, weights)

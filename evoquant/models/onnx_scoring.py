@@ -67,10 +67,11 @@ def decide(
     scoring = Scoring(name, kind, output, own=own)
     if kind == "regression":
         values = (first if targets is None else targets).astype(np.float64)
-        variance = float(values.reshape(len(values), -1).var(axis=0).mean())
-        if not variance > 0:
-            raise InputError(f"{source}: all targets are equal, so R² has no scale.")
-        scoring = replace(scoring, variance=variance)
+        variance = values.reshape(len(values), -1).var(axis=0)
+        variance = variance.mean(keepdims=True) if targets is None else variance
+        if not (variance > 0).all():
+            raise InputError(f"{source}: a target has the same value on every sample, so R² has no scale.")
+        scoring = replace(scoring, variance=tuple(variance.tolist()))
     return scoring if own is not None or targets is None else _fitting(scoring, first, targets, source)
 
 

@@ -96,7 +96,9 @@ class OnnxTask:
         """What besides model, block and widths may change an outcome, how outputs become scores included."""
         scoring = self.scoring
         how = f"{scoring.kind} {self.outputs[scoring.output]!r} by {scoring.metric}, classes {scoring.class_axis}"
-        scale = f", variance {scoring.variance!r}" if scoring.variance != 1.0 else ""
+        scale = ""
+        if scoring.kind == "regression":
+            scale = f", variance {hashlib.sha256(canonical_json(scoring.variance).encode()).hexdigest()[:16]}"
         return f"{numeric_environment(self.batch)}; {how}{scale}{_code_digest(scoring.own)}"
 
     def payload(self) -> dict[str, Any]:

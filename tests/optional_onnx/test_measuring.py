@@ -8,6 +8,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import numpy_helper
 
+from evoquant.execution.local import LocalExecutor
 from evoquant.models.base import DIVERGENCE, REFERENCE, SCORE, SPLITS, Failed, Request
 from evoquant.models.measurer import start_measurer
 from evoquant.models.onnx_graph import subgraphs
@@ -106,8 +107,20 @@ def test_outcomes_are_scores_and_divergences(task):
 
 def test_a_worker_of_its_own_gives_the_same_bytes(task):
     request = Request(("INT4-channel",) * len(task.layers), "gate", 0)
-    first, second = (start_measurer(task.payload())([request])[0] for _ in range(2))
+    (first,) = start_measurer(task.payload())([request])
+    with LocalExecutor() as executor:
+        executor.start(start_measurer, task.payload(), limit_s=120)
+        ((second,),) = executor.map([[request]])
     assert first.tobytes() == second.tobytes()
+
+
+def test_arrays_may_be_read_only_as_rays_object_store_gives_them():
+    task = load("cnn")
+    payload = task.payload()
+    for array in (*payload["weights"].values(), *payload["data"]["test"]["arrays"].values()):
+        array.flags.writeable = False
+    (outcome,) = start_measurer(payload)([Request(("INT4-channel",) * 5, "test", 0)])
+    assert isinstance(outcome, np.ndarray)
 
 
 def test_accuracy_is_that_of_the_outputs():
@@ -309,7 +322,7 @@ def test_widths_that_quantize_activations_cost_more_in_the_profile():
     assert profile.passes["fisher"] == pytest.approx(1 + 5 + 4)
 
 
-def test_learned_positions_are_a_layer_and_masks_without_a_name_are_none():
+def test_learned_positions_are_a_layer_and_a_mask_is_none():
     rng = np.random.default_rng(0)
     nodes = [
         onnx.helper.make_node("Add", ["x", "pos_embed"], ["p"]),
@@ -318,7 +331,7 @@ def test_learned_positions_are_a_layer_and_masks_without_a_name_are_none():
     ]
     held = [
         tensor(rng, "pos_embed", 1, 3, 4),
-        tensor(rng, "onnx::Add_7", 3, 4),
+        numpy_helper.from_array(np.triu(np.full((3, 4), -1e9, dtype=np.float32)), "onnx::Add_7"),
         tensor(rng, "onnx::MatMul_8", 4, 5),
     ]
     model = build(nodes, held, [("x", 1, ["N", 3, 4])], [("y", 1, ["N", 3, 5])])
@@ -328,3 +341,28 @@ def test_learned_positions_are_a_layer_and_masks_without_a_name_are_none():
         ("blocks.0.fc", "Classifier"),
     ]
     assert task.table[0].channel_axis == 1 and task.opened.constant_bits == 12 * 32
+
+
+def test_r2_has_the_variance_of_each_target_as_its_scale():
+    rng = np.random.default_rng(0)
+    model = build(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [tensor(rng, "w", 3, 2)],
+        [("x", 1, ["N", 3])],
+        [("y", 1, ["N", 2])],
+    )
+    x = rng.standard_normal((60, 3)).astype(np.float32)
+    targets = x @ numpy_helper.to_array(model.graph.initializer[0]) * [1, 1] + rng.standard_normal((60, 2)) * [0.1, 1]
+    task = load_onnx_task(model.SerializeToString(), {"x": x, "targets": targets})
+    assert task.metric.name == "r2"
+    held = task.data["calibration"].arrays["targets"]
+    variance = held.var(axis=0)
+    low, fp32 = start_measurer(task.payload())(
+        [Request(("INT2-tensor",), "calibration", 0), Request((REFERENCE,), "calibration", 0)]
+    )
+    reference = task.data["calibration"].arrays["input0"] @ task.opened.weights["w"]
+    np.testing.assert_allclose(fp32[:, SCORE], 1 - (np.square(reference - held) / variance).mean(axis=1), rtol=1e-4)
+    weight = fake_quantize(task.opened.weights["w"], Precision.parse("INT2-tensor"), 1)
+    moved = task.data["calibration"].arrays["input0"] @ weight
+    expected = (np.square(moved - reference) / variance).mean(axis=1) / 2
+    np.testing.assert_allclose(low[:, DIVERGENCE], expected, rtol=1e-4)
