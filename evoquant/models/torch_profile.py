@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.quantization.numerics import representable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -76,7 +77,9 @@ def profile_task(
     tables: dict[str, NDArray[np.float64]] = {"weight_error": errors}
     measured = [name for name in ("loss", "divergence") if name in signals]
     if measured:
-        alone = _measure_alone(possible, menu, len(task.blocks("calibration")), measure, task.metric)
+        alone = _measure_alone(
+            possible, menu, len(task.blocks("calibration")), measure, task.metric, retained="loss" in signals
+        )
         possible = alone.possible
         tables.update({name: alone.losses if name == "loss" else alone.divergences for name in measured})
         passes.update(dict.fromkeys(measured, 0.0))
@@ -84,16 +87,19 @@ def profile_task(
     sensitivities = [0.0] * len(layers)
     with Ranges(subject) as ranges:
         if "gradient_sensitivity" in signals:
-            sensitivities, passes["gradient_sensitivity"] = gradient_sensitivities(subject), 3.0
+            with _gradients_for("gradient_sensitivity"):
+                sensitivities, passes["gradient_sensitivity"] = gradient_sensitivities(subject), 3.0
         if "fisher" in signals:
             samples = FISHER_SAMPLES if fisher_samples is None else fisher_samples
-            tables["fisher"], passes["fisher"] = fisher_costs(subject, precisions, possible, samples)
+            with _gradients_for("fisher"):
+                tables["fisher"], passes["fisher"] = fisher_costs(subject, precisions, possible, samples)
         if "activation_range" in signals:
             passes["activation_range"] = 0.0 if ranges.complete else 1.0
             if not ranges.complete:
                 run_forward(subject)
     if "hessian" in signals:
-        tables["hessian"], passes["hessian"] = hessian_costs(subject, errors)
+        with _gradients_for("hessian"):
+            tables["hessian"], passes["hessian"] = hessian_costs(subject, errors)
     profiles = tuple(
         LayerProfile(
             name=layer.name,
@@ -117,12 +123,30 @@ def profile_task(
     return ModelProfile(task.name, profiles, _constant_bits(task.network, layers), passes, task.provenance)
 
 
-def _measure_alone(possible: NDArray[np.bool_], menu: Menu, blocks: int, measure: Measure, metric: Metric) -> Alone:
+@contextlib.contextmanager
+def _gradients_for(signal: str) -> Iterator[None]:
+    """PyTorch's complaint about a gradient, as an error that names the signal.
+
+    Raises:
+        ProfileError: the network has no such gradient.
+    """
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        message = str(error).partition("\n")[0]
+        raise ProfileError(
+            f"signal {signal!r} needs gradients, and the network has none: {message} Leave it out."
+        ) from error
+
+
+def _measure_alone(
+    possible: NDArray[np.bool_], menu: Menu, blocks: int, measure: Measure, metric: Metric, *, retained: bool
+) -> Alone:
     """Losses and divergences of one layer at one width at a time; each distinct allocation is measured once.
 
     Raises:
         CampaignError: the FP32 network could not be measured.
-        ProfileError: the FP32 network has no retention.
+        ProfileError: losses are wanted (`retained`) and the FP32 network has no retention.
     """
     layers, widths = possible.shape
     reference = (REFERENCE,) * layers
@@ -133,7 +157,7 @@ def _measure_alone(possible: NDArray[np.bool_], menu: Menu, blocks: int, measure
     base = means[0]
     if isinstance(base, Failed):
         raise CampaignError(f"the FP32 network could not be measured: {base.reason}: {base.message}")
-    if np.isnan(metric.retention(base[SCORE], base[SCORE])):
+    if retained and np.isnan(metric.retention(base[SCORE], base[SCORE])):
         raise ProfileError(
             f"the FP32 network's {metric.name} on the calibration split is {metric.figure(base[SCORE]):.6g}, so it has "
             f"no retention; give a metric that is above 0 there, or one with a retention of its own."
