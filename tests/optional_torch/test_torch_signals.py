@@ -94,7 +94,7 @@ def test_a_direct_layer_whose_input_is_overwritten_is_not_taken_for_one():
     task = classification(seeded(Overwrites()), calibration=normal(9, 4), selection=normal(2, 4), test=normal(2, 4),
                           agreement=True)  # fmt: skip
     assert set(direct_layers(subject_of(task))) == {"b"}
-    with pytest.raises(ProfileError, match="signal 'fisher' needs gradients, and the network has none: .*inplace"):
+    with pytest.raises(ProfileError, match=r"signal 'fisher' needs gradients, and the network has none: .*inplace"):
         task.profile(MENU, start_measurer(task.payload()), ("fisher",))
 
 
