@@ -20,18 +20,26 @@ from evoquant.campaign.build import build_campaign, require_allowed
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, config_from_dict, load_config
 from evoquant.campaign.environment import differences, environment_record
+from evoquant.campaign.gate_file import gated as gated_champion
 from evoquant.campaign.loop import Observer, Progress, run_loop
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REPORT, RESOLVED, RunDir
-from evoquant.errors import InputError, RunDirError
+from evoquant.errors import InputError, RunDirError, suggestion
 from evoquant.files import pretty_json
-from evoquant.profiles.model import profile_to_json
+from evoquant.models.base import SIGNALS
+from evoquant.profiles.model import load_profile, profile_to_json
+from evoquant.quantization.precision import Menu
 from evoquant.report.data import RunData, load_run, report_data
 from evoquant.store import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Job", "Run", "load", "pick", "profile", "resume", "run", "run_all"]
+    from evoquant.campaign.additivity import Additivity
+    from evoquant.campaign.config_measured import TaskConfig
+    from evoquant.profiles.model import ModelProfile
+    from evoquant.scoring.objective import Objective
+
+__all__ = ["Job", "Run", "load", "pick", "profile", "profile_network", "resume", "run", "run_all", "score"]
 
 
 class Silent:
@@ -164,6 +172,98 @@ def pick(
     if not directory.has(CHAMPION):
         raise InputError(f"{path}: the run is not finished; continue with: evoquant resume {path}")
     return pick_from(directory, load_champion(directory.path / CHAMPION), Limits(parts, bits, retention))
+
+
+def gated(path: str | Path, *, ungated: bool = False) -> tuple[Champion, ModelProfile, Menu] | None:
+    """What a measured run's gate recommends, with the network's profile and menu; None for runs on profiles.
+
+    Args:
+        path: a finished run directory.
+        ungated: the champion instead, whatever the gate says; its provenance says so.
+
+    Raises:
+        InputError: the run has no gate.json.
+    """
+    directory = RunDir.open(Path(path), hold=False)
+    config = resolved_config(directory)
+    if config.task is None:
+        return None
+    found = load_profile(directory.path / PROFILE)
+    champion = gated_champion(directory, load(path), found.name, ungated=ungated)
+    return champion, found, config.resolved_menu
+
+
+def profile_network(
+    source: TaskConfig,
+    *,
+    menu: Sequence[str] | None = None,
+    signals: Sequence[str] | None = None,
+    additivity: int = 0,
+    cache: str | Path | None = None,
+) -> tuple[ModelProfile, Additivity | None]:
+    """Profile a real network; with `additivity`, also measure so many allocations and compare them with its tables.
+
+    Args:
+        source: the network, see `evoquant.campaign.config_measured`.
+        menu: names of precisions; INT2, INT4 and INT8 per channel, FP16 and FP32 by default.
+        signals: what to measure; by default all but Hessian traces.
+        additivity: allocations, 0 for none, else at least 8.
+        cache: folder for outcomes and trained networks.
+
+    Raises:
+        InputError: the network or an option cannot be used.
+        CampaignError: the FP32 network cannot be measured.
+    """
+    from evoquant.campaign.additivity import FEWEST, measure_additivity
+    from evoquant.campaign.build_measured import opened_network
+    from evoquant.campaign.score import MEASURED_MENU
+
+    wanted = tuple(name for name in SIGNALS if name != "hessian") if signals is None else tuple(signals)
+    for name in wanted:
+        if name not in SIGNALS:
+            raise InputError(f"no signal is called {name!r}.{suggestion(name, SIGNALS)}")
+    if 0 < additivity < FEWEST:
+        raise InputError(f"additivity from {additivity} allocations says nothing; measure at least {FEWEST}.")
+    place = cache_folder(None if cache is None else str(cache), Path())
+    with opened_network(source, Menu.parse(menu or MEASURED_MENU), wanted, place) as opened:
+        if not additivity:
+            return opened.profile, None
+        return opened.profile, measure_additivity(opened.measurer, opened.problem, additivity, source.seed)
+
+
+def score(
+    allocation: str | Path,
+    source: TaskConfig,
+    objective: Objective,
+    *,
+    menu: Sequence[str] | None = None,
+    cache: str | Path | None = None,
+) -> dict[str, Any]:
+    """Measure and gate an allocation from elsewhere: figures by split, rivals, what is recommended, as plain data.
+
+    Args:
+        allocation: a CSV or JSON file of layer and width, a champion file, or a run directory.
+        source: the network.
+        objective: by which it is compared.
+        menu: names of the precisions to compare on; by default the usual ones and those of the allocation.
+        cache: folder for outcomes and trained networks.
+
+    Raises:
+        InputError: the file, the network or a layer cannot be used.
+        CampaignError: a network cannot be measured.
+    """
+    from evoquant.campaign.build_measured import opened_network
+    from evoquant.campaign.config_measured import OnnxTaskConfig
+    from evoquant.campaign.finals_measured import Judge
+    from evoquant.campaign.score import allocation_of, menu_for, read_allocation, score_allocation
+
+    given = read_allocation(Path(allocation))
+    place = cache_folder(None if cache is None else str(cache), Path())
+    signals = ("divergence",) if isinstance(source, OnnxTaskConfig) else ("fisher", "gradient_sensitivity")
+    with opened_network(source, menu_for(given, menu), signals, place) as opened:
+        judge = Judge(opened.measurer, opened.problem, objective, source.seed)
+        scored = score_allocation(judge, allocation_of(given, opened.problem, str(allocation)))
+        return {**scored, "signals": dict(opened.profile.passes)}
 
 
 def resolved_config(directory: RunDir) -> CampaignConfig:

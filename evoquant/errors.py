@@ -100,7 +100,7 @@ def _place(location: tuple[int | str, ...]) -> str:
     parts = [
         str(part)
         for i, part in enumerate(location)
-        if not (i == 1 and location[0] in ("objective", "search", "genome") and len(location) > 2)
+        if not (i == 1 and location[0] in ("objective", "search", "genome", "task") and len(location) > 2)
     ]
     return ".".join(parts) or "(top level)"
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evoquant.campaign.budget import Budget
-from evoquant.campaign.build import Campaign, check_signals, load_code, make_objective, make_search, make_space
+from evoquant.campaign.build import (
+    Campaign,
+    check_signals,
+    load_code,
+    make_executor,
+    make_objective,
+    make_search,
+    make_space,
+)
 from evoquant.campaign.config_measured import OnnxTaskConfig, TorchTaskConfig
 from evoquant.campaign.measure import MeasuredEstimator
 from evoquant.campaign.measurer import Measurer
@@ -19,7 +28,7 @@ from evoquant.search.base import Archiving
 from evoquant.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from evoquant.campaign.config import CampaignConfig
     from evoquant.campaign.config_measured import TaskConfig
@@ -93,6 +102,24 @@ def open_network(
     except BaseException:
         store.close()
         raise
+
+
+@contextlib.contextmanager
+def opened_network(config: TaskConfig, menu: Menu, signals: Sequence[str], cache: Path) -> Iterator[Opened]:
+    """A network outside of a campaign, measured in this process; closed at the end.
+
+    Raises:
+        InputError: it cannot be used or profiled.
+    """
+    executor = make_executor("local", None, None)
+    try:
+        opened = open_network(make_task(config, cache), menu, signals, cache, executor)
+        try:
+            yield opened
+        finally:
+            opened.store.close()
+    finally:
+        executor.close()
 
 
 def build_measured(config: CampaignConfig, cache: Path, executor: Executor) -> Campaign:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
 
 from evoquant.campaign.config_base import CODE, Closed
-from evoquant.errors import suggestion
+from evoquant.errors import InputError, describe_validation, suggestion
 from evoquant.models.base import SIGNALS
 from evoquant.models.tasks import TASKS
 from evoquant.scoring.statistics import METRICS
@@ -75,6 +75,50 @@ TaskConfig = Annotated[
     | Annotated[OnnxTaskConfig, Tag("onnx")],
     Discriminator(_source),
 ]
+
+
+class _Source(Closed):
+    task: TaskConfig
+
+
+def source_of(
+    *,
+    task: str | None = None,
+    torch: str | None = None,
+    onnx: str | None = None,
+    data: str | None = None,
+    metric: str | None = None,
+    seed: int = 0,
+) -> ExampleTaskConfig | TorchTaskConfig | OnnxTaskConfig:
+    """A source from options of the command line.
+
+    Args:
+        task: an example task's name, or `module:factory`.
+        torch: `module:factory`.
+        onnx, data, metric: a model's file, its samples, and what they are scored by.
+        seed: of the task.
+
+    Raises:
+        InputError: none or several are given, or one is wrong.
+    """
+    if sum(option is not None for option in (task, torch, onnx)) != 1:
+        raise InputError("name one network: --task NAME, --torch module:factory, or --onnx MODEL --data FILE.")
+    if onnx is not None and data is None:
+        raise InputError("--onnx MODEL needs samples to measure it on: --data FILE.npz.")
+    if onnx is None and (data is not None or metric is not None):
+        raise InputError("--data, --metric and --agreement belong to --onnx; a factory brings its own.")
+    factory = torch if torch is not None else task if task is not None and ":" in task else None
+    plain: dict[str, Any] = {"seed": seed}
+    if factory is not None:
+        plain |= {"kind": "torch", "factory": factory}
+    elif onnx is not None:
+        plain |= {"kind": "onnx", "model": onnx, "data": data, "metric": metric}
+    else:
+        plain |= {"kind": task}
+    try:
+        return _Source.model_validate({"task": plain}).task
+    except ValidationError as error:
+        raise InputError(describe_validation(error, "the network")) from None
 
 
 class RacingConfig(Closed):

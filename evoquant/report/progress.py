@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich import box
 from rich.console import Console
@@ -25,8 +25,16 @@ WIDE = 150  # columns assumed where output is no terminal, so that nothing is cu
 
 def draw(tables: Sequence[Table]) -> None:
     """Draw tables on stdout, with what belongs to each below it."""
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else WIDE, highlight=False)
+    _draw(tables, sys.stdout)
+
+
+def draw_messages(tables: Sequence[Table]) -> None:
+    """The same on stderr, where stdout is for something else."""
+    _draw(tables, sys.stderr)
+
+
+def _draw(tables: Sequence[Table], stream: TextIO) -> None:
+    console = Console(file=stream, width=None if stream.isatty() else WIDE, highlight=False)
     for table in tables:
         console.print(Text(table.title, style="bold"))
         drawn = RichTable(box=box.SIMPLE_HEAD)

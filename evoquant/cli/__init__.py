@@ -8,16 +8,13 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from evoquant.cli.networks import profile, score
+from evoquant.cli.output import draw, emit, say, show
 from evoquant.errors import EvoquantError, InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from evoquant.report.tables import Table
 
 app = typer.Typer(
     name="evoquant",
@@ -82,7 +79,7 @@ def resume(
             observer=observer,
         )
     if not outcome.fresh:
-        _say(f"{run_dir} is finished already; nothing to resume.")
+        say(f"{run_dir} is finished already; nothing to resume.")
     _finish(outcome)
 
 
@@ -109,7 +106,7 @@ def report(
     if as_markdown:
         sys.stdout.write(markdown(tables))
         return
-    _draw(tables)
+    draw(tables)
     spent = summary["evaluations"]
     line = f"{summary['generations']} generations, {spent['asked']} candidates asked, {spent['distinct']} distinct"
     if "budget" in summary:
@@ -118,25 +115,17 @@ def report(
             f"; passes over the calibration split: {budget['search_passes']:g} search, "
             f"{budget['signal_passes']:g} signals"
         )
-        apart = summary.get("finalist_passes", {})
+        apart = {**summary.get("finalist_passes", {}), "gate": summary["gate"]["passes"]} if "gate" in summary else {}
         line += "".join(f", {passes} over the {split} split" for split, passes in apart.items())
-    _print(f"{line}; seed {summary['seed']}, config {summary['config_hash'][:12]}")
+    show(f"{line}; seed {summary['seed']}, config {summary['config_hash'][:12]}")
     if summary["failures"]:
-        _print(f"{summary['failures']} candidates failed; see `failures` in journal.jsonl")
+        show(f"{summary['failures']} candidates failed; see `failures` in journal.jsonl")
     if not summary["finished"]:
-        _print(f"not finished; continue with: evoquant resume {run_dir}")
+        show(f"not finished; continue with: evoquant resume {run_dir}")
 
 
-@app.command()
-def profile(
-    source: Annotated[str, typer.Argument(metavar="NAME", help="seed/train, seed-additive/test, family/cnn/3, …")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
-) -> None:
-    """Write a built-in model's profile as JSON, or check a profile file of your own."""
-    from evoquant.campaign.build import any_profile
-    from evoquant.profiles.model import profile_to_json
-
-    _emit(profile_to_json(any_profile(source)), out)
+app.command()(profile)
+app.command()(score)
 
 
 @app.command()
@@ -155,7 +144,7 @@ def apply(
     if as_json:
         sys.stdout.write(pretty_json(allocation))
     else:
-        _draw([allocation_table(allocation)])
+        draw([allocation_table(allocation)])
 
 
 @app.command()
@@ -192,7 +181,7 @@ def bound(
     if as_json:
         sys.stdout.write(pretty_json(data))
     else:
-        _draw(bound_tables(data))
+        draw(bound_tables(data))
 
 
 @app.command()
@@ -212,8 +201,8 @@ def pick(
 
     champion = api.pick(run_dir, parts=parts, bits=bits, retention=retention)
     if out is not None:
-        _draw([scores_table(champion.genome.text, champion.scores)])
-    _emit(champion.to_json(), out)
+        draw([scores_table(champion.genome.text, champion.scores)])
+    emit(champion.to_json(), out)
 
 
 @app.command()
@@ -222,16 +211,16 @@ def export(
     to: Annotated[str | None, typer.Option("--to", help="json, yaml, python, rust or csv.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
     model: Annotated[str | None, typer.Option("--profile", help="The model, for csv.")] = None,
-    show: Annotated[bool, typer.Option("--list", help="List the targets.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the targets.")] = False,
+    ungated: Annotated[bool, typer.Option("--ungated", help="Export a measured run's champion past its gate.")] = False,
     allow_code: AllowOption = None,
 ) -> None:
-    """Export a champion heuristic as data or as code."""
-    from evoquant import api
-    from evoquant.export import TARGETS, render
+    """Export a champion heuristic as data or as code, or what the gate recommends for one model."""
+    from evoquant.export import TARGETS
 
-    if show:
+    if listing:
         for name, target in TARGETS.items():
-            _print(f"{name:8} {target.description}")
+            show(f"{name:8} {target.description}")
         return
     if run_dir is None or to is None:
         raise InputError("export needs RUN_DIR and --to TARGET; `evoquant export --list` shows the targets.")
@@ -243,10 +232,21 @@ def export(
         require_allowed(data.config, allow_code or (), run_dir)
         if data.champion is None:
             raise InputError(f"{run_dir}: the run is not finished; continue with: evoquant resume {run_dir}")
+    emit(_rendered(run_dir, to, model, ungated), out)
+
+
+def _rendered(run_dir: Path, to: str, model: str | None, ungated: bool) -> str:
+    """The exported text; one model's allocation of a measured run is what its gate recommends."""
+    from evoquant import api
+    from evoquant.export import TARGETS, render
     from evoquant.report.allocation import load_any_profile
 
-    text = render(to, api.load(run_dir), load_any_profile(model) if model else None)
-    _emit(text, out)
+    profile = load_any_profile(model) if model else None
+    if to in TARGETS and TARGETS[to].one_model and run_dir.is_dir():
+        found = api.gated(run_dir, ungated=ungated)
+        if found is not None and (profile is None or profile.digest == found[1].digest):
+            return render(to, *found)
+    return render(to, api.load(run_dir), profile)
 
 
 @app.command()
@@ -254,7 +254,7 @@ def version() -> None:
     """Print the version."""
     import importlib.metadata
 
-    _print(importlib.metadata.version("evoquant"))
+    show(importlib.metadata.version("evoquant"))
 
 
 def main() -> None:
@@ -291,26 +291,8 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    _say(f"evoquant: {message}")
+    say(f"evoquant: {message}")
     sys.exit(code)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _emit(text: str, out: Path | None) -> None:
-    from evoquant.files import write_atomic
-
-    if out is None:
-        sys.stdout.write(text)
-    else:
-        write_atomic(out, text)
-        _say(f"wrote {out}")
 
 
 def _observer() -> Any:
@@ -319,24 +301,14 @@ def _observer() -> Any:
     return observer()
 
 
-def _draw(tables: Sequence[Table]) -> None:
-    from evoquant.report.progress import draw
-
-    draw(tables)
-
-
 def _finish(outcome: Any) -> None:
     """The verdict, and where everything is."""
     from evoquant.report.data import load_run
     from evoquant.report.tables import run_tables
 
     if outcome.champion is None:
-        _say(f"not finished; continue with: evoquant resume {outcome.path}")
+        say(f"not finished; continue with: evoquant resume {outcome.path}")
         return
-    _draw(run_tables(load_run(outcome.path)))
-    _print(f"results: {outcome.path}    report: evoquant report {outcome.path}")
-    _print(f"export:  evoquant export {outcome.path} --to python")
-
-
-if __name__ == "__main__":
-    main()
+    draw(run_tables(load_run(outcome.path)))
+    show(f"results: {outcome.path}    report: evoquant report {outcome.path}")
+    show(f"export:  evoquant export {outcome.path} --to python")

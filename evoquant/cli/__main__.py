@@ -1,0 +1,5 @@
+"""`python -m evoquant.cli`."""
+
+from evoquant.cli import main
+
+main()

@@ -1,0 +1,132 @@
+"""Commands on real networks: profile one, score an allocation of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evoquant.cli.output import draw, emit, emit_json, say
+from evoquant.errors import InputError
+
+if TYPE_CHECKING:
+    from evoquant.campaign.config_measured import TaskConfig
+
+OnnxOption = Annotated[str | None, typer.Option("--onnx", metavar="MODEL", help="An ONNX file; needs --data.")]
+DataOption = Annotated[str | None, typer.Option("--data", metavar="FILE", help="Samples for --onnx, as .npz.")]
+MetricOption = Annotated[
+    str | None, typer.Option("--metric", help="For --onnx: accuracy, r2, …, or module:function; default: the targets'.")
+]
+AgreementOption = Annotated[
+    bool, typer.Option("--agreement", help="For --onnx: agreement with the FP32 outputs, which needs no targets.")
+]
+SeedOption = Annotated[int, typer.Option(help="The task's seed.")]
+MenuOption = Annotated[str | None, typer.Option(help="Precisions, comma-separated.")]
+CacheOption = Annotated[Path | None, typer.Option(help="Folder for outcomes and trained networks.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def profile(
+    source: Annotated[str | None, typer.Argument(metavar="[NAME]", help="seed/train, family/cnn/3, …")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="An example task: digits, …")] = None,
+    torch: Annotated[str | None, typer.Option("--torch", metavar="MODULE:FACTORY", help="A PyTorch network.")] = None,
+    onnx: OnnxOption = None,
+    data: DataOption = None,
+    metric: MetricOption = None,
+    agreement: AgreementOption = False,
+    seed: SeedOption = 0,
+    menu: MenuOption = None,
+    signals: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated: loss, divergence, fisher, hessian, …; default: all but hessian."),
+    ] = None,
+    additivity: Annotated[
+        int, typer.Option(min=0, help="Measure so many allocations to see how well the profile foretells them.")
+    ] = 0,
+    cache: CacheOption = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
+) -> None:
+    """Profile a real network, write a built-in model's profile, or check a profile file of your own."""
+    from evoquant.campaign.build import any_profile
+    from evoquant.profiles.model import profile_to_json
+
+    if source is not None:
+        if any(option is not None for option in (task, torch, onnx)):
+            raise InputError(f"{source} and a network are two things to profile; name one.")
+        emit(profile_to_json(any_profile(source)), out)
+        return
+    from evoquant import api
+    from evoquant.report.progress import draw_messages
+    from evoquant.report.signals import additivity_table, signals_table
+
+    network = _network(task, torch, onnx, data, metric, agreement, seed)
+    found, how_additive = api.profile_network(
+        network, menu=_list(menu), signals=_list(signals), additivity=additivity, cache=cache
+    )
+    tables = [signals_table(found)]
+    if how_additive is not None:
+        tables.append(additivity_table(how_additive.to_dict()))
+    draw_messages(tables)
+    emit(profile_to_json(found), out)
+
+
+def score(
+    allocation: Annotated[
+        Path, typer.Argument(metavar="ALLOCATION", help="CSV or JSON of layer and width, or a champion.")
+    ],
+    task: Annotated[str | None, typer.Option("--task", help="An example task, or module:factory.")] = None,
+    onnx: OnnxOption = None,
+    data: DataOption = None,
+    metric: MetricOption = None,
+    agreement: AgreementOption = False,
+    seed: SeedOption = 0,
+    menu: MenuOption = None,
+    objective: Annotated[str, typer.Option(help="cliff, feasible_first or budget.")] = "cliff",
+    threshold: Annotated[float | None, typer.Option(help="For cliff: retention; default 0.95.")] = None,
+    floor: Annotated[float | None, typer.Option(help="For feasible_first: retention; default 0.95.")] = None,
+    bits: Annotated[float | None, typer.Option(help="For budget: effective bits per weight.")] = None,
+    cache: CacheOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 unless the allocation itself is recommended.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure an allocation that came from elsewhere, and gate it against uniform widths and the usual rivals."""
+    from evoquant import api
+    from evoquant.report.bound import parse_objective
+    from evoquant.report.tables import measured_tables, scores_table
+
+    goal = parse_objective(objective, {"threshold": threshold, "floor": floor, "bits": bits})
+    network = _network(task, None, onnx, data, metric, agreement, seed)
+    scored = api.score(allocation, network, goal, menu=_list(menu), cache=cache)
+    if as_json:
+        emit_json(scored)
+    else:
+        draw([scores_table(str(allocation), scored["scores"])])
+        draw(measured_tables(scored["scores"], scored["gate"], scored["warnings"]))
+    for text in (*scored["warnings"], *scored["gate"]["warnings"]):
+        say(f"warning: {text}")
+    if strict and scored["gate"]["recommended"]["name"] != "champion":
+        raise typer.Exit(1)
+
+
+def _network(
+    task: str | None,
+    torch: str | None,
+    onnx: str | None,
+    data: str | None,
+    metric: str | None,
+    agreement: bool,
+    seed: int,
+) -> TaskConfig:
+    from evoquant.campaign.config_measured import source_of
+
+    if agreement and metric is not None:
+        raise InputError("--agreement is a metric; leave --metric out.")
+    chosen: Any = "agreement" if agreement else metric
+    return source_of(task=task, torch=torch, onnx=onnx, data=data, metric=chosen, seed=seed)
+
+
+def _list(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
