@@ -17,7 +17,7 @@ import numpy as np
 from evoquant.errors import InputError
 from evoquant.genomes.base import NumericOperators, tidy
 from evoquant.rng import generator_for
-from evoquant.search.base import NO_PARENT, OK, CandidateBatch, EvaluationBatch, Turn
+from evoquant.search.base import FAILED, NO_PARENT, CandidateBatch, EvaluationBatch, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +86,7 @@ class CmaesSearch:
     def tell(self, evaluations: EvaluationBatch) -> None:
         """Move the distribution; start again where it has converged."""
         self._turn.told(len(evaluations))
-        ok = (evaluations.status == OK) & np.isfinite(evaluations.fitness)
+        ok = (evaluations.status != FAILED) & np.isfinite(evaluations.fitness)  # an estimate ranks too
         values = None
         if ok.any():
             worst = float(-evaluations.fitness[ok].min()) + 1.0

@@ -13,7 +13,7 @@ import numpy as np
 
 from evoquant.genomes.base import digest_of
 from evoquant.rng import generator_for
-from evoquant.search.base import NO_PARENT, OK, CandidateBatch, EvaluationBatch, best_first
+from evoquant.search.base import FAILED, NO_PARENT, OK, CandidateBatch, EvaluationBatch, best_first
 from evoquant.search.generational import Generational
 from evoquant.search.variation import children, newcomers
 
@@ -75,14 +75,18 @@ class GeneticSearch(Generational):
         self._fitness = np.empty(0)
         self._parts = np.empty(0, dtype=np.int64)
         self._cost = np.empty(0, dtype=np.int64)
+        self._whole = np.empty(0, dtype=bool)  # not cut short
 
     def _propose(self) -> CandidateBatch:
         """The start and random genomes first, then the children of the survivors."""
         return self._first() if len(self._ids) == 0 else self._children()
 
     def _learn(self, first_id: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
-        """Survivors: the best distinct old ones (elites) and all children that did not fail."""
-        (ok,) = np.nonzero(evaluations.status == OK)
+        """Survivors: the best distinct old ones (elites) and all children that did not fail.
+
+        One whose measurement was cut short may be a parent by its estimate, but never an elite.
+        """
+        (ok,) = np.nonzero((evaluations.status != FAILED) & ~np.isnan(evaluations.fitness))
         old = self._elites()
         worth = evaluations.fitness - self._settings.parsimony * evaluations.parts
         self._ids = np.concatenate([self._ids[old], first_id + ok])
@@ -90,6 +94,7 @@ class GeneticSearch(Generational):
         self._fitness = np.concatenate([self._fitness[old], worth[ok]])
         self._parts = np.concatenate([self._parts[old], evaluations.parts[ok]])
         self._cost = np.concatenate([self._cost[old], evaluations.cost[ok]])
+        self._whole = np.concatenate([self._whole[old], evaluations.status[ok] == OK])
 
     def state(self) -> dict[str, Any]:
         """Survivors and counters."""
@@ -99,6 +104,7 @@ class GeneticSearch(Generational):
             "fitness": self._fitness.tolist(),
             "parts": self._parts.tolist(),
             "cost": self._cost.tolist(),
+            "whole": self._whole.tolist(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -109,6 +115,7 @@ class GeneticSearch(Generational):
         self._fitness = np.array(state["fitness"], dtype=np.float64)
         self._parts = np.array(state["parts"], dtype=np.int64)
         self._cost = np.array(state["cost"], dtype=np.int64)
+        self._whole = np.array(state["whole"], dtype=bool)
 
     def _first(self) -> CandidateBatch:
         # Also after a generation in which every candidate failed: then the streams differ by generation.
@@ -159,7 +166,7 @@ class GeneticSearch(Generational):
             if len(chosen) == self._settings.elites:
                 break
             key = self._genes[row, self._telling].tobytes()
-            if key not in seen:
+            if self._whole[row] and key not in seen:
                 seen.add(key)
                 chosen.append(row)
         return np.array(chosen, dtype=np.intp)

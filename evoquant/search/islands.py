@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from evoquant.genomes.base import Genome, Space
 
-SURVIVORS = ("ids", "genes", "fitness", "parts", "cost")  # columns of a genetic search's state
+SURVIVORS = ("ids", "genes", "fitness", "parts", "cost", "whole")  # columns of a genetic search's state
 
 
 @dataclass(frozen=True)
@@ -154,4 +154,6 @@ def _part(evaluations: EvaluationBatch, first: int, end: int) -> EvaluationBatch
         status=evaluations.status[rows],
         reasons={row - first: reason for row, reason in evaluations.reasons.items() if first <= row < end},
         digest=lambda row: evaluations.digest(first + row),
+        standard_error=None if evaluations.standard_error is None else evaluations.standard_error[rows],
+        divergence=None if evaluations.divergence is None else evaluations.divergence[rows],
     )

@@ -13,7 +13,7 @@ import numpy as np
 from deap import base, tools
 
 from evoquant.rng import generator_for
-from evoquant.search.base import OK, CandidateBatch, EvaluationBatch
+from evoquant.search.base import FAILED, OK, CandidateBatch, EvaluationBatch
 from evoquant.search.generational import Generational
 from evoquant.search.variation import children, newcomers
 
@@ -74,9 +74,10 @@ class Nsga2Search(Generational):
         return children(self.space, self._genes[chosen], self._ids[chosen], rng, self._settings, first_id=self._next_id)
 
     def _learn(self, first_id: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
-        """Parents and children that did not fail compete; the feasible ones enter the archive."""
+        """Parents and children that did not fail compete; the feasible ones measured in full enter the archive."""
         points = np.column_stack([evaluations.retention.mean(axis=1), evaluations.effective_bits.mean(axis=1)])
-        (ok,) = np.nonzero((evaluations.status == OK) & np.isfinite(points).all(axis=1))
+        (ok,) = np.nonzero((evaluations.status != FAILED) & np.isfinite(points).all(axis=1))
+        whole = evaluations.status[ok] == OK
         genes = np.concatenate([self._genes, genes[ok]])
         points = np.concatenate([self._points, points[ok]])
         ids = np.concatenate([self._ids, first_id + ok])
@@ -84,7 +85,7 @@ class Nsga2Search(Generational):
         _, first = np.unique(genes, axis=0, return_index=True)
         first.sort()
         chosen = first[survivors(points[first], self._settings.floor, self._settings.population)]
-        self._collect(genes[len(self._ids) :], points[len(self._ids) :])
+        self._collect(genes[len(self._ids) :][whole], points[len(self._ids) :][whole])
         self._ids, self._genes, self._points = ids[chosen], genes[chosen], points[chosen]
 
     def archive(self) -> NDArray[np.float64]:

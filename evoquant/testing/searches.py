@@ -7,15 +7,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evoquant.errors import SearchError
+from evoquant.search.base import CENSORED, Archiving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from evoquant.search.base import CandidateBatch, EvaluationBatch, Search
 
@@ -32,6 +36,7 @@ def check_search(make: Callable[[], Search], evaluate: Callable[[CandidateBatch]
     check_repeats(make, evaluate)
     check_state(make, evaluate)
     check_ids(make, evaluate)
+    check_cut_short(make, evaluate)
 
 
 def check_turns(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
@@ -80,6 +85,39 @@ def check_ids(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], E
         assert (batch.genes is None) != (not batch.genomes), "a batch has either genes or genomes"
         expected += len(batch)
         search.tell(evaluate(batch))
+
+
+def check_cut_short(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
+    """Candidates that were measured in part, or not at all, are lived with and are never in an archive."""
+    search = make()
+    whole: set[bytes] = set()
+    partial: set[bytes] = set()
+    for _ in range(GENERATIONS):
+        if search.done():
+            break
+        batch = search.ask()
+        evaluations = evaluate(batch)
+        rows = np.arange(1, len(batch), 2)
+        search.tell(_cut_short(evaluations, rows))
+        json.dumps(search.state(), allow_nan=False)
+        if batch.genes is not None:
+            whole |= {row.tobytes() for row in np.delete(batch.genes, rows, axis=0)}
+            partial |= {row.tobytes() for row in batch.genes[rows]}
+        if isinstance(search, Archiving):
+            kept = {row.tobytes() for row in search.archive()}
+            assert not kept & (partial - whole), "a candidate that was measured in part is in the archive"
+
+
+def _cut_short(evaluations: EvaluationBatch, rows: NDArray[np.intp]) -> EvaluationBatch:
+    """These rows censored: below the rest by their estimates, and every other one without any."""
+    fitness, retention = evaluations.fitness.copy(), evaluations.retention.copy()
+    status = evaluations.status.copy()
+    status[rows] = CENSORED
+    fitness[rows] = np.nanmin(evaluations.fitness) - 1.0
+    fitness[rows[::2]] = np.nan
+    retention[rows[::2]] = np.nan
+    reasons = {**evaluations.reasons, **dict.fromkeys(rows.tolist(), "behind")}
+    return dataclasses.replace(evaluations, fitness=fitness, retention=retention, status=status, reasons=reasons)
 
 
 def _trace(

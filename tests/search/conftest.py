@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evoquant.campaign.evaluate import SeparableEstimator
+from evoquant.campaign.evaluate import KnownFailure, SeparableEstimator
 from evoquant.execution.local import LocalExecutor
 from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
@@ -46,7 +46,7 @@ def evaluate(problem):
     def run(space, batch, failed=(), model=problem):
         estimator = SeparableEstimator(space, (model,), Cliff(), "mean", 4096)
         estimator.use(LocalExecutor())
-        return estimator.evaluate(batch, dict.fromkeys(failed, "time_limit"))
+        return estimator.evaluate(batch, dict.fromkeys(failed, KnownFailure("time_limit")))
 
     return run
 
