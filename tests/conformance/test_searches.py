@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evoquant.campaign.evaluate import SeparableEstimator
+from evoquant.campaign.evaluate import KnownFailure, SeparableEstimator
 from evoquant.execution.local import LocalExecutor
 from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
@@ -108,7 +108,7 @@ def test_a_generation_that_failed_whole_is_followed_by_another():
     estimator = SeparableEstimator(RULES, (PROBLEM,), Cliff(), "mean", 7)
     estimator.use(LocalExecutor())
     first = search.ask()
-    search.tell(estimator.evaluate(first, dict.fromkeys(range(len(first)), "time_limit")))
+    search.tell(estimator.evaluate(first, dict.fromkeys(range(len(first)), KnownFailure("time_limit"))))
     second = search.ask()
     assert second.first_id == len(first)
     assert not np.array_equal(first.genes, second.genes)
