@@ -15,7 +15,7 @@ than loss does, so its table is corrected first, by the same process, with the d
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 SMALLEST_SHARE = 1e-6  # of the table's median: a signal of exactly 0 is never certain
 JITTER = 1e-9
+ENOUGH = 8  # measurements before beliefs are learnt from them
+LEARNT = ("local", "reach", "unit", "sampling")
+FACTORS = (0.25, 0.5, 2.0, 4.0)
+WIDE = 2.0  # standard deviation of the binary logarithm of each of these
 BETAS = np.linspace(0.4, 1.6, 25)
 
 
@@ -39,6 +43,8 @@ class Beliefs:
         local: of interactions.
         reach: λ, the share of D within which interactions are alike.
         noise: of a measurement, beyond its standard error.
+        sampling: how much of its standard error a measurement has of its own; the rest it shares with its like, which
+            were measured on the same samples.
     """
 
     unit: float
@@ -47,6 +53,7 @@ class Beliefs:
     local: float
     reach: float
     noise: float
+    sampling: float = 0.5
 
 
 DIVERGENCE = Beliefs(unit=0.35, width=0.6, overall=0.4, local=0.08, reach=0.5, noise=0.02)
@@ -111,10 +118,45 @@ class _Process:
             like: `(3, n, n)` likeness of those allocations.
             errors, noise: `(n,)`.
         """
-        own = self._covariance(like)
-        own[np.diag_indices_from(own)] += np.square(noise) + self._beliefs.noise**2 + JITTER
-        self._factor = np.linalg.cholesky(own).astype(np.float64)
+        if len(errors) >= ENOUGH:
+            self._learn(like, errors, noise)
+        self._factor = self._factor_of(self._beliefs, like, noise)
         self._weights = _solve(self._factor, errors)
+
+    def _learn(self, like: NDArray[np.float64], errors: NDArray[np.float64], noise: NDArray[np.float64]) -> None:
+        """Take the beliefs under which the errors are most probable, one after the other on a coarse grid.
+
+        Type II maximum likelihood (Rasmussen & Williams, section 5.4), with a normal prior on the logarithms.
+        """
+        first = best = self._beliefs
+        most = self._evidence(first, first, like, errors, noise)
+        for name in LEARNT:
+            for factor in FACTORS:
+                trial = replace(best, **{name: getattr(first, name) * factor})
+                evidence = self._evidence(trial, first, like, errors, noise)
+                if evidence > most:
+                    best, most = trial, evidence
+        self._beliefs = best
+
+    def _evidence(
+        self,
+        beliefs: Beliefs,
+        first: Beliefs,
+        like: NDArray[np.float64],
+        errors: NDArray[np.float64],
+        noise: NDArray[np.float64],
+    ) -> float:
+        factor = self._factor_of(beliefs, like, noise)
+        half = _forward(factor, errors)
+        prior = sum(math.log2(getattr(beliefs, name) / getattr(first, name)) ** 2 for name in LEARNT)
+        return -0.5 * float(half @ half) - float(np.log(np.diagonal(factor)).sum()) - 0.5 * prior / WIDE**2
+
+    def _factor_of(
+        self, beliefs: Beliefs, like: NDArray[np.float64], noise: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        own = self._covariance(like, beliefs)
+        own[np.diag_indices_from(own)] += np.square(beliefs.sampling * noise) + beliefs.noise**2 + JITTER
+        return np.linalg.cholesky(own).astype(np.float64)
 
     def expect(self, like: NDArray[np.float64]) -> NDArray[np.float64]:
         """`(m,)` expected relative errors, from the `(3, m, n)` likeness to what was observed."""
@@ -132,8 +174,8 @@ class _Process:
         explained = np.square(_forward(self._factor, cross.T)).sum(axis=0)
         return cross @ self._weights, np.sqrt(np.maximum(variance - explained, 1e-12))
 
-    def _covariance(self, like: NDArray[np.float64]) -> NDArray[np.float64]:
-        beliefs = self._beliefs
+    def _covariance(self, like: NDArray[np.float64], beliefs: Beliefs | None = None) -> NDArray[np.float64]:
+        beliefs = beliefs or self._beliefs
         anyhow, same, roots = like
         unit = beliefs.unit**2 * (beliefs.width * anyhow + (1.0 - beliefs.width) * same)
         local = beliefs.local**2 * np.exp((np.minimum(roots, 1.0) - 1.0) / beliefs.reach)
