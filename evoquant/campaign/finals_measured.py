@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.campaign.additivity import additivity_of
 from evoquant.campaign.champion import Champion
 from evoquant.campaign.finals import figures, origin
 from evoquant.campaign.measure import MeasuredEstimator, measure_allocations
@@ -84,6 +85,10 @@ def measured_champion(
     if again:
         passes = {"calibration": again, **passes}
     more: dict[str, Any] = {"finalist_passes": passes}
+    found = campaign.estimator.complete.values()
+    if found:
+        additive = additivity_of(judge.problem, np.stack([a for a, _ in found]), [retention for _, retention in found])
+        more |= {} if additive is None else {"additivity": additive.to_dict()}
     if warnings := disagreements(scores):
         more["warnings"] = warnings
     return Champion(genomes[best], scores, {**provenance, **origin(records[best], len(records)), **more})

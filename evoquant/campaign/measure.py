@@ -76,6 +76,8 @@ class MeasuredEstimator:
 
     What does not fit into the budget is not measured: such a candidate is censored, and the generation that meets the
     limit is the last. No candidate is begun unless it could be measured in full if it turned out best.
+
+    `complete` holds what was measured in full: digest → allocation and retention.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class MeasuredEstimator:
         self._limit_s: float | None = None
         self._stages = stages(budget.blocks, racing=racing is not None)
         self._allocations: set[str] = set()
+        self.complete: dict[str, tuple[NDArray[np.int8], Retention]] = {}
         self._leader: tuple[float, float] = (-math.inf, -math.inf)  # best fitness measured in full, its lower limit
         _check_budget(budget)
         self.reference = reference_outcomes(measurer, "calibration")
@@ -127,6 +130,10 @@ class MeasuredEstimator:
             runner.known = known_failures.get(row, runner.known)
         self.counters.asked += len(batch)
         self._race(list(runners.values()))
+        for digest, allocation in zip(digests, allocations, strict=True):
+            runner = runners[digest]
+            if runner.status == "ok" and runner.blocks == self._stages[-1]:
+                self.complete.setdefault(digest, (allocation, runner.retention))
         self.counters.store_hits = self.measurer.store_hits
         self.counters.spent |= not self._budget.fits(self._budget.total)
         rows = [runners[digest] for digest in digests]

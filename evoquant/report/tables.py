@@ -56,7 +56,12 @@ def run_tables(run: RunData) -> list[Table]:
         tables.append(archive_table(run.archive))
     if run.champion is not None:
         tables.append(scores_table(run.champion.genome.text, run.champion.scores))
-        tables += measured_tables(run.champion.scores, run.gate, run.champion.provenance.get("warnings", ()))
+        known = run.champion.provenance
+        if "additivity" in known:
+            from evoquant.report.signals import additivity_table
+
+            tables.append(additivity_table(known["additivity"]))
+        tables += measured_tables(run.champion.scores, run.gate, known.get("warnings", ()))
     return tables
 
 
