@@ -15,7 +15,7 @@ from evoquant.campaign.measurer import reference_outcomes
 from evoquant.errors import ProfileError
 from evoquant.models.base import SCORE, Failed
 from evoquant.rng import generator_for
-from evoquant.scoring.divergence import divergence_problem
+from evoquant.scoring.divergence import separable_problem
 from evoquant.scoring.problem import LOSS_UNITS
 from evoquant.scoring.separable import loss_sums
 from evoquant.scoring.statistics import Retention, paired_retention
@@ -128,12 +128,13 @@ def draw_allocations(problem: Problem, count: int, seed: int, floor: float = 0.9
     Raises:
         ProfileError: the profile has no table to say what is near.
     """
+    table = separable_problem(problem).separable_loss() / LOSS_UNITS
     found: dict[bytes, NDArray[np.int8]] = {}
     for number in range(20 * count):  # a small network may not have so many
         rng = generator_for(seed, number, "additivity")
         drawn = problem.repair_one(rng.integers(0, len(problem.menu), len(problem.units)).astype(np.int8))
         if number % 2:
-            drawn = _near_cliff(problem, drawn, -math.log(floor) * rng.uniform(*NEAR), rng)
+            drawn = _near_cliff(problem, table, drawn, -math.log(floor) * rng.uniform(*NEAR), rng)
         found.setdefault(drawn.tobytes(), drawn)
         if len(found) == count:
             break
@@ -141,33 +142,32 @@ def draw_allocations(problem: Problem, count: int, seed: int, floor: float = 0.9
 
 
 def _near_cliff(
-    problem: Problem, allocation: NDArray[np.int8], target: float, rng: np.random.Generator
+    problem: Problem,
+    table: NDArray[np.float64],
+    allocation: NDArray[np.int8],
+    target: float,
+    rng: np.random.Generator,
 ) -> NDArray[np.int8]:
+    """The allocation with random units widened, one step at a time, until it loses no more than `target`."""
     result = allocation.copy()
-    _, (loss,) = _estimate(problem, result[None])
-    while loss > target:
-        wider = [
-            (unit, int(options[0]))
-            for unit, width in enumerate(result.tolist())
-            if len(options := np.flatnonzero(problem.allowed[unit, width + 1 :]) + width + 1)
-        ]
-        if not wider:
+    units = np.arange(len(result))
+    while table[units, result].sum() > target:
+        wider = problem.allowed & (np.arange(problem.allowed.shape[1]) > result[:, None])
+        able = np.flatnonzero(wider.any(axis=1))
+        if not len(able):
             break
-        unit, width = wider[int(rng.integers(len(wider)))]
-        result[unit] = width
-        _, (loss,) = _estimate(problem, result[None])
+        unit = rng.choice(able)
+        result[unit] = np.flatnonzero(wider[unit])[0]
     return result
 
 
 def _estimate(problem: Problem, allocations: NDArray[np.int8]) -> tuple[str, NDArray[np.float64]]:
     """The table's name and `(n,)` summed losses, −ln of the separable retention, or nats."""
-    table = problem
     name = "loss"
     if problem.loss is None:
-        table = divergence_problem(problem)
         narrow = [width for width in problem.menu.names if width != "FP32"]
         name = "divergence" if all(width in problem.widths["divergence"] for width in narrow) else "fisher"
-    return name, loss_sums(table, allocations).astype(np.float64) / LOSS_UNITS
+    return name, loss_sums(separable_problem(problem), allocations).astype(np.float64) / LOSS_UNITS
 
 
 def _r2(table: str, estimate: NDArray[np.float64], retention: NDArray[np.float64]) -> float | None:
