@@ -22,7 +22,7 @@ HOUSE = ROOT / "evoquant"
 LINES = (
     ("cli",),
     ("api", "testing"),
-    ("report", "export"),
+    ("report", "export", "bench"),
     ("campaign",),
     ("search", "models"),
     ("bounds", "genomes"),
@@ -39,9 +39,11 @@ MAX_FILE, MAX_FUNCTION = 400, 80
 PRINTS = "evoquant.cli"
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators")  # the second seeds DEAP's `random`, and restores it
 LOADS_CODE = ("evoquant.campaign.build", "evoquant.models.torch_factory")  # `module:attribute` that the user has named
-HEAVY = ("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy")
+HEAVY = ("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna")
 # module → heavy packages it may import at its top; itself imported lazily
 HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
+    "evoquant.bench.networks": ("torch",),
+    "evoquant.bench.truth": ("torch",),
     "evoquant.genomes.tree_kernel": ("numba",),
     "evoquant.models.architectures": ("torch",),
     "evoquant.models.onnx_file": ("onnx",),

@@ -1,0 +1,1 @@
+"""Benchmarks: searches judged on networks of which every allocation has been measured."""
