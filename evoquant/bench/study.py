@@ -9,6 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from evoquant.bench.rivals import Flips, Steepest, Tpe, uniform_genes
 from evoquant.bench.run import NONE, run_on_table, signal_evaluations
 from evoquant.bench.table import NAMES, OBJECTIVE, load_table
@@ -157,3 +159,23 @@ def trajectory(job: Job) -> Trajectory:
     space = DirectSpace(table.problem)
     spent = signal_evaluations(table, entry.signals)
     return run_on_table(entry.make(space, job.seed), space, table, job.evaluations, spent=spent)
+
+
+def facts(name: str) -> dict[str, Any]:
+    """What is known of a table: its optimum, how rare it is, and what that optimum is worth on test."""
+    table = load_table(name)
+    fitness, best = table.fitness, table.optimum
+    row = np.array([best])
+    return {
+        "table": name,
+        "units": len(table.problem.units),
+        "allocations": len(table),
+        "feasible": float((table.retention(np.arange(len(table))) >= FLOOR).mean()),
+        "optimum": float(fitness[best]),
+        "allocation": "".join(map(str, table.allocations(row)[0].tolist())),
+        "retention": float(table.retention(row)[0]),
+        "within": {str(share): int((fitness >= (1 - share / 100) * fitness[best]).sum()) for share in (1, 3, 5)},
+        "test": float(table.score(row, "test").fitness[0]),
+        "best_test": float(table.score(np.arange(len(table)), "test").fitness.max()),
+        "samples": dict(table.samples),
+    }

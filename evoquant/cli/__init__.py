@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from evoquant.cli.bench import bench
 from evoquant.cli.networks import profile, score
 from evoquant.cli.output import draw, emit, say, show
 from evoquant.errors import EvoquantError, InputError
@@ -126,6 +127,7 @@ def report(
 
 app.command()(profile)
 app.command()(score)
+app.command()(bench)
 
 
 @app.command()

@@ -1,0 +1,35 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from evoquant.cli import app
+from evoquant.errors import InputError
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["bench", *arguments], catch_exceptions=True)
+
+
+def test_a_table_is_drawn():
+    done = run("tabular", "--table", "digits-cnn", "--searches", "flips,steepest", "--seeds", "1")
+    assert done.exit_code == 0, done.output
+    assert "65,536 allocations" in done.output and "steepest" in done.output
+
+
+def test_rows_are_printed_as_json():
+    done = run("tabular", "--table", "digits-cnn", "--searches", "flips", "--seeds", "1", "--json")
+    (row,) = json.loads(done.stdout)
+    assert row["search"] == "flips" and row["spent"] > 25
+
+
+@pytest.mark.parametrize("arguments", [("tabulra",), ("tabular", "--data", "x"), ("tabular", "--table", "nothing")])
+def test_bad_input_is_named(arguments):
+    done = run(*arguments)
+    assert isinstance(done.exception, InputError)
+
+
+def test_rebuilding_names_the_missing_data(tmp_path):
+    pytest.importorskip("torch")
+    done = run("tabular", "--table", "fashion-mixer", "--rebuild", str(tmp_path), "--data", str(tmp_path / "none"))
+    assert isinstance(done.exception, InputError) and "none" in str(done.exception)
