@@ -29,7 +29,7 @@ def digest_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(canonical_json([name, array.dtype.str, list(array.shape)]).encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # no copy: weights may be large
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # no copy: weights may be large
     return digest.hexdigest()
 
 
