@@ -158,8 +158,8 @@ class SurrogateConfig(Started):
 
     kind: Literal["surrogate"]
     batch: Annotated[int, Field(ge=1, le=1000)] = 2
-    population: Annotated[int, Field(ge=2, le=10_000)] = 96
-    rounds: Annotated[int, Field(ge=1, le=1000)] = 30
+    population: Annotated[int, Field(ge=2, le=10_000)] = 64
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 20
 
 
 BuiltInSearch = (

@@ -39,8 +39,9 @@ SMALLEST_RETENTION = 0.02
 LOSS_OF_FAILURE = 2.0
 NODES = 16  # of the quantiles over which improvement is averaged
 PRICES = 96  # of bits, along the model's front
-PATIENCE = 6
-NEIGHBOURS = 4
+BARREN = 6  # turns without a new allocation after which a space counts as exhausted
+PATIENCE = 3  # rounds without a better candidate after which an evolution has converged
+MODELLED = 256  # measurements that the model is made of, those of like loss: elsewhere nothing is looked for
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class SurrogateSettings:
     """
 
     batch: int = 2
-    population: int = 96
-    rounds: int = 30
+    population: int = 64
+    rounds: int = 20
 
 
 class SurrogateSearch(Generational):
@@ -82,7 +83,7 @@ class SurrogateSearch(Generational):
 
     def done(self) -> bool:
         """Whether no genome can be found any more that means something new."""
-        return self._barren >= PATIENCE
+        return self._barren >= BARREN
 
     def _propose(self) -> CandidateBatch:
         started = self._beginning()
@@ -149,7 +150,7 @@ class SurrogateSearch(Generational):
         rng = generator_for(self._seed, self._generation, "surrogate")
         while len(chosen) < self._settings.batch:
             model = SurrogateModel(self._table)
-            model.fit(measured)
+            model.fit(_nearest(measured, complete))
             goal = _Goal(model, self._problem, self._objective, measured, complete)
             row, allocation = self._best(goal, rng)
             chosen.append(row)
@@ -202,7 +203,7 @@ class SurrogateSearch(Generational):
         if not isinstance(self.space, DirectSpace):
             return self.space.canonical(self.space.mutate(crossed, 0.15, rng))
         moved, _ = offspring(self.space, crossed, LevelSwitchSettings(moves=3, step_rate=0.5), rng)
-        return self.space.canonical(np.concatenate([moved, _steps(self.space, parents[:NEIGHBOURS])]))
+        return self.space.canonical(np.concatenate([moved, _steps(self.space, parents[:1])]))
 
 
 class _Goal:
@@ -312,6 +313,17 @@ def _distinct_best(allocations: NDArray[np.int8], value: NDArray[np.float64], co
             if len(kept) == count:
                 break
     return np.array(kept, dtype=np.intp)
+
+
+def _nearest(measured: Measured, complete: NDArray[np.bool_]) -> Measured:
+    """The `MODELLED` measurements whose loss is nearest the median of the complete ones', all while there are few."""
+    if len(measured.loss) <= MODELLED:
+        return measured
+    middle = float(np.median(measured.loss[complete])) if complete.any() else 0.0
+    keep = np.sort(np.argsort(np.abs(measured.loss - middle), kind="stable")[:MODELLED])
+    return Measured(
+        measured.allocations[keep], measured.loss[keep], measured.standard_error[keep], measured.divergence[keep]
+    )
 
 
 def _believe(measured: Measured, allocation: NDArray[np.int8], loss: float) -> Measured:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SMALLEST_SHARE = 1e-6  # of the table's median: a signal of exactly 0 is never certain
 JITTER = 1e-9
 ENOUGH = 8  # measurements before beliefs are learnt from them
+MANY = 96  # that they are learnt from at most
 LEARNT = ("local", "reach", "unit", "sampling")
 FACTORS = (0.25, 0.5, 2.0, 4.0)
 WIDE = 2.0  # standard deviation of the binary logarithm of each of these
@@ -119,7 +120,8 @@ class _Process:
             errors, noise: `(n,)`.
         """
         if len(errors) >= ENOUGH:
-            self._learn(like, errors, noise)
+            some = np.unique(np.linspace(0, len(errors) - 1, MANY).round().astype(np.intp))
+            self._learn(like[:, some][:, :, some], errors[some], noise[some])
         self._factor = self._factor_of(self._beliefs, like, noise)
         self._weights = _solve(self._factor, errors)
 
