@@ -29,6 +29,7 @@ from evoquant.rng import generator_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -69,7 +70,11 @@ class Errors:
 
 
 def fisher_costs(
-    subject: Subject, menu: Sequence[Precision], possible: NDArray[np.bool_], samples: int
+    subject: Subject,
+    menu: Sequence[Precision],
+    possible: NDArray[np.bool_],
+    samples: int,
+    watch: AbstractContextManager[Any] | None = None,
 ) -> tuple[NDArray[np.float64], float]:
     """`(layers, P)` Fisher costs in nats, and the full passes over the split that they took.
 
@@ -80,6 +85,8 @@ def fisher_costs(
         menu: the P precisions.
         possible: `(layers, P)`: whether the layer can be held at the width; else Δ is that of losing every weight.
         samples: spread evenly over the split.
+        watch: is entered while all samples go through the network with outputs that can be read; by the second way
+            there are none, and it is not entered.
     """
     rows = subject.rows(samples)
     share = len(rows) / samples_of(subject.data)
@@ -93,10 +100,11 @@ def fisher_costs(
     with one_thread():
         if others and (squares := _vectorised(subject, errors, rows, noise)) is not None:
             return squares / (2 * len(rows)), 3 * share
-        if direct:
-            totals += _by_outputs(subject, errors, direct, rows, noise)
-        if others:
-            totals += _one_by_one(subject, errors, others, rows, noise)
+        with watch or contextlib.nullcontext():
+            if direct:
+                totals += _by_outputs(subject, errors, direct, rows, noise)
+            if others:
+                totals += _one_by_one(subject, errors, others, rows, noise)
     return totals / (2 * len(rows)), 3 * share * (bool(direct) + bool(others))
 
 

@@ -85,17 +85,18 @@ def profile_task(
         passes.update(dict.fromkeys(measured, 0.0))
         passes[measured[0]] = float(alone.passes)
     sensitivities = [0.0] * len(layers)
-    with Ranges(subject) as ranges:
-        if "gradient_sensitivity" in signals:
-            with _gradients_for("gradient_sensitivity"):
-                sensitivities, passes["gradient_sensitivity"] = gradient_sensitivities(subject), 3.0
-        if "fisher" in signals:
-            samples = FISHER_SAMPLES if fisher_samples is None else fisher_samples
-            with _gradients_for("fisher"):
-                tables["fisher"], passes["fisher"] = fisher_costs(subject, precisions, possible, samples)
-        if "activation_range" in signals:
-            passes["activation_range"] = 0.0 if ranges.complete else 1.0
-            if not ranges.complete:
+    ranges = Ranges(subject)
+    if "gradient_sensitivity" in signals:
+        with _gradients_for("gradient_sensitivity"), ranges:
+            sensitivities, passes["gradient_sensitivity"] = gradient_sensitivities(subject), 3.0
+    if "fisher" in signals:
+        samples = FISHER_SAMPLES if fisher_samples is None else fisher_samples
+        with _gradients_for("fisher"):
+            tables["fisher"], passes["fisher"] = fisher_costs(subject, precisions, possible, samples, ranges)
+    if "activation_range" in signals:
+        passes["activation_range"] = 0.0 if ranges.complete else 1.0
+        if not ranges.complete:
+            with ranges:
                 run_forward(subject)
     if "hessian" in signals:
         with _gradients_for("hessian"):

@@ -111,8 +111,6 @@ class Ranges:
             tensor = output[0] if isinstance(output, (tuple, list)) and output else output
             if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or not tensor.numel():
                 return
-            if torch._C._functorch.is_batchedtensor(tensor):  # within vmap there are no numbers to read
-                return
             least, most = torch.aminmax(tensor.detach())
             low, high = self._bounds.get(name, (math.inf, -math.inf))
             self._bounds[name] = min(low, float(least)), max(high, float(most))

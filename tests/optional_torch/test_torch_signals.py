@@ -120,6 +120,13 @@ def test_fisher_costs_estimate_the_measured_divergence(name):
     assert rows["fisher"].divergence > rows["weight_error"].divergence
 
 
+def test_ranges_are_watched_without_getting_in_the_way_of_fisher_costs():
+    """Within vmap there are no numbers to read: one pass for the costs, another for the ranges."""
+    profile = TASKS["volumes"]().profile(MENU, None, ("fisher", "activation_range"))
+    assert dict(profile.passes) == {"fisher": 3.0, "activation_range": 1.0}
+    assert all(layer.activation_range > 0 for layer in profile.layers)
+
+
 def test_activations_count_in_the_fisher_cost():
     task = image_task(n=200)
     menu = Menu.parse(["INT8-channel", "INT8-channel-a8", "FP32"])
