@@ -1,34 +1,41 @@
-"""The reference quantizer: symmetric, narrow, one FP16 scale per slice, all arithmetic in float32.
+"""The reference quantizer, all arithmetic in float32.
 
 A weight tensor falls into slices (the tensor, a channel, a group of consecutive inputs of a channel in C order after
-the channel axis is moved first). Each slice has
+the channel axis is moved first), each with an FP16 scale. `integers.py` has the formulas of scales, zero points,
+integer codes and clipped ranges, `formats.py` those of NF4, FP8 and BF16; for NF4 and FP8
 
-    scale = absmax / (2^(b−1) − 1), rounded to FP16 before any code is computed
-    code  = round_half_even(w / scale), clipped to ±(2^(b−1) − 1)
+    scale = absmax (NF4), absmax / 448 (FP8)      code = that of the number nearest to w / scale
 
-An all-zero slice has scale 1; a positive scale that would round to 0 becomes 2^−24, the smallest FP16 subnormal.
-Every stack we export to must reproduce these numbers bit for bit, which is why the division is a division and never
-a product with a reciprocal.
+Every stack we export to, and every faster path, must reproduce these numbers bit for bit, which is why the division
+is a division and never a product with a reciprocal.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from evoquant.errors import PrecisionError
+from evoquant.quantization import formats
+from evoquant.quantization.formats import LARGEST_BF16, LARGEST_FP16
+from evoquant.quantization.integers import (
+    clipped_scales,
+    integer_codes,
+    integer_values,
+    slice_ranges,
+    slice_scales,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from evoquant.quantization.precision import Precision
 
-QUANTIZER_VERSION = "1"  # stands in every store key and recipe: any change of a single code or scale raises it
+Scalar = TypeVar("Scalar", bound=np.generic)
 
-LARGEST_FP16 = 65504.0
-SMALLEST_SCALE = 2.0**-24
+QUANTIZER_VERSION = "1"  # stands in every store key and recipe: any change of a single code or scale raises it
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,77 +43,111 @@ class Quantized:
     """A quantized tensor.
 
     Attributes:
-        codes: int8, the shape of the weight, each in ±(2^(b−1) − 1).
+        codes: the shape of the weight. Symmetric integers: int8 in ±(2^(b−1) − 1); else uint8: asymmetric integers in
+            0 … 2^b − 1, NF4 the indices of the levels, FP8 the eight bits of E4M3.
         scales: `(slices,)` float16, positive, slices in channel order, then group order.
-        precision: the integer precision of the codes.
+        precision: of the codes; one that has scales.
         channel_axis: axis of the output channels, None where the tensor is one channel.
+        zero_points: `(slices,)` uint8 for asymmetric integers, else None.
     """
 
-    codes: NDArray[np.int8]
+    codes: NDArray[np.int8 | np.uint8]
     scales: NDArray[np.float16]
     precision: Precision
     channel_axis: int | None
+    zero_points: NDArray[np.uint8] | None = None
 
 
 def quantize(weight: ArrayLike, precision: Precision, channel_axis: int | None) -> Quantized:
-    """Codes and scales of `weight`, which is taken as float32.
+    """Codes, scales and zero points of `weight`, which is taken as float32.
 
     Raises:
         PrecisionError: the precision has no scales (nominal or float), its groups do not divide the channels, or the
             weight is empty, not finite or needs a scale above 65504.
     """
-    if not precision.is_integer:
+    if precision.granularity == "none":
         raise PrecisionError(f"{precision.name} has no codes; use fake_quantize for float precisions.")
     values = np.asarray(weight, dtype=np.float32)
-    fault = _fault(values, precision, channel_axis)
-    if fault:
-        raise PrecisionError(fault)
+    require_slices(precision, values.shape, channel_axis)
     rows = _slices(values, precision, channel_axis)
-    scales = _scales(rows, precision)
-    codes = np.rint(rows / scales.astype(np.float32)[:, None])
-    np.clip(codes, -precision.largest_code, precision.largest_code, out=codes)
-    return Quantized(_unsliced(codes, values.shape, channel_axis).astype(np.int8), scales, precision, channel_axis)
+    low, high = slice_ranges(rows, precision)
+    require_range(precision, float(low.min()), float(high.max()), _widest(low, high, precision))
+    if precision.clipped:
+        scales, zero_points = clipped_scales(rows, low, high, precision)
+    else:
+        scales, zero_points = slice_scales(low, high, precision)
+    codes: NDArray[np.int8 | np.uint8]
+    if precision.is_integer:
+        numbers = integer_codes(rows, scales, zero_points, precision)
+        codes = numbers.astype(np.uint8 if precision.asymmetric else np.int8)
+    else:
+        encode = formats.nf4_codes if precision.format == "NF4" else formats.e4m3_codes
+        codes = encode(rows / scales.astype(np.float32)[:, None])
+    stored = None if zero_points is None else zero_points.astype(np.uint8)
+    return Quantized(_unsliced(codes, values.shape, channel_axis), scales, precision, channel_axis, stored)
 
 
 def dequantize(quantized: Quantized) -> NDArray[np.float32]:
-    """code · scale in float32, in the shape of the weight."""
-    codes = quantized.codes.astype(np.float32)
-    rows = _slices(codes, quantized.precision, quantized.channel_axis)
-    return _unsliced(rows * quantized.scales.astype(np.float32)[:, None], codes.shape, quantized.channel_axis)
+    """The float32 weights in the shape of the tensor: what each code stands for, times the scale of its slice."""
+    precision, channel_axis = quantized.precision, quantized.channel_axis
+    if precision.format == "NF4":
+        numbers = formats.NF4_LEVELS[quantized.codes]
+    elif precision.format == "FP8":
+        numbers = formats.e4m3_decoded(quantized.codes.astype(np.uint8))
+    else:
+        numbers = quantized.codes.astype(np.float32)
+    zero_points = None if quantized.zero_points is None else quantized.zero_points.astype(np.float32)
+    rows = integer_values(_slices(numbers, precision, channel_axis), quantized.scales, zero_points)
+    return _unsliced(rows, numbers.shape, channel_axis)
 
 
 def fake_quantize(weight: ArrayLike, precision: Precision, channel_axis: int | None) -> NDArray[np.float32]:
     """The float32 weights that the quantized tensor stands for, in a new array of the weight's shape.
 
-    FP32 leaves float32 weights as they are; FP16 rounds each to float16 and back.
+    FP32 leaves float32 weights as they are; FP16 and BF16 round each to that format and back.
 
     Raises:
-        PrecisionError: as `quantize`; for FP16, a weight is not finite or above 65504.
+        PrecisionError: as `quantize`; for FP16 and BF16, a weight is not finite or above the format's largest.
     """
-    if precision.is_integer:
+    if precision.granularity != "none":
         return dequantize(quantize(weight, precision, channel_axis))
     values = np.array(weight, dtype=np.float32)
     if precision.format == "FP32":
         return values
-    fault = _fault(values, precision, channel_axis)
-    if fault:
-        raise PrecisionError(fault)
-    return values.astype(np.float16).astype(np.float32)
+    require_slices(precision, values.shape, channel_axis)
+    low, high = float(values.min()), float(values.max())
+    require_range(precision, low, high, max(high, -low))
+    return values.astype(np.float16).astype(np.float32) if precision.format == "FP16" else formats.round_bf16(values)
 
 
 def representable(weight: ArrayLike, precision: Precision, channel_axis: int | None) -> bool:
-    """Whether `weight` can be held at `precision`: finite, groups that divide the channels, nothing above 65504.
+    """Whether `weight` can be held at `precision`: finite, groups that divide the channels, no scale above 65504.
 
-    FP32 holds anything.
+    FP32 holds anything; FP16 and BF16 what is within their range.
 
     Raises:
         PrecisionError: the precision is nominal, so that no real weight has a place in it.
     """
-    _require_scales(precision)
-    return precision.format == "FP32" or not _fault(np.asarray(weight, dtype=np.float32), precision, channel_axis)
+    require_scales(precision)
+    if precision.format == "FP32":
+        return True
+    values = np.asarray(weight, dtype=np.float32)
+    try:
+        require_slices(precision, values.shape, channel_axis)
+        rows = _slices(values, precision, channel_axis) if precision.has_scales else values.reshape(1, -1)
+        low, high = slice_ranges(rows, precision)
+        require_range(precision, float(low.min()), float(high.max()), _widest(low, high, precision))
+    except PrecisionError:
+        return False
+    return True
 
 
-def _require_scales(precision: Precision) -> None:
+def require_scales(precision: Precision) -> None:
+    """Refuse a nominal precision.
+
+    Raises:
+        PrecisionError: it is nominal.
+    """
     if precision.granularity == "nominal":
         raise PrecisionError(
             f"{precision.name} is nominal: it counts bits but has no scales, so it cannot hold the weights of a real "
@@ -114,53 +155,58 @@ def _require_scales(precision: Precision) -> None:
         )
 
 
-def _fault(values: NDArray[np.float32], precision: Precision, channel_axis: int | None) -> str | None:
-    """Why `values` cannot be held at `precision`, or None."""
-    _require_scales(precision)
-    if values.size == 0:
-        return f"{precision.name} cannot hold an empty tensor of shape {values.shape}."
-    if not np.isfinite(values).all():
-        return f"{precision.name} cannot hold weights that are not finite; only FP32 can."
-    if not precision.fits(values.shape, channel_axis):
-        return (
-            f"{precision.name}: the weights per channel of shape {values.shape} do not divide into groups of "
-            f"{precision.group_size}; use {precision.format}-channel."
+def require_slices(precision: Precision, shape: tuple[int, ...], channel_axis: int | None) -> None:
+    """Refuse tensors that do not fall into slices of `precision`.
+
+    Raises:
+        PrecisionError: the precision is nominal, the tensor empty, or its channels do not divide into the groups.
+    """
+    require_scales(precision)
+    if 0 in shape:
+        raise PrecisionError(f"{precision.name} cannot hold an empty tensor of shape {shape}.")
+    if not precision.fits(shape, channel_axis):
+        raise PrecisionError(
+            f"{precision.name}: the weights per channel of shape {shape} do not divide into groups of "
+            f"{precision.group_size}; use {precision.name.replace(f'-g{precision.group_size}', '-channel')}."
         )
-    if precision.is_integer:
-        largest = float(_absmax(_slices(values, precision, channel_axis)).max()) / precision.largest_code
-        what = "scale"
-    else:
-        largest, what = float(np.abs(values).max()), "weight"
-    if largest > LARGEST_FP16:
-        return f"{precision.name}: a {what} of {largest:.6g} is above 65504, the largest FP16; use FP32."
-    return None
 
 
-def _absmax(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.maximum(rows.max(axis=1), -rows.min(axis=1)), dtype=np.float32)
+def require_range(precision: Precision, low: float, high: float, widest: float) -> None:
+    """Refuse weights that `precision` has no scale or number for.
+
+    Args:
+        precision: one that is not nominal.
+        low: the least weight, NaN if any is.
+        high: the largest weight, NaN if any is.
+        widest: size of the largest range of a slice: absolute maximum, or maximum − minimum if asymmetric.
+
+    Raises:
+        PrecisionError: not finite, or too large.
+    """
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise PrecisionError(f"{precision.name} cannot hold weights that are not finite; only FP32 can.")
+    what, size = ("scale", widest / precision.largest_code) if precision.has_scales else ("weight", widest)
+    limit, whose = (LARGEST_BF16, "BF16") if precision.format == "BF16" else (LARGEST_FP16, "FP16")
+    if size > limit:
+        raise PrecisionError(
+            f"{precision.name}: a {what} of {size:.6g} is above {limit:.6g}, the largest {whose}; use FP32."
+        )
 
 
-def _scales(rows: NDArray[np.float32], precision: Precision) -> NDArray[np.float16]:
-    """`(slices,)` float16 scales of `(slices, weights)` rows."""
-    absmax = _absmax(rows)
-    scales = (absmax / np.float32(precision.largest_code)).astype(np.float16)
-    scales[scales == 0] = SMALLEST_SCALE
-    scales[absmax == 0] = 1
-    return scales
+def _widest(low: NDArray[np.float32], high: NDArray[np.float32], precision: Precision) -> float:
+    size = high.astype(np.float64) - low.astype(np.float64) if precision.asymmetric else high
+    return float(size.max())
 
 
-def _slices(values: NDArray[np.float32], precision: Precision, channel_axis: int | None) -> NDArray[np.float32]:
+def _slices(values: NDArray[Scalar], precision: Precision, channel_axis: int | None) -> NDArray[Scalar]:
     """`(slices, weights per slice)`: one row for each scale."""
     if channel_axis is not None:
         values = np.moveaxis(values, channel_axis, 0)
-    return np.ascontiguousarray(values).reshape(_rows(values, precision, channel_axis), -1)
+    count = precision.slices(values.shape, None if channel_axis is None else 0)
+    return np.ascontiguousarray(values).reshape(count, -1)
 
 
-def _rows(moved: NDArray[np.float32], precision: Precision, channel_axis: int | None) -> int:
-    return precision.slices(moved.shape, None if channel_axis is None else 0)
-
-
-def _unsliced(rows: NDArray[np.float32], shape: tuple[int, ...], channel_axis: int | None) -> NDArray[np.float32]:
+def _unsliced(rows: NDArray[Scalar], shape: tuple[int, ...], channel_axis: int | None) -> NDArray[Scalar]:
     """Undo `_slices`: a C-ordered array of `shape`."""
     if channel_axis is None:
         return rows.reshape(shape)

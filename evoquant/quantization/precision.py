@@ -1,8 +1,10 @@
 """Precisions and menus: which number formats a campaign may give to a layer, and what they cost.
 
-A precision's name says all of it: `INT4` is *nominal* (exactly 4 bits, no scales: the seed
-suite), `INT4-channel` has one FP16 scale per output channel, `INT4-tensor` one per tensor,
-`INT4-g128` one per group of 128 inputs of a channel. `FP16` and `FP32` have no scales.
+A precision's name says all of it. `INT4` is *nominal* (exactly 4 bits, no scales: the seed suite); `INT4-channel` has
+one FP16 scale per output channel, `INT4-tensor` one per tensor, `INT4-g128` one per group of 128 inputs of a channel.
+Integers may go on with, in this order: `-asym` (a zero point per slice), `-mse` (the range of least squared error
+instead of the whole one) and `-a8` (the layer's inputs are INT8, too: W8A8, W4A8). `FP8` is E4M3 and `NF4` the
+NormalFloat of QLoRA, with scales like the integers'; `FP16`, `BF16` and `FP32` have none.
 """
 
 from __future__ import annotations
@@ -20,13 +22,20 @@ if TYPE_CHECKING:
 Granularity = Literal["nominal", "none", "tensor", "channel", "group"]
 
 SCALE_BITS = 16
-_NAME = re.compile(r"(INT[2-8]|FP16|FP32)(?:-(tensor|channel|g[1-9][0-9]{0,5}))?")
-EXAMPLES = "INT4, INT4-channel, INT4-tensor, INT4-g128, FP16, FP32"
+LARGEST_E4M3 = 448
+ACTIVATION_BITS = 8
+EXAMPLES = "INT4, INT4-channel, INT4-g128, INT4-g32-asym, INT3-channel-mse, INT8-channel-a8, NF4-g64, FP8-channel, FP16"
+
+_NAME = re.compile(
+    r"(INT[2-8]|NF4|FP8|FP16|BF16|FP32)(?:-(tensor|channel|g[1-9][0-9]{0,5}))?((?:-asym)?(?:-mse)?(?:-a8)?)"
+)
+_SUFFIXES = ("asym", "mse", "a8")
+_FLOATS = ("FP16", "BF16", "FP32")
 
 
 @dataclass(frozen=True)
 class Precision:
-    """A number format with its granularity; symmetric, with FP16 scales.
+    """A number format with its granularity and the kind of its range; scales are FP16.
 
     Attributes:
         name: canonical, unique: `INT4-channel`.
@@ -34,6 +43,9 @@ class Precision:
         code_bits: bits of one code, 2 to 32.
         granularity: `nominal` for integers without scales, `none` for floats.
         group_size: weights that share a scale, for `group`; else 0.
+        asymmetric: each slice has a zero point of `code_bits` bits beside its scale.
+        clipped: the range of a slice is the one of least squared error, not the whole one.
+        activation_bits: bits of the layer's dynamically quantized inputs; None where they stay as they are.
     """
 
     name: str
@@ -41,6 +53,9 @@ class Precision:
     code_bits: int
     granularity: Granularity
     group_size: int = 0
+    asymmetric: bool = False
+    clipped: bool = False
+    activation_bits: int | None = None
 
     @classmethod
     def parse(cls, name: str) -> Precision:
@@ -51,19 +66,25 @@ class Precision:
         """
         match = _NAME.fullmatch(name)
         if match is None:
-            raise PrecisionError(f"unknown precision {name!r}; precisions are written like {EXAMPLES}.")
-        number_format, slices = match.groups()
-        integer = number_format.startswith("INT")
-        bits = int(number_format.removeprefix("INT").removeprefix("FP"))
-        if not integer and slices:
-            raise PrecisionError(f"precision {name!r}: {number_format} has no scales; write {number_format!r}.")
-        if not integer:
-            return cls(name, number_format, bits, "none")
+            raise PrecisionError(f"unknown precision {name!r}; {_remedy(name)}")
+        number_format, slices, ending = match.groups()
+        suffixes = ending.split("-")[1:]
+        fault = _fault(number_format, slices, suffixes)
+        if fault:
+            raise PrecisionError(f"precision {name!r}: {fault}")
+        bits = int(number_format.lstrip("INTBFP"))
         if slices is None:
-            return cls(name, number_format, bits, "nominal")
-        if slices.startswith("g"):
-            return cls(name, number_format, bits, "group", int(slices[1:]))
-        return cls(name, number_format, bits, "tensor" if slices == "tensor" else "channel")
+            return cls(name, number_format, bits, "none" if number_format in _FLOATS else "nominal")
+        return cls(
+            name,
+            number_format,
+            bits,
+            "group" if slices[0] == "g" else "tensor" if slices == "tensor" else "channel",
+            int(slices[1:]) if slices[0] == "g" else 0,
+            asymmetric="asym" in suffixes,
+            clipped="mse" in suffixes,
+            activation_bits=ACTIVATION_BITS if "a8" in suffixes else None,
+        )
 
     @property
     def is_integer(self) -> bool:
@@ -71,9 +92,27 @@ class Precision:
         return self.format.startswith("INT")
 
     @property
+    def has_scales(self) -> bool:
+        """Whether weights are codes times scales: neither a nominal precision nor a plain float."""
+        return self.granularity not in ("nominal", "none")
+
+    @property
     def largest_code(self) -> int:
-        """2^(b−1) − 1: codes run from minus this to this."""
-        return int(2 ** (self.code_bits - 1)) - 1
+        """What the end of a slice's range becomes: the range's size over this is the scale.
+
+        2^(b−1) − 1 for symmetric integers, whose codes run from minus this to this; 2^b − 1 for asymmetric ones, whose
+        codes begin at 0; 448 for FP8 (E4M3) and 1 for NF4.
+        """
+        if self.format == "FP8":
+            return LARGEST_E4M3
+        if self.format == "NF4":
+            return 1
+        return (1 << self.code_bits) - 1 if self.asymmetric else (1 << self.code_bits - 1) - 1
+
+    @property
+    def slice_bits(self) -> int:
+        """What each slice stores beside its codes: the scale, and the zero point where there is one."""
+        return SCALE_BITS + (self.code_bits if self.asymmetric else 0)
 
     def fits(self, shape: tuple[int, ...], channel_axis: int | None) -> bool:
         """Whether the weights of a tensor divide into this precision's groups."""
@@ -81,7 +120,7 @@ class Precision:
 
     def slices(self, shape: tuple[int, ...], channel_axis: int | None) -> int:
         """How many scales a tensor of `shape` needs; a tensor without a channel axis is one channel."""
-        if self.granularity in ("nominal", "none"):
+        if not self.has_scales:
             return 0
         channels = 1 if channel_axis is None else shape[channel_axis]
         if self.granularity == "tensor":
@@ -91,16 +130,38 @@ class Precision:
         return channels * -(-_per_channel(shape, channel_axis) // self.group_size)
 
     def bits(self, shape: tuple[int, ...], channel_axis: int | None) -> int:
-        """Exact bits of a tensor of `shape`: weights · code bits + scales · scale bits."""
-        return math.prod(shape) * self.code_bits + self.slices(shape, channel_axis) * SCALE_BITS
+        """Exact bits of a tensor of `shape`: weights · code bits + slices · (scale bits + zero point bits)."""
+        return math.prod(shape) * self.code_bits + self.slices(shape, channel_axis) * self.slice_bits
 
     def effective_bits(self, shape: tuple[int, ...], channel_axis: int | None) -> float:
-        """Bits per weight, scales counted: INT4 per group of 128 is 4.125."""
+        """Bits per weight, scales and zero points counted: INT4 per group of 128 is 4.125, asymmetric 4.15625."""
         return self.bits(shape, channel_axis) / math.prod(shape)
 
 
 def _per_channel(shape: tuple[int, ...], channel_axis: int | None) -> int:
     return math.prod(shape) // (1 if channel_axis is None else shape[channel_axis])
+
+
+def _fault(number_format: str, slices: str | None, suffixes: list[str]) -> str | None:
+    """What is wrong with a name that is written in the right order, or None."""
+    if number_format in _FLOATS and (slices or suffixes):
+        return f"{number_format} has no scales; write {number_format!r}."
+    if suffixes and not number_format.startswith("INT"):
+        return f"-{suffixes[0]} is for INT2 to INT8; write '{number_format}-{slices or 'channel'}'."
+    if slices is None and (suffixes or number_format in ("FP8", "NF4")):
+        meant = "-".join([number_format, "channel", *suffixes])
+        return f"its granularity is missing; write {meant!r} (or -tensor, or -g128, in place of -channel)."
+    return None
+
+
+def _remedy(name: str) -> str:
+    """What to write in place of a name that is none."""
+    head, *parts = name.split("-")
+    order = sorted(dict.fromkeys(parts), key=lambda part: _SUFFIXES.index(part) if part in _SUFFIXES else -1)
+    meant = "-".join([head, *order])
+    if meant != name and _NAME.fullmatch(meant):
+        return f"write {meant!r}: granularity, then -asym, -mse, -a8, each once."
+    return f"precisions are written like {EXAMPLES}."
 
 
 @dataclass(frozen=True)

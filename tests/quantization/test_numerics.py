@@ -91,6 +91,15 @@ def test_edge_scales():
         ("INT8-channel", 128 * 65504.0, False),
         ("FP16", 65504.0, True),
         ("FP16", 65520.0, False),
+        ("INT2-channel-asym", 3 * 65504.0, True),
+        ("INT2-channel-asym-mse", 3 * 65520.0, False),
+        ("NF4-channel", 65504.0, True),
+        ("NF4-g2", 65520.0, False),
+        ("FP8-channel", 448 * 65504.0, True),
+        ("FP8-channel", 449 * 65504.0, False),
+        ("BF16", 3.3895313e38, True),
+        ("BF16", 3.39e38, False),
+        ("BF16", -math.inf, False),
         ("FP32", 3e38, True),
         ("INT8-channel", math.nan, False),
     ],
@@ -101,6 +110,11 @@ def test_what_fp16_cannot_hold(name, value, fits):
     if not fits:
         with pytest.raises(PrecisionError, match=name):
             fake_quantize(weight, Precision.parse(name), 0)
+
+
+def test_a_range_that_float32_cannot_hold_is_refused_without_a_warning():
+    weight = np.array([[3e38, -3e38]], dtype=np.float32)
+    assert not representable(weight, Precision.parse("INT8-channel-asym"), 0)
 
 
 def test_nominal_widths_cannot_hold_weights_and_the_message_says_what_can():

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -7,8 +8,14 @@ from hypothesis import strategies as st
 from evoquant.errors import PrecisionError
 from evoquant.quantization.precision import EXAMPLES, SCALE_BITS, SEED_MENU, Menu, Precision
 
-SIZES = ("", "-tensor", "-channel", "-g1", "-g32", "-g128")
-NAMES = [f"INT{bits}{size}" for bits in range(2, 9) for size in SIZES] + ["FP16", "FP32"]
+GRANULARITIES = ("tensor", "channel", "g1", "g32", "g128")
+ENDINGS = ["".join(parts) for parts in itertools.product(("", "-asym"), ("", "-mse"), ("", "-a8"))]
+NAMES = [
+    *(f"INT{bits}" for bits in range(2, 9)),
+    *(f"INT{bits}-{size}{end}" for bits in range(2, 9) for size in GRANULARITIES for end in ENDINGS),
+    *(f"{code}-{size}" for code in ("FP8", "NF4") for size in GRANULARITIES),
+    *("FP16", "BF16", "FP32"),
+]
 SHAPES = st.lists(st.integers(1, 12), min_size=1, max_size=4).map(tuple)
 
 
@@ -23,8 +30,12 @@ def test_a_name_says_all_of_it(name):
     precision = Precision.parse(name)
     assert precision.name == name
     assert precision.format == name.split("-")[0]
-    assert precision.code_bits == int(precision.format.lstrip("INTFP"))
+    assert precision.code_bits == int(precision.format.lstrip("INTFPB"))
     assert precision.is_integer == name.startswith("INT")
+    parts = name.split("-")
+    assert precision.has_scales == (len(parts) > 1)
+    assert (precision.asymmetric, precision.clipped) == ("asym" in parts, "mse" in parts)
+    assert precision.activation_bits == (8 if "a8" in parts else None)
     assert Precision.parse(precision.name) == precision
 
 
@@ -36,8 +47,10 @@ def test_a_name_says_all_of_it(name):
         "INT1",
         "INT9",
         "INT16",
-        "FP8",
         "FP64",
+        "NF8-channel",
+        "INT4-channel-zero",
+        "INT4-a8-row",
         "INT4-",
         "INT4-g0",
         "INT4-g08",
@@ -53,15 +66,42 @@ def test_unknown_names_are_refused_with_examples(name):
     assert EXAMPLES in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["FP16-channel", "FP32-tensor", "FP16-g128"])
+@pytest.mark.parametrize("name", ["FP16-channel", "FP32-tensor", "FP16-g128", "BF16-channel", "FP32-a8", "FP16-mse"])
 def test_floats_have_no_scales(name):
     with pytest.raises(PrecisionError, match=f"{name[:4]} has no scales; write '{name[:4]}'"):
         Precision.parse(name)
 
 
-@pytest.mark.parametrize(("bits", "largest"), [(2, 1), (3, 3), (4, 7), (8, 127)])
-def test_codes_are_narrow(bits, largest):
-    assert Precision.parse(f"INT{bits}").largest_code == largest
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FP8", "FP8-channel"),
+        ("NF4", "NF4-channel"),
+        ("INT4-asym", "INT4-channel-asym"),
+        ("INT8-a8", "INT8-channel-a8"),
+        ("NF4-g64-asym", "NF4-g64"),
+        ("FP8-tensor-a8", "FP8-tensor"),
+        ("INT4-channel-mse-asym", "INT4-channel-asym-mse"),
+        ("INT4-asym-channel", "INT4-channel-asym"),
+        ("INT4-a8-g32-mse", "INT4-g32-mse-a8"),
+        ("INT4-g32-mse-mse", "INT4-g32-mse"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(name, meant):
+    with pytest.raises(PrecisionError, match=f"{name}.*write '{meant}'"):
+        Precision.parse(name)
+    assert Precision.parse(meant).name == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "largest"),
+    [
+        *(("INT2", 1), ("INT3-g32-mse", 3), ("INT4-channel-a8", 7), ("INT8", 127)),
+        *(("INT2-channel-asym", 3), ("INT8-g32-asym-mse", 255), ("FP8-channel", 448), ("NF4-g64", 1)),
+    ],
+)
+def test_symmetric_codes_are_narrow(name, largest):
+    assert Precision.parse(name).largest_code == largest
 
 
 @pytest.mark.parametrize(
@@ -72,6 +112,13 @@ def test_codes_are_narrow(bits, largest):
         ("INT4-channel", (512, 64), 1, 4 + 16 / 512),
         ("INT8-tensor", (10, 10), 0, 8.16),
         ("INT8-channel", (100,), None, 8.16),
+        ("INT4-g32-asym", (256, 1024), 0, 4.625),
+        ("INT4-g128-asym-mse-a8", (256, 1024), 0, 4.15625),
+        ("INT3-g32", (16, 32, 3, 3), 0, 3.5),
+        ("INT8-channel-a8", (64, 512), 0, 8 + 16 / 512),
+        ("NF4-g64", (256, 1024), 0, 4.25),
+        ("FP8-channel", (64, 512), 0, 8 + 16 / 512),
+        ("BF16", (3, 7), 0, 16.0),
         ("INT2", (3, 7), 0, 2.0),
         ("FP16", (3, 7), 0, 16.0),
         ("FP32", (3, 7), None, 32.0),
@@ -86,7 +133,8 @@ def test_bits_are_codes_and_scales(name, tensor):
     shape, axis = tensor
     precision = Precision.parse(name)
     weights, slices = math.prod(shape), precision.slices(shape, axis)
-    assert precision.bits(shape, axis) == weights * precision.code_bits + slices * SCALE_BITS
+    per_slice = SCALE_BITS + (precision.code_bits if "asym" in name else 0)
+    assert precision.bits(shape, axis) == weights * precision.code_bits + slices * per_slice
     assert (slices == 0) == (precision.granularity in ("nominal", "none"))
     assert slices <= weights
     if precision.group_size and precision.fits(shape, axis):
@@ -100,7 +148,13 @@ def test_groups_divide_what_a_channel_holds(tensor, size):
     assert Precision.parse(f"INT4-g{size}").fits(shape, axis) == (per_channel % size == 0)
 
 
-@given(tensors(), st.sampled_from(["INT2", "INT8-tensor", "INT4-channel", "FP16"]))
+@pytest.mark.parametrize("shape", [(64, 32, 3, 3), (128, 64, 1, 1), (96, 384), (1000, 96)])
+def test_groups_of_32_fit_ordinary_kernels_and_linears(shape):
+    assert Precision.parse("INT3-g32").fits(shape, 0)
+    assert Precision.parse("INT3-g128").fits(shape, 0) == (math.prod(shape[1:]) % 128 == 0)
+
+
+@given(tensors(), st.sampled_from(["INT2", "INT8-tensor", "INT4-channel-asym", "NF4-channel", "FP16"]))
 def test_only_groups_can_fail_to_fit(tensor, name):
     assert Precision.parse(name).fits(*tensor)
 
@@ -114,6 +168,14 @@ def test_a_menu_has_one_order(names):
     assert keys == sorted(keys)
     assert len(menu) == len(names)
     assert [menu.resolve(name) for name in menu.names] == list(range(len(menu)))
+
+
+def test_the_order_of_a_menu_is_code_bits_then_name():
+    narrowest_first = [
+        *("INT3-g32-mse", "INT4-g32", "INT4-g32-asym", "NF4-g64", "FP8-channel", "INT8-channel", "INT8-channel-a8"),
+        *("BF16", "FP16", "FP32"),
+    ]
+    assert list(Menu.parse(reversed(narrowest_first)).names) == narrowest_first
 
 
 def test_the_seed_menu():
