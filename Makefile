@@ -12,11 +12,13 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 CORE := $(VENV)/.core.stamp
 DEV := $(VENV)/.dev.stamp
 TORCH := $(VENV)/.torch.stamp
+ONNX := $(VENV)/.onnx.stamp
+BENCH := $(VENV)/.bench.stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint format results install install-torch install-dev clean
+.PHONY: help run test lint format results install install-torch install-onnx install-dev clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -29,11 +31,11 @@ run: $(CORE)  ## replay the published journey on Ray; resume it if it was interr
 	    $(BIN)/evoquant run configs/journey.yaml --out '$(OUT)'; \
 	fi
 
-test: $(DEV) $(TORCH)  ## install what the tests need, PyTorch too, and run them (PYTEST_ARGS=… is passed on)
+test: $(DEV) $(TORCH) $(ONNX) $(BENCH)  ## install what the tests need, PyTorch too, and run them (PYTEST_ARGS=… is passed on)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # mypy reads PyTorch's own types, so linting wants it too.
-lint: $(DEV) $(TORCH)  ## ruff (lint, format) and mypy --strict
+lint: $(DEV) $(TORCH) $(ONNX) $(BENCH)  ## ruff (lint, format) and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -42,12 +44,14 @@ format: $(DEV)  ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-results: $(TORCH)  ## make everything in results/ again
+results: $(TORCH) $(ONNX) $(BENCH)  ## make everything in results/ again
 	@for script in experiments/*.py; do echo $$script >&2; $(BIN)/python $$script || exit 1; done
 
 install: $(CORE)  ## the package alone, editable, in .venv
 
 install-torch: $(TORCH)  ## also PyTorch and scikit-learn, for real networks
+
+install-onnx: $(ONNX)  ## also onnx and onnxruntime, for networks in ONNX files
 
 install-dev: $(DEV)  ## also pytest, ruff and mypy
 
@@ -73,6 +77,14 @@ $(DEV): $(CORE)
 $(TORCH): $(CORE)
 	@echo 'installing PyTorch and scikit-learn (a few minutes the first time)' >&2
 	@$(PIP) -e '.[torch]'
+	@touch $@
+
+$(ONNX): $(CORE)
+	@$(PIP) -e '.[onnx]'
+	@touch $@
+
+$(BENCH): $(CORE)
+	@$(PIP) -e '.[bench]'
 	@touch $@
 
 clean:  ## remove .venv, caches and builds; runs stay

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from evoquant.scoring.problem import Problem
 
 
+BLOCK, BATCH = 512, 128  # samples of a network of one's own, where the config does not say
+
+
 @dataclass(frozen=True)
 class Opened:
     """A real network, profiled and ready to be measured.
@@ -65,7 +68,7 @@ def make_task(config: TaskConfig, cache: Path) -> MeasuredTask:
     if isinstance(config, TorchTaskConfig):
         from evoquant.models.torch_factory import load_factory
 
-        return load_factory(config.factory, config.seed, config.block, config.batch)
+        return load_factory(config.factory, config.seed, config.block or BLOCK, config.batch or BATCH)
     if isinstance(config, OnnxTaskConfig):
         return _onnx_task(config)
     return load_task(config.kind, seed=config.seed, cache=cache, block=config.block, batch=config.batch)
@@ -76,7 +79,12 @@ def _onnx_task(config: OnnxTaskConfig) -> MeasuredTask:
 
     metric = config.metric if ":" not in (config.metric or "") else load_code(str(config.metric))
     return load_onnx_task(
-        Path(config.model), Path(config.data), metric=metric, block=config.block, batch=config.batch, seed=config.seed
+        Path(config.model),
+        Path(config.data),
+        metric=metric,
+        block=config.block or BLOCK,
+        batch=config.batch or BATCH,
+        seed=config.seed,
     )
 
 

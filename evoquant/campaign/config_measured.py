@@ -16,11 +16,14 @@ Samples = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class MeasuredSource(Closed):
-    """What all sources share: a seed, samples a block (measured together), samples a forward pass."""
+    """What all sources share: a seed, samples a block (measured together), samples a forward pass.
+
+    An example task has sizes of its own, which are taken where the config names none.
+    """
 
     seed: Annotated[int, Field(ge=0, le=2**32)] = 0
-    block: Samples = 512
-    batch: Samples = 128
+    block: Samples | None = None
+    batch: Samples | None = None
 
 
 class ExampleTaskConfig(MeasuredSource):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evoquant.quantization.precision import Menu
     from evoquant.scoring.statistics import Metric
 
-FISHER_SAMPLES = 512
+FISHER_SAMPLES = 256
 Column = dict[str, float]
 
 

@@ -236,7 +236,7 @@ class TorchTask:
             menu: the precisions.
             measure: runs forward passes of quantized networks.
             signals: what to measure; statistics and errors of the weights are always there.
-            fisher_samples: samples of the Fisher cost, spread evenly over the calibration split; 512 or all of fewer.
+            fisher_samples: samples of the Fisher cost, spread evenly over the calibration split; 256 or all of fewer.
 
         Raises:
             CampaignError: the FP32 network could not be measured.

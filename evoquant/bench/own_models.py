@@ -1,0 +1,198 @@
+"""evoquant beside what people use today, on one real network: the same menu, quantizer, evaluator and splits for all.
+
+Every rival's champion is chosen as evoquant's is: its best allocations on calibration data, judged by calibration and
+selection data together, the chosen one reported on test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant import api
+from evoquant.bench.rivals import Flips
+from evoquant.bounds.front import pareto_front
+from evoquant.bounds.optimum import certify
+from evoquant.campaign.build import make_executor, make_objective
+from evoquant.campaign.build_measured import make_task, open_network
+from evoquant.campaign.config import load_config
+from evoquant.campaign.evaluate import as_evaluations
+from evoquant.campaign.finals_measured import Judge, choose, measured_figures
+from evoquant.campaign.measure import measure_allocations
+from evoquant.errors import ProfileError
+from evoquant.genomes.direct import DirectSpace
+from evoquant.genomes.strategies import CHAMPION, strategy
+from evoquant.models.base import Split
+from evoquant.report.data import load_run
+from evoquant.scoring.divergence import divergence_problem
+from evoquant.scoring.objective import BitBudget, retention_floor
+from evoquant.scoring.separable import cost_sums
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.campaign.config import CampaignConfig
+    from evoquant.profiles.model import ModelProfile
+    from evoquant.scoring.problem import Problem
+
+SPLITS: tuple[Split, ...] = ("calibration", "selection", "gate", "test")
+FINALISTS = 32
+FRONT_POINTS = 20
+LEAST_RETENTION = 0.9  # by the table, of the points of its front that are measured
+BUDGETS = (15, 25, 80, 400)
+EVALUATIONS = 400  # of random search and plain evolution
+KEPT = ("fitness", "retention", "standard_error", "compression", "effective_bits", "interval", "probability")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One task with one seed.
+
+    Attributes:
+        config: YAML file of the task's campaign.
+        seed: of training, splits and search.
+        work: folder for cache and run directories.
+        budgets: genome → passes of its campaigns.
+    """
+
+    config: Path
+    seed: int
+    work: Path
+    budgets: dict[str, tuple[int, ...]]
+
+    @property
+    def name(self) -> str:
+        """Task and seed."""
+        return f"{self.config.stem}-{self.seed}"
+
+
+def run_study(study: Study) -> list[dict[str, Any]]:
+    """All rows of one task with one seed: rivals first, then the campaigns of rising budgets."""
+    fixed = (f"seed={study.seed}", f"task.seed={study.seed}", f"cache={study.work}/cache-{study.name}")
+    config, _ = load_config(study.config, [*fixed, "executor.kind=local"])
+    rows = _rivals(config, study.work / f"cache-{study.name}")
+    plain = ("genome={kind: direct}", "signals=[]", "racing={enabled: false}", f"stop.passes={EVALUATIONS + 1}")
+    for name, search in (
+        ("random search", "{kind: random, population: 20}"),
+        ("plain evolution", "{kind: level_switch, offspring: 16, initial: 16}"),
+    ):
+        rows.append(_campaign(study, name, [*fixed, *plain, f"search={search}"]))
+    for genome, budgets in study.budgets.items():
+        for passes in budgets:
+            overrides = [*fixed, f"genome={{kind: {genome}}}", f"stop.passes={passes}"]
+            rows.append(_campaign(study, f"evoquant {genome}, {passes} passes", overrides))
+    return [{"task": study.config.stem, "seed": study.seed, **row} for row in rows]
+
+
+def _campaign(study: Study, name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    out = study.work / study.name / name.replace(" ", "-").replace(",", "")
+    if not (out / "report.json").is_file():
+        api.run(study.config, out=out, overrides=[*overrides, "executor.kind=local"])
+    run = load_run(out)
+    assert run.champion is not None
+    return {
+        "name": name,
+        "config_hash": run.config_hash,
+        "passes": sum(run.champion.provenance["budget"].values()),
+        "allocations": run.journal[-1]["evaluations"]["distinct"],
+        "text": run.champion.genome.text,
+        "scores": {split: _kept(run.champion.scores[split]) for split in SPLITS},
+    }
+
+
+def _rivals(config: CampaignConfig, cache: Path) -> list[dict[str, Any]]:
+    """Rows of what needs no search of evoquant's."""
+    assert config.task is not None
+    cache.mkdir(parents=True, exist_ok=True)
+    executor = make_executor("local", None, None)
+    task = make_task(config.task, cache)
+    signals = ("loss", "fisher", "gradient_sensitivity")
+    opened = open_network(task, config.resolved_menu, signals, cache, executor)
+    try:
+        problem, passes = opened.problem, opened.profile.passes
+        objective = make_objective(config, (problem,))
+        judge = Judge(opened.measurer, problem, objective, config.seed)
+        rows = [
+            _row(judge, f"uniform {name}", _uniform(problem, name), 0.0, 0)
+            for name in problem.menu.names
+            if name.partition("-")[0] in ("INT8", "INT4", "FP16")
+        ]
+        try:
+            published = strategy(CHAMPION).allocate(problem)
+            rows.append(_row(judge, "published champion", published, passes["gradient_sensitivity"], 0))
+        except ProfileError:  # a rule that reads what this profile does not have
+            pass
+        rows.append(_row(judge, "gradient scores, exact solver", _by_gradients(problem), passes["fisher"], 0))
+        one_at_a_time = passes["loss"]
+        rows.append(_row(judge, "one at a time, optimum", certify(problem, objective).allocation, one_at_a_time, 0))
+        front = _front(problem)
+        best = _best_of(judge, front)
+        rows.append(_row(judge, f"one at a time, {FRONT_POINTS} points", best, one_at_a_time + len(front), len(front)))
+        rows.append(_greedy(judge, opened.profile))
+        return rows
+    finally:
+        opened.store.close()
+        executor.close()
+
+
+def _row(judge: Judge, name: str, allocation: NDArray[np.int8], passes: float, measured: int) -> dict[str, Any]:
+    scores = {split: _kept(measured_figures(judge, allocation, split)) for split in SPLITS}
+    return {"name": name, "passes": passes, "allocations": measured, "scores": scores}
+
+
+def _kept(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: figures[key] for key in KEPT if key in figures}
+
+
+def _uniform(problem: Problem, name: str) -> NDArray[np.int8]:
+    return problem.repair_one(np.full(len(problem.units), problem.menu.resolve(name), dtype=np.int8))
+
+
+def _by_gradients(problem: Problem) -> NDArray[np.int8]:
+    """The least sum of Fisher costs at the size of uniform INT4, as tools do that score by gradients and never measure.
+
+    They ask the user for a size, and 4 bits are what is usually asked for.
+    """
+    int4 = next(name for name in problem.menu.names if name.startswith("INT4"))
+    cost = int(cost_sums(problem, _uniform(problem, int4)[None])[0])
+    bits = (cost - problem.cost.constant) / (problem.weights * 1024.0)
+    return certify(divergence_problem(problem), BitBudget(bits)).allocation
+
+
+def _front(problem: Problem) -> NDArray[np.int8]:
+    """Points of the one-at-a-time table's exact front, evenly by retention, at most `FRONT_POINTS`."""
+    front = pareto_front(problem, at_least=LEAST_RETENTION)
+    wanted = np.linspace(front.retention.min(), front.retention.max(), FRONT_POINTS)
+    points = {int(np.abs(front.retention - value).argmin()) for value in wanted.tolist()}
+    return np.stack([front.allocation(point) for point in sorted(points)])
+
+
+def _best_of(judge: Judge, allocations: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Of measured allocations, the champion by the rule that evoquant's campaigns have."""
+    distinct = np.unique(allocations, axis=0)
+    scores, _, _ = measure_allocations(distinct, judge.problem, judge.measurer, "calibration", judge.objective)
+    order = np.argsort(-np.nan_to_num(scores.fitness, nan=-np.inf), kind="stable")[:FINALISTS]
+    finalists = distinct[order]
+    records = [{"parts": 0, "digest": finalist.tobytes().hex()} for finalist in finalists]
+    return np.asarray(finalists[choose(judge, finalists, records)], dtype=np.int8)
+
+
+def _greedy(judge: Judge, profile: ModelProfile) -> dict[str, Any]:
+    """Flips of one unit after the other until the floor, each measured."""
+    space = DirectSpace(judge.problem)
+    search = Flips(space, retention_floor(judge.objective) or 0.95)
+    seen: list[NDArray[np.int8]] = []
+    while not search.done():
+        batch = search.ask()
+        assert batch.genes is not None
+        allocations = space.allocate(batch.genes, judge.problem)
+        scores, _, _ = measure_allocations(allocations, judge.problem, judge.measurer, "calibration", judge.objective)
+        search.tell(as_evaluations(batch, scores, space, {}))
+        seen += list(allocations)
+    distinct = np.unique(np.stack(seen), axis=0)
+    return _row(judge, "greedy flips", _best_of(judge, distinct), float(len(distinct)), len(distinct))
