@@ -256,10 +256,12 @@ def score(
     from evoquant.campaign.config_measured import OnnxTaskConfig
     from evoquant.campaign.finals_measured import Judge
     from evoquant.campaign.score import allocation_of, menu_for, read_allocation, score_allocation
+    from evoquant.campaign.signals import signals_read
 
     given = read_allocation(Path(allocation))
     place = cache_folder(None if cache is None else str(cache), Path())
-    signals = ("divergence",) if isinstance(source, OnnxTaskConfig) else ("fisher", "gradient_sensitivity")
+    read = () if isinstance(given, dict) else signals_read(given)
+    signals = ("divergence" if isinstance(source, OnnxTaskConfig) else "fisher", *read)
     with opened_network(source, menu_for(given, menu), signals, place) as opened:
         judge = Judge(opened.measurer, opened.problem, objective, source.seed)
         scored = score_allocation(judge, allocation_of(given, opened.problem, str(allocation)))

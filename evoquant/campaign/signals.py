@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.config_measured import OnnxTaskConfig
 from evoquant.errors import ProfileError
+from evoquant.genomes.expression import signals_of
 from evoquant.genomes.rule import Rule, default_signals
 from evoquant.genomes.strategies import STRATEGIES
+from evoquant.genomes.tree import Tree
 from evoquant.genomes.tree_numpy import has_signal
 from evoquant.models.base import SIGNALS
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from evoquant.campaign.config import CampaignConfig
+    from evoquant.genomes.base import Genome
     from evoquant.quantization.precision import Menu
     from evoquant.scoring.problem import Problem
 
@@ -34,10 +37,20 @@ def profile_signals(config: CampaignConfig) -> tuple[str, ...]:
     if config.signals is not None:
         return tuple(name for name in SIGNALS if name in config.signals)
     read = set(_cheap(config))
-    if not isinstance(config.genome, DirectSpaceConfig):
-        read |= _kinds(config.genome.signals or ())
+    if not isinstance(config.genome, DirectSpaceConfig) and config.genome.signals is not None:
+        read = set(_cheap(config)[:1]) | _kinds(config.genome.signals)
     read |= _kinds(_read_by_start(config))
     return tuple(name for name in SIGNALS if name in read)
+
+
+def signals_read(genome: Genome) -> tuple[str, ...]:
+    """What a profile has to hold for a genome to be applied."""
+    names: list[str] = []
+    if isinstance(genome, Rule):
+        names = [rung.signal for rung in genome.rungs]
+    elif isinstance(genome, Tree):
+        names = signals_of(genome.expression)
+    return tuple(name for name in SIGNALS if name in _kinds(names))
 
 
 def rule_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> list[str]:
@@ -59,16 +72,22 @@ def tree_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> list[
     assert isinstance(config.genome, TreeSpaceConfig)
     if config.genome.signals is not None:
         return config.genome.signals
-    usual = [name for name in TREE_SIGNALS if config.task is None or not _kinds([name]) & {"loss"}]
+    usual = list(TREE_SIGNALS)
+    if config.task is not None:
+        usual = [name for name in usual if _kinds([name]) <= set(profile_signals(config))]
     cheap = ("fisher",) if config.task is None else TREE_CHEAP
     return [*usual, *(name for name in cheap if all(has_signal(problem, name) for problem in problems))]
 
 
 def _cheap(config: CampaignConfig) -> tuple[str, ...]:
-    """One table over all units and widths, and for genomes that read statistics the gradients that come with it."""
+    """One table over all units and widths first: searches, the gate and most genomes read it.
+
+    Ranges of activations come free with the Fisher costs. Gradient sensitivity would take as many passes again, and
+    ranked nothing where it was compared; it is measured where something names it.
+    """
     if isinstance(config.task, OnnxTaskConfig):
         return ("divergence",)
-    return ("fisher",) if isinstance(config.genome, DirectSpaceConfig) else ("fisher", "gradient_sensitivity")
+    return ("fisher",) if isinstance(config.genome, DirectSpaceConfig) else ("fisher", "activation_range")
 
 
 def _narrow(menu: Menu) -> list[str]:

@@ -114,7 +114,7 @@ def tiny(monkeypatch):
     made = []
 
     def load(seed, cache, block, batch):
-        made.append(TinyTask(seed, block))
+        made.append(TinyTask(seed, block or 100))
         return made[-1]
 
     monkeypatch.setitem(TASKS, "tiny", load)

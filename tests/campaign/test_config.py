@@ -1,12 +1,18 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evoquant.campaign.build import make_objective
 from evoquant.campaign.config import CampaignConfig, load_config
+from evoquant.campaign.signals import profile_signals
 from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import ConfigError
+from evoquant.profiles.seed_suite import seed_profile
+from evoquant.quantization.precision import SEED_MENU
+from evoquant.scoring.problem import compile_problem
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -51,6 +57,16 @@ def test_an_empty_mapping_is_a_campaign(tmp_path):
         ("search: {kind: islands, migrants: 5, genetic: {population: 5}}", ["migrants (5)", "population (5)"]),
         ("search: {kind: islands, islands: 50, genetic: {initial: 40000}}", ["50 islands of 40000", "1000000"]),
         ("search: {kind: islands, genetic: {populatoin: 5}}", ["search.genetic.populatoin", "'population'"]),
+        ("task: {kind: digitz}", ["task.kind", "'digitz'", "'digits'"]),
+        ("task: {kind: torch}", ["task.factory", "required"]),
+        ("task: {kind: torch, factory: nowhere}", ["task.factory", "nowhere"]),
+        ("task: {kind: onnx, model: a.onnx, data: b.npz, metric: acuracy}", ["task.metric", "'accuracy'"]),
+        ("task: {kind: digits, model: a.onnx}", ["task.model", "unknown key"]),
+        ("signals: [fisher]", ["signals is for measured tasks"]),
+        ("task: {kind: digits}\nsignals: [fischer]", ["signals", "'fischer'", "'fisher'"]),
+        ("racing: {enabled: false}", ["racing is for measured tasks"]),
+        ("task: {kind: digits}\nracing: {confidence: 1}", ["racing.confidence", "less than 1"]),
+        ("objective: {kind: budget}", ["objective", "either `effective_bits` or `megabytes`"]),
         ("search: {kind: level_swich}", ["'level_swich'", "'level_switch'"]),
         ("search: {kind: level_switch, step_rate: 2}", ["search.step_rate"]),
         ("menu: [INT4, INT9]", ["menu", "'INT9'", "INT4-channel"]),
@@ -135,3 +151,49 @@ def test_any_data_is_a_config_or_refused_in_our_words(data):
         config_from_dict(data, "here")
     except ConfigError as error:
         assert str(error).startswith("here")
+
+
+def test_paths_of_an_onnx_task_are_relative_to_the_file_and_its_metric_is_code(tmp_path):
+    text = "task: {kind: onnx, model: m.onnx, data: d.npz, metric: 'own:metric'}\nobjective: {kind: 'mine:Goal'}"
+    config, _ = load_config(write(tmp_path, text))
+    assert config.task.model == str(tmp_path / "m.onnx")
+    assert config.task.data == str(tmp_path / "d.npz")
+    assert config.code() == ["mine:Goal", "own:metric"]
+    torch, _ = load_config(write(tmp_path, "task: {kind: torch, factory: 'own:network'}"))
+    assert torch.code() == ["own:network"]
+
+
+def test_racing_is_on_for_measured_tasks_and_unknown_to_profiles():
+    measured = CampaignConfig(name="x", task={"kind": "digits"})
+    assert measured.to_dict()["racing"] == {"enabled": True, "confidence": 0.99}
+    assert measured.hash() == CampaignConfig.model_validate(measured.to_dict()).hash()
+    assert measured.hash() != CampaignConfig(name="x", task={"kind": "digits"}, racing={"enabled": False}).hash()
+    assert not {"racing", "signals"} & set(CampaignConfig(name="x").to_dict())
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, ("fisher", "activation_range")),
+        ({"genome": {"kind": "direct"}}, ("fisher",)),
+        ({"genome": {"kind": "rule", "signals": ["loss_per_bit:INT4-channel"]}}, ("loss", "fisher")),
+        ({"search": {"start": ["wider_fp16_zone"]}}, ("loss", "fisher", "activation_range")),
+        ({"genome": {"kind": "tree", "signals": ["total_loss"]}}, ("loss", "fisher")),
+        ({"signals": ["hessian", "fisher"]}, ("fisher", "hessian")),
+        ({"task": {"kind": "onnx", "model": "m", "data": "d"}}, ("divergence",)),
+    ],
+)
+def test_only_signals_that_something_reads_are_measured(more, expected):
+    config = CampaignConfig.model_validate({"name": "x", "task": {"kind": "digits"}, **more})
+    assert profile_signals(config) == expected
+
+
+def test_megabytes_are_a_size_of_one_model(tmp_path):
+    config = CampaignConfig(name="x", objective={"kind": "budget", "megabytes": 100})
+    problem = compile_problem(seed_profile("train"), SEED_MENU)
+    objective = make_objective(config, (problem,))
+    bits = np.array([objective.effective_bits])
+    assert bits[0] * problem.weights / 8e6 == pytest.approx(100)
+    assert objective.score(np.array([0.9]), np.array([1.0]), bits) == [0.9]
+    with pytest.raises(ConfigError, match="size of one model"):
+        make_objective(config, (problem, problem))
