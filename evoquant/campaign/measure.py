@@ -129,7 +129,7 @@ class MeasuredEstimator:
             runner = runners.setdefault(digest, _Runner(digest, widths, *size))
             runner.known = known_failures.get(row, runner.known)
         self.counters.asked += len(batch)
-        self._race(list(runners.values()))
+        self._race_all(list(runners.values()))
         for digest, allocation in zip(digests, allocations, strict=True):
             runner = runners[digest]
             if runner.status == "ok" and runner.blocks == self._stages[-1]:
@@ -151,6 +151,19 @@ class MeasuredEstimator:
 
     def _scores(self, retention: NDArray[np.float64], costs: NDArray[np.int64]) -> Scores:
         return score(self._objective, (self._problem,), retention[:, None], costs)
+
+    def _race_all(self, runners: list[_Runner]) -> None:
+        """Race; who did not fit beside the others gets what these have left, while that is enough for one."""
+        waiting = runners
+        while True:
+            self._race(waiting)
+            left = [runner for runner in waiting if runner.reason == OUT_OF_PASSES]
+            if not left or len(left) == len(waiting):
+                break
+            for runner in left:
+                runner.status = runner.reason = None
+            waiting = left
+        self.counters.spent |= bool(left)
 
     def _race(self, runners: list[_Runner]) -> None:
         for end in self._stages:
@@ -176,7 +189,6 @@ class MeasuredEstimator:
                 planned, reserve = planned + cost, rest
             else:
                 runner.stop("censored", OUT_OF_PASSES)
-                self.counters.spent = True
         return admitted
 
     def _measure(self, runners: list[_Runner], end: int) -> None:
@@ -184,7 +196,7 @@ class MeasuredEstimator:
         asked: list[_Runner] = []
         requests: list[Request] = []
         for runner in runners:
-            first, runner.blocks = runner.blocks, end
+            first, runner.blocks = runner.blocks, max(runner.blocks, end)
             self._charge(runner.digest, end)
             if runner.known is not None and end >= (runner.known.blocks or end):
                 runner.stop("failed", runner.known.reason)

@@ -1,0 +1,53 @@
+"""A campaign on an ONNX network without labels, from the config to the gate."""
+
+import json
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from evoquant import api
+from evoquant.campaign.config_measured import source_of
+from evoquant.scoring.objective import Cliff
+from tests.optional_onnx.models import cnn
+
+CONFIG = """
+task: {kind: onnx, model: net.onnx, data: net.npz, metric: agreement, block: 75}
+objective: {kind: cliff, threshold: 0.8}
+genome: {kind: KIND}
+search: {kind: genetic, population: 20, elites: 1}
+stop: {passes: 12, generations: 50}
+executor: {kind: local}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model, _ = cnn()
+    onnx.save(model, tmp_path / "net.onnx")
+    np.savez(tmp_path / "net.npz", x=np.random.default_rng(1).standard_normal((1200, 2, 6, 6)).astype(np.float32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["direct", "rule", "tree"])
+def test_agreement_is_kept_within_the_budget_and_gated(folder, kind):
+    (folder / "net.yaml").write_text(CONFIG.replace("KIND", kind))
+    run = api.run(folder / "net.yaml", out=folder / "run", overrides=[f"cache={folder}"]).path
+    report = json.loads((run / "report.json").read_text())
+    spent = report["budget"]["signal_passes"] + report["budget"]["search_passes"]
+    assert 11 < spent <= 12
+    assert report["champion"]["scores"]["gate"]["metric"]["name"] == "agreement"
+    assert {row["kind"] for row in report["gate"]["rivals"]} >= {"uniform", "greedy", "optimum", "random", "shuffled"}
+
+
+def test_an_allocation_is_scored(folder):
+    layers = api.profile_network(
+        source_of(onnx=str(folder / "net.onnx"), data=str(folder / "net.npz")), signals=["divergence"], cache=folder
+    )[0].layers
+    (folder / "a.json").write_text(json.dumps({layer.name: "INT8-channel" for layer in layers}))
+    source = source_of(onnx=str(folder / "net.onnx"), data=str(folder / "net.npz"), metric="agreement")
+    scored = api.score(folder / "a.json", source, Cliff(0.8), cache=folder)
+    assert scored["gate"]["recommended"]["kind"] == "uniform" or scored["gate"]["recommended"]["name"] == "greedy"
+    assert scored["scores"]["test"]["retention"] > 0.9
