@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 FEWEST = 8  # allocations, below which nothing is said
 CLEAR = 2.0  # standard errors that make a measured difference a clear one
-LEAST_LOSS = 1e-4  # of retention, for logarithms
 NEAR = (0.2, 2.0)  # allocations near the cliff lose between these shares of what the floor allows, by the estimate
 
 
@@ -45,7 +44,7 @@ class Additivity:
         clear_pairs: pairs that differ by more than two standard errors.
         clear_misordered: share of these that are put the wrong way round; None where there is none.
         r2: of the estimated retention, where 1 is perfect and below 0 is worse than their mean; for divergences of
-            the second half, after a power law from divergence to loss was fitted to the first.
+            every second one, after the best falling link from divergence to retention was fitted to the others.
         passes: over the calibration split that this took.
     """
 
@@ -174,12 +173,24 @@ def _r2(table: str, estimate: NDArray[np.float64], retention: NDArray[np.float64
     if table == "loss":
         return _explained(np.exp(-estimate), retention)
     seen, unseen = np.arange(0, len(estimate), 2), np.arange(1, len(estimate), 2)
-    x = np.log(np.maximum(estimate, 1e-12))
-    y = np.log(np.maximum(1.0 - retention, LEAST_LOSS))
-    if np.ptp(x[seen]) == 0:
-        return None
-    slope, start = np.polyfit(x[seen], y[seen], 1)
-    return _explained(1.0 - np.exp(start + slope * x[unseen]), retention[unseen])
+    order = seen[np.argsort(estimate[seen], kind="stable")]
+    link = falling(retention[order])
+    return _explained(np.interp(estimate[unseen], estimate[order], link), retention[unseen])
+
+
+def falling(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The never rising sequence nearest to `values` in least squares: pool adjacent violators.
+
+    Barlow, Bartholomew, Bremner & Brunk, Statistical Inference under Order Restrictions, 1972.
+    """
+    pools: list[tuple[float, int]] = []
+    for value in values.tolist():
+        mean, count = value, 1
+        while pools and pools[-1][0] < mean:
+            before, size = pools.pop()
+            mean, count = (before * size + mean * count) / (size + count), size + count
+        pools.append((mean, count))
+    return np.concatenate([np.full(count, mean) for mean, count in pools])
 
 
 def _explained(estimate: NDArray[np.float64], measured: NDArray[np.float64]) -> float | None:

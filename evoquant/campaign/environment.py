@@ -8,7 +8,7 @@ import platform
 import sys
 from typing import Any
 
-PACKAGES = ("evoquant", "numpy", "deap", "ray", "pydantic", "torch", "scikit-learn")
+PACKAGES = ("evoquant", "numpy", "deap", "ray", "pydantic", "torch", "scikit-learn", "onnx", "onnxruntime")
 
 
 def environment_record(**more: Any) -> dict[str, Any]:

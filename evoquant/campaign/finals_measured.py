@@ -17,7 +17,7 @@ from evoquant.campaign.measurer import reference_outcomes
 from evoquant.errors import CampaignError
 from evoquant.models.base import DIVERGENCE, SCORE, Failed
 from evoquant.rng import generator_for
-from evoquant.scoring.chance import share_at_least
+from evoquant.scoring.chance import share_at_least, with_doubt
 from evoquant.scoring.objective import retention_floor, score
 from evoquant.scoring.separable import cost_sums
 from evoquant.scoring.statistics import bootstrap, interval, paired_retention
@@ -145,7 +145,8 @@ def measured_figures(judge: Judge, allocation: NDArray[np.int8], split: Split) -
         raise CampaignError(f"task {task.name!r}: cannot be measured on {split}: {result.message}")
     reference = reference_outcomes(judge.measurer, split)
     quantized, fp32 = result[:, SCORE], reference[:, SCORE]
-    resampled = bootstrap(quantized, fp32, generator_for(judge.seed, 0, f"bootstrap {split}"), task.metric)
+    rng = generator_for(judge.seed, 0, f"bootstrap {split}")
+    resampled = bootstrap(*with_doubt(quantized, fp32), rng, task.metric)
     plain = figures(scores, 0)
     plain["standard_error"] = retentions[0].standard_error
     plain["interval"] = list(interval(resampled, INTERVAL_LEVEL))
@@ -179,7 +180,8 @@ def _slices(judge: Judge, result: Outcome, reference: Outcome, names: Sequence[s
             found.append((retention.value, name, retention, pair))
     worst = []
     for _, name, retention, pair in sorted(found, key=lambda entry: entry[:2])[:FEW_SLICES]:
-        resampled = bootstrap(*pair, generator_for(judge.seed, 0, f"bootstrap slice {name}"), metric)
+        rng = generator_for(judge.seed, 0, f"bootstrap slice {name}")
+        resampled = bootstrap(*with_doubt(*pair), rng, metric)
         entry = {
             "name": name,
             "retention": retention.value,

@@ -2,6 +2,7 @@
 
 On data that nobody has chosen by, by the campaign's objective, with a paired bootstrap over samples: champion, rivals
 and FP32 network are resampled together, and beaten is whoever's 95% interval of the difference in fitness excludes 0.
+There are 32 blind draws, so theirs are 95% of all of them together (Bonferroni): one of so many is soon ahead by luck.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.gate_file import CHAMPION_NAME, SCHEMA
-from evoquant.campaign.gate_rivals import BLIND, SIMPLEST_FIRST, Contender, rivals_of
+from evoquant.campaign.gate_rivals import BLIND, DRAWS, SIMPLEST_FIRST, Contender, rivals_of
 from evoquant.campaign.measure import measure_allocations
 from evoquant.campaign.measurer import reference_outcomes
 from evoquant.errors import CampaignError
 from evoquant.models.base import SCORE, Failed, Split
 from evoquant.rng import generator_for
-from evoquant.scoring.chance import resampled_means
+from evoquant.scoring.chance import resampled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 LEVEL = 0.95
+BLIND_LEVEL = 1.0 - (1.0 - LEVEL) / (len(BLIND) * DRAWS)  # of each, so that of all blind draws together it is LEVEL
+RESAMPLES = 10_000
 SPLIT: Split = "gate"
 
 
@@ -53,10 +56,10 @@ def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, A
     if isinstance(outcomes[0], Failed):
         raise CampaignError(f"the champion cannot be measured on the gate's data: {outcomes[0].message}")
     kept = [row for row, outcome in enumerate(outcomes) if not isinstance(outcome, Failed)]
-    fitness = _resampled_fitness(judge, scores, [outcomes[row] for row in kept], kept)
+    difference = _differences(judge, scores, [outcomes[row] for row in kept], kept)
     rows = []
     for place, row in enumerate(kept):
-        low, high = difference(fitness, 0, place)
+        low, high = difference(0, place, BLIND_LEVEL if contenders[row].kind in BLIND else LEVEL)
         rows.append(
             {
                 "name": contenders[row].name,
@@ -71,13 +74,14 @@ def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, A
                 "verdict": "ahead" if low > 0 else "behind" if high < 0 else "tie",
             }
         )
-    chosen = recommended([contenders[row] for row in kept], scores.fitness[kept], fitness)
+    chosen = recommended([contenders[row] for row in kept], scores.fitness[kept], difference)
     best = kept[chosen]
     gate: dict[str, Any] = {
         "schema": SCHEMA,
         "version": VERSION,
         "split": SPLIT,
         "level": LEVEL,
+        "blind_level": BLIND_LEVEL,
         "samples": int(retentions[0].samples),
         "champion": {key: value for key, value in rows[0].items() if key not in ("difference", "interval", "verdict")},
         "rivals": rows[1:],
@@ -100,33 +104,39 @@ def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, A
     return {**gate, "warnings": warnings_of(gate)}
 
 
-def _resampled_fitness(
+def _differences(
     judge: Judge, scores: Scores, outcomes: Sequence[Outcome | Failed], rows: Sequence[int]
-) -> NDArray[np.float64]:
-    """`(resamples, contenders)` fitness on resampled samples, the same for all."""
-    reference = reference_outcomes(judge.measurer, SPLIT)
+) -> Callable[[int, int, float], tuple[float, float]]:
+    """A function that gives the interval, at a level, of one contender's fitness minus another's, by their places."""
+    reference = reference_outcomes(judge.measurer, SPLIT)[:, SCORE].astype(np.float64)
     columns = [outcome[:, SCORE] for outcome in outcomes if not isinstance(outcome, Failed)]
-    table = np.stack([*columns, reference[:, SCORE]], axis=1).astype(np.float64)
-    means = resampled_means(table, generator_for(judge.seed, 0, "gate bootstrap"))
-    quantized, fp32 = means[:, :-1], np.broadcast_to(means[:, -1:], means[:, :-1].shape)
-    retention = judge.measurer.task.metric.retentions(quantized, fp32)
-    shape = retention.shape
-    compression = np.broadcast_to(scores.compression[rows, 0], shape)
-    bits = np.broadcast_to(scores.effective_bits[rows, 0], shape)
-    fitness = judge.objective.score(np.clip(retention, 0.0, 1.0), compression, bits)
-    return np.where(np.isnan(retention), np.nan, fitness)
+    table = np.stack(columns, axis=1).astype(np.float64)
+    drawn = resampled(table, reference, generator_for(judge.seed, 0, "gate bootstrap"), RESAMPLES)
+
+    def fitness(place: int, retention: NDArray[np.float64]) -> NDArray[np.float64]:
+        row = rows[place]
+        compression = np.full(len(retention), scores.compression[row, 0])
+        bits = np.full(len(retention), scores.effective_bits[row, 0])
+        return judge.objective.score(np.clip(retention, 0.0, 1.0), compression, bits)
+
+    def difference(first: int, second: int, level: float) -> tuple[float, float]:
+        if first == second:
+            return 0.0, 0.0
+        one, other = drawn.pair(first, second, judge.measurer.task.metric)
+        known = ~(np.isnan(one) | np.isnan(other))
+        apart = fitness(first, one[known]) - fitness(second, other[known])
+        tail = (1.0 - level) / 2.0
+        low, high = np.quantile(apart, [tail, 1.0 - tail]) if len(apart) else (0.0, 0.0)
+        return float(low), float(high)
+
+    return difference
 
 
-def difference(fitness: NDArray[np.float64], first: int, second: int) -> tuple[float, float]:
-    """The percentile interval of one column's fitness minus another's, resample by resample."""
-    apart = fitness[:, first] - fitness[:, second]
-    apart = apart[~np.isnan(apart)]
-    tail = (1.0 - LEVEL) / 2.0
-    low, high = np.quantile(apart, [tail, 1.0 - tail]) if len(apart) else (0.0, 0.0)
-    return float(low), float(high)
-
-
-def recommended(contenders: Sequence[Contender], fitness: NDArray[np.float64], resampled: NDArray[np.float64]) -> int:
+def recommended(
+    contenders: Sequence[Contender],
+    fitness: NDArray[np.float64],
+    difference: Callable[[int, int, float], tuple[float, float]],
+) -> int:
     """The contender to deploy: the champion, which comes first, or of those that beat it the fittest.
 
     Of all that are tied with it the simplest is taken instead, and of equally simple ones the fittest. Allocations
@@ -134,15 +144,14 @@ def recommended(contenders: Sequence[Contender], fitness: NDArray[np.float64], r
     """
     worth = np.where(np.isnan(fitness), -np.inf, fitness)
     able = [i for i, one in enumerate(contenders) if one.kind not in BLIND]
-    better = [i for i in able if difference(resampled, 0, i)[1] < 0]
+    better = [i for i in able if difference(0, i, LEVEL)[1] < 0]
     anchor = max(better, key=lambda i: worth[i], default=0)
-    tied = [i for i in able if _tie(resampled, anchor, i)]
+    tied = []
+    for i in able:
+        low, high = difference(anchor, i, LEVEL)
+        if low <= 0 <= high:
+            tied.append(i)
     return min(tied, key=lambda i: (SIMPLEST_FIRST.index(contenders[i].kind), -worth[i], i))
-
-
-def _tie(resampled: NDArray[np.float64], first: int, second: int) -> bool:
-    low, high = difference(resampled, first, second)
-    return low <= 0 <= high
 
 
 def warnings_of(gate: dict[str, Any]) -> list[str]:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from evoquant.scoring.statistics import Metric
 
-RESAMPLES = 4_000
 _CHUNK = 2**22
 
 
@@ -84,24 +83,63 @@ def student_quantile(probability: float, freedom: int) -> float:
     return x + math.fsum(term / freedom ** (power + 1) for power, term in enumerate(terms))
 
 
-def resampled_means(
-    scores: NDArray[np.float64], rng: np.random.Generator, resamples: int = RESAMPLES
-) -> NDArray[np.float64]:
-    """`(resamples, k)` mean scores of k networks on the same resampled samples (Efron 1979).
+def with_doubt(
+    quantized: NDArray[np.generic], reference: NDArray[np.generic]
+) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """Scores of 0 and 1 with two samples more, one won and one lost by the quantized network; others as they are.
 
-    Args:
-        scores: `(samples, k)`; a resample draws whole rows, so that comparisons stay paired.
-        rng: where the draws come from.
-        resamples: how many.
+    Resampled alone, a few samples that all agree would be certainty (cf. Agresti & Min, 2005).
     """
-    n = len(scores)
-    chances = np.full(n, 1.0 / n)
+    if not (_binary(quantized) and _binary(reference)):
+        return quantized, reference
+    return np.append(quantized, [1, 0]), np.append(reference, [0, 1])
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """Scores of k networks and their FP32 network, resampled together (Efron 1979), so that comparisons stay paired.
+
+    Attributes:
+        sums: `(resamples, k)` summed scores.
+        reference: `(resamples,)` of the FP32 network.
+        doubt: `(resamples, 2)` how often the two samples of doubt were drawn, which the one of a pair of networks wins
+            and the other loses; 0 where scores are not 0 and 1.
+        samples: of a resample.
+    """
+
+    sums: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    doubt: NDArray[np.float64]
+    samples: int
+
+    def pair(self, first: int, second: int, metric: Metric) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`(resamples,)` retentions of two of the networks, sample for sample the same."""
+        reference = (self.reference + self.doubt.sum(axis=1)) / self.samples
+        means = ((self.sums[:, row] + self.doubt[:, place]) / self.samples for place, row in enumerate((first, second)))
+        one, other = (metric.retentions(mean, reference) for mean in means)
+        return one, other
+
+
+def resampled(
+    scores: NDArray[np.float64], reference: NDArray[np.float64], rng: np.random.Generator, resamples: int
+) -> Resampled:
+    """Resample `(samples, k)` scores and the `(samples,)` scores of the FP32 network."""
+    doubt = 2 if _binary(scores) and _binary(reference) else 0
+    n = len(scores) + doubt
+    table = np.zeros((n, scores.shape[1] + 1 + 2))
+    table[: len(scores), :-3] = scores
+    table[: len(scores), -3] = reference
+    for place in range(doubt):
+        table[len(scores) + place, -2 + place] = 1.0
     chunk = max(1, _CHUNK // n)
-    parts = [
-        rng.multinomial(n, chances, size=min(chunk, resamples - start)) @ scores / n
-        for start in range(0, resamples, chunk)
-    ]
-    return np.concatenate(parts)
+    chances = np.full(n, 1.0 / n)
+    sums = np.concatenate(
+        [
+            rng.multinomial(n, chances, size=min(chunk, resamples - start)) @ table
+            for start in range(0, resamples, chunk)
+        ]
+    )
+    return Resampled(sums[:, :-3], sums[:, -3], sums[:, -2:], n)
 
 
 def share_at_least(values: NDArray[np.float64], floor: float) -> float:

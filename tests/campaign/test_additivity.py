@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from evoquant.campaign.additivity import additivity_of, draw_allocations, measure_additivity
+from evoquant.campaign.additivity import additivity_of, draw_allocations, falling, measure_additivity
 from evoquant.campaign.build_measured import opened_network
 from evoquant.campaign.config_measured import source_of
 from evoquant.profiles.seed_suite import seed_profile
@@ -59,3 +59,8 @@ def test_a_network_without_losses_is_judged_by_its_divergences(tiny, tmp_path):
     assert found.misordered < 0.3
     assert found.clear_misordered < found.misordered
     assert few.allocations <= 64, "there are no more"
+
+
+def test_the_falling_link_pools_what_rises():
+    assert falling(np.array([3.0, 1.0, 2.0, 0.0, 1.0, 0.2])).tolist() == [3.0, 1.5, 1.5, 0.5, 0.5, 0.2]
+    assert falling(np.arange(4.0)).tolist() == [1.5] * 4

@@ -62,15 +62,19 @@ def test_a_champion_that_learned_nothing_is_called_out_and_not_recommended(judge
 
 
 def test_of_equals_the_simpler_is_recommended():
-    noise = generator_for(0, 0, "gate").normal(0, 1, (500, 1))
     contenders = [Contender(kind, kind, FP32) for kind in ("direct", "uniform", "greedy", "random")]
-    tied = noise + generator_for(0, 1, "gate").normal(0, 0.1, (500, 4))
-    assert recommended(contenders, np.array([3.0, 1.0, 2.0, 9.0]), tied) == 1
-    ahead_of_uniform = tied - np.array([0, 1, 0, 0])
-    assert recommended(contenders, np.array([3.0, 1.0, 2.0, 9.0]), ahead_of_uniform) == 2
-    assert recommended(contenders, np.array([3.0, 1.0, 2.0, 9.0]), tied - np.array([0, 1, 1, -5])) == 0
-    beaten = tied + np.array([0, 0.6, 1, 0])
-    assert recommended(contenders, np.array([1.0, 1.6, 2.0, 9.0]), beaten) == 2, "uniform beats it, greedy beats both"
+
+    def chosen(fitness, places):
+        """Whose places differ by less than 1 are tied."""
+        return recommended(
+            contenders, np.array(fitness), lambda a, b, level: (places[a] - places[b] - 1, places[a] - places[b] + 1)
+        )
+
+    assert chosen([3.0, 1.0, 2.0, 9.0], [0, 0, 0, 0]) == 1
+    assert chosen([3.0, 1.0, 2.0, 9.0], [0, -2, 0, 0]) == 2
+    assert chosen([3.0, 1.0, 2.0, 9.0], [0, -2, -2, 5]) == 0, "blind draws take no part"
+    assert chosen([1.0, 1.6, 3.0, 9.0], [0, 1.5, 3, 0]) == 2, "uniform beats it, greedy beats both"
+    assert chosen([1.0, 1.6, 2.0, 9.0], [0, 1.5, 2, 0]) == 1, "both beat it and are tied"
 
 
 def test_narrowing_keeps_to_allowed_widths_and_stops_at_once(judge):

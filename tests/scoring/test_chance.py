@@ -5,9 +5,15 @@ import pytest
 from scipy.stats import t as student
 
 from evoquant.rng import generator_for
-from evoquant.scoring.chance import confidence_limits, resampled_means, share_at_least, student_quantile
+from evoquant.scoring.chance import (
+    confidence_limits,
+    resampled,
+    share_at_least,
+    student_quantile,
+    with_doubt,
+)
 from evoquant.scoring.objective import BitBudget, Cliff, FeasibleFirst, retention_floor
-from evoquant.scoring.statistics import ACCURACY, PERPLEXITY
+from evoquant.scoring.statistics import ACCURACY, PERPLEXITY, R2
 
 
 @pytest.mark.parametrize("freedom", [8, 63, 500])
@@ -51,13 +57,29 @@ def test_samples_that_all_agree_are_no_certainty():
     assert limits.low < 0.95 < 1.0 < limits.high
 
 
-def test_means_are_resampled_together():
+def test_networks_are_resampled_together():
     rng = generator_for(1, 0, "resample")
-    scores = rng.random((300, 1)) + np.array([0.0, 0.25])
-    means = resampled_means(scores, rng, 500)
-    assert means.shape == (500, 2)
-    np.testing.assert_allclose(means[:, 1] - means[:, 0], 0.25)
-    assert means[:, 0].std() == pytest.approx(scores[:, 0].std() / math.sqrt(300), rel=0.15)
+    reference = rng.random(300) + 1.0
+    scores = reference[:, None] - np.array([0.0, 0.25])
+    drawn = resampled(scores, reference, rng, 500)
+    one, other = drawn.pair(0, 1, R2)
+    assert one.shape == (500,)
+    np.testing.assert_allclose(one, 1.0)
+    np.testing.assert_allclose(1.0 - other, 0.25 / (drawn.reference / drawn.samples))
+    means = drawn.reference / 300
+    assert means.std() == pytest.approx(reference.std() / math.sqrt(300), rel=0.15)
+
+
+def test_networks_that_agree_on_every_sample_may_still_differ():
+    ones = np.ones((100, 2))
+    drawn = resampled(ones, np.ones(100), generator_for(2, 0, "resample"), 4000)
+    one, other = drawn.pair(0, 1, ACCURACY)
+    assert np.mean(one - other) == pytest.approx(0.0, abs=0.001)
+    assert np.std(one - other) == pytest.approx(math.sqrt(2) / 102, rel=0.1)
+    quantized, reference = with_doubt(np.ones(5, dtype=np.float32), np.ones(5, dtype=np.float32))
+    assert (quantized.sum(), reference.sum(), len(quantized)) == (6, 6, 7)
+    other_scores = np.full(5, 0.3)
+    assert with_doubt(other_scores, other_scores)[0] is other_scores
 
 
 def test_chance_and_floor():
