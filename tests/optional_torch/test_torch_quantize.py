@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from evoquant.errors import PrecisionError
 from evoquant.models import torch_quantize
 from evoquant.models.torch_quantize import fake_quantize_activations_tensor, fake_quantize_tensor
+from evoquant.quantization import integers
 from evoquant.quantization.activations import fake_quantize_activations
 from evoquant.quantization.formats import E4M3_VALUES, NF4_MIDPOINTS
 from evoquant.quantization.numerics import fake_quantize
@@ -74,6 +75,29 @@ def test_normal_weights(name, axis):
     assert isinstance(agree(weight, name, axis), list)
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("NF4-channel", [1.0, *NF4_MIDPOINTS.tolist()]),
+        ("FP8-channel", [448.0, *((E4M3_VALUES[:-1] + E4M3_VALUES[1:]) / 2).tolist()]),
+        ("INT8-channel", [127.0, *(k + 0.5 for k in range(-127, 127))]),
+        ("INT8-channel-asym", [-100.0, 155.0, *(k + 0.5 for k in range(-100, 155))]),
+        ("INT2-channel-mse", [1.0, 31 / 32]),  # two ranges of equal error
+        ("BF16", [1 + 2.0**-8, 1 + 3 * 2.0**-8, 2.0**-134, 3 * 2.0**-134]),
+        ("FP16", [1 + 2.0**-11, 1 + 3 * 2.0**-11, 2.0**-25, 3 * 2.0**-25]),
+    ],
+)
+def test_ties(name, row):
+    agree(np.array([row, [-value for value in row]], dtype=np.float32), name, 0)
+
+
+def test_errors_are_summed_in_the_same_order():
+    rows = np.random.Generator(np.random.Philox(8)).random((50, 77), dtype=np.float32)
+    expected = integers.folded_sum(rows.copy())
+    assert bits(torch_quantize._folded_sum(torch.from_numpy(rows.copy())).numpy()[:, 0]) == bits(expected)
+    assert bits(rows.sum(axis=1)) != bits(expected)  # so the order can be seen
+
+
 @pytest.mark.parametrize("name", ["INT4-tensor", "INT3-channel-mse", "INT4-g3-asym-mse", "NF4-channel", "FP8-g16"])
 def test_pieces_change_nothing(monkeypatch, name):
     weight = np.random.Generator(np.random.Philox(7)).standard_normal((10, 48), dtype=np.float32)
@@ -114,7 +138,11 @@ ACTIVATIONS = st.sampled_from([(6,), (2, 5), (2, 3, 4), (2, 3, 2, 2), (0, 3)]).f
 )
 
 
+TINY = np.array([[2.0**-120, 2.0**-124], [2.0**-126, 3 * 2.0**-127], [2.0**-149, 0], [0, -0.0]], dtype=np.float32)
+
+
 @given(ACTIVATIONS, st.sampled_from(["token", "sample"]))
+@example(TINY, "token")
 def test_activations(values, per):
     expected = fake_quantize_activations(values, per)
     found = fake_quantize_activations_tensor(torch.from_numpy(values), per).numpy()

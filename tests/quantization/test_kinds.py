@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from evoquant.errors import PrecisionError
 from evoquant.quantization.error import squared_error
-from evoquant.quantization.formats import E4M3_VALUES, NF4_LEVELS
+from evoquant.quantization.formats import E4M3_VALUES, NF4_LEVELS, NF4_MIDPOINTS
 from evoquant.quantization.integers import SHRINK, folded_sum
 from evoquant.quantization.numerics import dequantize, fake_quantize, quantize
 from evoquant.quantization.precision import Precision
@@ -93,9 +93,17 @@ def test_clipping_pays_on_normal_weights(name, gain):
 
 
 def test_equal_errors_take_the_largest_range():
-    # INT2: any scale from 1 down codes these without error or with the same: only the first factor gives scale 1
-    weight = np.array([[1, -1, 0, 1], [2.0**-40, 0, 0, 0]], dtype=np.float32)
-    assert quantize(weight, Precision.parse("INT2-channel-mse"), 0).scales.tolist() == [1, 2.0**-24]
+    # ternary codes ±1 of 1 and 31/32: scale 1 misses the second by 1/32, scale 31/32 the first
+    assert SHRINK[:2] == (1, 31 / 32)
+    weight = np.array([[1, 31 / 32], [-31 / 32, 1]], dtype=np.float32)
+    assert quantize(weight, Precision.parse("INT2-channel-mse"), 0).scales.tolist() == [1, 1]
+    other = np.array([[31 / 32, 31 / 32], [1, 30 / 32]], dtype=np.float32)
+    assert quantize(other, Precision.parse("INT2-channel-mse"), 0).scales.tolist() == [31 / 32, 31 / 32]
+
+
+def test_nf4_bounds_go_to_the_lower_level():
+    weight = np.array([[1.0, *NF4_MIDPOINTS]], dtype=np.float32)
+    assert quantize(weight, Precision.parse("NF4-channel"), 0).codes.tolist() == [[15, *range(15)]]
 
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 40)), elements=st.floats(0, 100, width=32)))
