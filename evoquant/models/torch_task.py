@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -28,6 +27,7 @@ from evoquant.errors import EvoquantError, InputError
 from evoquant.files import canonical_json
 from evoquant.models.arrays import Arrays, digest_arrays, pack_arrays
 from evoquant.models.base import SPLITS, Block, Measure, Split
+from evoquant.models.code import code_digest, structure_of
 from evoquant.models.networks import require_torch
 from evoquant.models.torch_data import (
     INPUTS,
@@ -149,11 +149,10 @@ class TorchTask:
 
     @functools.cached_property
     def model_digest(self) -> str:
-        """sha256 over the architecture, the layers that take a width, and the bytes of the weights."""
-        structure = self.architecture or re.sub(r" at 0x[0-9a-f]+", "", repr(self.network))
+        """sha256 over the architecture and its code, the layers that take a width, and the bytes of the weights."""
+        structure = self.architecture or structure_of(self.network)
         table = [[layer.parameter, layer.channel_axis] for layer in self.found]
-        content = [structure, table, digest_arrays(self._state())]
-        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        return hashlib.sha256(canonical_json([structure, table, digest_arrays(self._state())]).encode()).hexdigest()
 
     @property
     def numeric_environment(self) -> str:
@@ -161,7 +160,8 @@ class TorchTask:
         from evoquant.models.torch_threads import numeric_environment
 
         scale = "" if self.variance is None else f"; variance {self.variance.tolist()}"
-        return f"{numeric_environment(self.batch)}; {self.kind} by {self.metric.name}{scale}"
+        code = "" if self.own is None else f"; code {code_digest([self.own.function])}"
+        return f"{numeric_environment(self.batch)}; {self.kind} by {self.metric.name}{scale}{code}"
 
     @functools.cached_property
     def identity(self) -> str:

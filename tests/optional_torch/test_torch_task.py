@@ -1,6 +1,7 @@
 """Tasks of one's own: the four kinds, their scores and divergences, factories, and what is refused."""
 
 import gc
+import importlib
 import sys
 
 import numpy as np
@@ -309,3 +310,31 @@ def test_a_network_without_a_factory_is_measured_in_this_process_only():
     gc.collect()
     with pytest.raises(InputError, match="lives in another process; give it a factory"):
         start_measurer(payload)
+
+
+def test_edited_code_is_another_network_and_another_metric(tmp_path, monkeypatch):
+    source = """
+from torch import nn
+from evoquant.models.torch_task import OwnMetric, classification
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.only = nn.Linear(4, 3)
+        nn.init.constant_(self.only.weight, 0.5)
+        nn.init.zeros_(self.only.bias)
+    def forward(self, x):
+        return self.only(x)
+def score(outputs, targets):
+    return outputs[:, 0] > 0
+def task(data):
+    return classification(Net(), **data, metric=OwnMetric(score))
+"""
+    monkeypatch.syspath_prepend(tmp_path)
+    data, found = splits(lambda n: (normal(n, 4), np.zeros(n, int))), []
+    for name, text in (("first", source), ("same", source), ("other", source.replace("self.only(x)", "-self.only(x)"))):
+        (tmp_path / f"edited_{name}.py").write_text(text)
+        found.append(importlib.import_module(f"edited_{name}").task(data))
+    first, same, other = found
+    assert (first.model_digest, first.numeric_environment) == (same.model_digest, same.numeric_environment)
+    assert first.model_digest != other.model_digest, "its weights are the same, its outputs are not"
+    assert first.numeric_environment != other.numeric_environment, "nor is it sure that its metric is"
