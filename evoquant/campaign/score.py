@@ -44,7 +44,10 @@ def read_allocation(path: Path) -> dict[str, str] | Genome:
         path = path / CHAMPION
     text = read_text(path, limit=MAX_BYTES, error=InputError)
     if path.suffix == ".csv":
-        return _from_csv(text, str(path))
+        try:
+            return _from_csv(text.removeprefix("\ufeff"), str(path))  # as spreadsheets begin a file
+        except csv.Error as error:
+            raise InputError(f"{path}: cannot be read as CSV: {error}.") from None
     data = parse_json(text, str(path), error=InputError)
     if isinstance(data, dict) and data.get("schema") == CHAMPION_SCHEMA:
         return champion_from_dict(data, str(path)).genome

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,7 +85,9 @@ def read_npz(path: Path) -> Arrays:
         if bare is not None:
             raise ValueError(f"{bare!r} is no array")
         return arrays
-    except (ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except InputError:
+        raise
+    except Exception as error:  # zip, its codecs and NumPy's header each raise their own, MemoryError among them
         hint = "save numbers, not Python objects" if "pickle" in str(error) else "write it with numpy.savez"
         raise InputError(f"{path}: cannot be read as .npz ({type(error).__name__}: {error}); {hint}.") from None
 

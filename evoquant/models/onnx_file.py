@@ -110,10 +110,16 @@ def _load_external(proto: ModelProto, folder: Path | None, source: str) -> None:
         raise InputError(f"{source}: the tensor {external[0].name!r} is in another file; give the model as a path.")
     total = 0
     for tensor in external:
-        file = folder / ExternalDataInfo(tensor).location
+        try:
+            info = ExternalDataInfo(tensor)
+        except ValueError as error:
+            raise InputError(
+                f"{source}: where the data of the tensor {tensor.name!r} is, is damaged: {error}."
+            ) from None
+        file = folder / info.location
         if not file.is_file():
             raise InputError(f"{source}: the data of the tensor {tensor.name!r} is missing: {file} does not exist.")
-        total += tensor.ByteSize() + (ExternalDataInfo(tensor).length or file.stat().st_size)
+        total += tensor.ByteSize() + (info.length or file.stat().st_size)
     if total > MAX_EXTERNAL_BYTES:
         raise InputError(f"{source}: {total} bytes of external data; at most {MAX_EXTERNAL_BYTES} are read.")
     try:

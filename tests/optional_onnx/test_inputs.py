@@ -65,6 +65,12 @@ def test_external_data(tmp_path):
     (tmp_path / "inner" / "model.onnx").write_bytes(outside.SerializeToString())
     with pytest.raises(InputError, match=r"external data cannot be read"):
         load_onnx_task(tmp_path / "inner" / "model.onnx", data)
+    for held in outside.graph.initializer:
+        for entry in held.external_data:
+            entry.value = "here" if entry.key == "offset" else entry.value
+    path.write_bytes(outside.SerializeToString())
+    with pytest.raises(InputError, match=r"is damaged"):
+        load_onnx_task(path, data)
 
 
 def test_missing_files(tmp_path):
@@ -88,6 +94,16 @@ def test_damaged_data(tmp_path):
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("x.npy", b"no array")
     path.write_bytes(stream.getvalue())
+    with pytest.raises(InputError, match=r"cannot be read as \.npz"):
+        read_npz(path)
+
+
+@pytest.mark.parametrize("shape", ["(10000000000000000,)", f"({10**30},)", "(3,"])
+def test_data_whose_header_lies(shape, tmp_path):
+    header = f"{{'descr':'<f4','fortran_order':False,'shape':{shape}}}\n".encode()
+    path = tmp_path / "data.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(InputError, match=r"cannot be read as \.npz"):
         read_npz(path)
 
