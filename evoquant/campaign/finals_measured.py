@@ -147,6 +147,12 @@ def measured_figures(judge: Judge, allocation: NDArray[np.int8], split: Split) -
     quantized, fp32 = result[:, SCORE], reference[:, SCORE]
     rng = generator_for(judge.seed, 0, f"bootstrap {split}")
     resampled = bootstrap(*with_doubt(quantized, fp32), rng, task.metric)
+    if math.isnan(retentions[0].value):
+        ours, theirs = (task.metric.figure(float(part.mean(dtype=np.float64))) for part in (quantized, fp32))
+        raise CampaignError(
+            f"task {task.name!r}: there is no retention on {split}: {task.metric.name} is {ours:.6g} against "
+            f"{theirs:.6g} of the FP32 network; give that split more samples, or a metric that is above 0 there."
+        )
     plain = figures(scores, 0)
     plain["standard_error"] = retentions[0].standard_error
     plain["interval"] = list(interval(resampled, INTERVAL_LEVEL))

@@ -55,7 +55,9 @@ def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, A
     )
     if isinstance(outcomes[0], Failed):
         raise CampaignError(f"the champion cannot be measured on the gate's data: {outcomes[0].message}")
-    kept = [row for row, outcome in enumerate(outcomes) if not isinstance(outcome, Failed)]
+    if np.isnan(retentions[0].value):
+        raise CampaignError("the champion has no retention on the gate's data, so nothing can be compared there.")
+    kept = [row for row in range(len(contenders)) if not np.isnan(retentions[row].value)]  # a failed one has none
     difference = _differences(judge, scores, [outcomes[row] for row in kept], kept)
     rows = []
     for place, row in enumerate(kept):

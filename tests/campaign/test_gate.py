@@ -11,15 +11,18 @@ from evoquant.campaign.config_measured import source_of
 from evoquant.campaign.finals_measured import Judge, choose, disagreements, measured_figures
 from evoquant.campaign.gate import recommended, run_gate
 from evoquant.campaign.gate_rivals import Contender, blind_rivals, narrowed
+from evoquant.campaign.measurer import reference_outcomes
 from evoquant.campaign.score import allocation_of, read_allocation
-from evoquant.errors import InputError, RunDirError
+from evoquant.errors import CampaignError, InputError, RunDirError
 from evoquant.genomes.direct import Direct
+from evoquant.models.base import SCORE
 from evoquant.quantization.precision import Menu
 from evoquant.rng import generator_for
 from evoquant.scoring.divergence import divergence_problem
 from evoquant.scoring.objective import BitBudget, Cliff
 from evoquant.scoring.problem import LOSS_UNITS
 from evoquant.scoring.separable import cost_sums
+from evoquant.scoring.statistics import Metric
 
 MENU = Menu.parse(["INT2-channel", "INT4-channel", "INT8-channel", "FP32"])
 FP32 = np.array([3, 3, 3], dtype=np.int8)
@@ -130,6 +133,21 @@ def figures(retention, error=0.004, **more):
     return {"retention": retention, "standard_error": error, **more}
 
 
+def test_what_has_no_retention_is_named_and_is_no_tie(judge):
+    champion = np.array([2, 1, 2], dtype=np.int8)
+    task = judge.measurer.task
+    base = reference_outcomes(judge.measurer, "gate")[:, SCORE].mean(dtype=np.float64)
+    own = Metric("own", own=lambda quantized, fp32: quantized / fp32 if quantized > 0.8 * base else float("nan"))
+    object.__setattr__(task, "metric", own)
+    gate = run_gate(judge, champion, "direct")
+    assert "uniform INT2-channel" in gate["failed"] and gate["recommended"]["name"] != "uniform INT2-channel"
+    assert json.loads(json.dumps(gate, allow_nan=False)) == gate
+    object.__setattr__(task, "metric", Metric("own", own=lambda quantized, fp32: float("nan")))
+    for call in (lambda: run_gate(judge, champion, "direct"), lambda: measured_figures(judge, champion, "test")):
+        with pytest.raises(CampaignError, match="no retention on"):
+            call()
+
+
 def test_a_fall_on_the_gates_data_is_called_out():
     even = {"calibration": figures(0.97), "selection": figures(0.965), "gate": figures(0.963)}
     assert disagreements(even) == []
@@ -176,6 +194,8 @@ def test_allocations_are_read_from_csv_json_and_champions(judge, tmp_path):
         (CSV + "third,FP32\n", ["line 5", "'third' stands twice"]),
         (CSV + "third,\n", ["line 5"]),
         (CSV.replace("width", "bits"), ["line 1", "layer, bits"]),
+        ("\ufeff" + CSV + "fourth,FP32\n", ["no layer 'fourth'"]),
+        (CSV + "x" * 200_000, ["cannot be read as CSV"]),
     ],
 )
 def test_faults_of_an_allocation_are_named(judge, tmp_path, text, parts):
