@@ -101,7 +101,7 @@ def _campaign(study: Study, name: str, overrides: Sequence[str]) -> dict[str, An
         "passes": sum(run.champion.provenance["budget"].values()),
         "allocations": run.journal[-1]["evaluations"]["distinct"],
         "text": run.champion.genome.text,
-        "scores": {split: _kept(run.champion.scores[split]) for split in SPLITS},
+        "scores": {split: kept_figures(run.champion.scores[split]) for split in SPLITS},
     }
 
 
@@ -141,11 +141,12 @@ def _rivals(config: CampaignConfig, cache: Path) -> list[dict[str, Any]]:
 
 
 def _row(judge: Judge, name: str, allocation: NDArray[np.int8], passes: float, measured: int) -> dict[str, Any]:
-    scores = {split: _kept(measured_figures(judge, allocation, split)) for split in SPLITS}
+    scores = {split: kept_figures(measured_figures(judge, allocation, split)) for split in SPLITS}
     return {"name": name, "passes": passes, "allocations": measured, "scores": scores}
 
 
-def _kept(figures: Mapping[str, Any]) -> dict[str, Any]:
+def kept_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the figures of an allocation, those that rows hold."""
     return {key: figures[key] for key in KEPT if key in figures}
 
 

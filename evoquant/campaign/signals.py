@@ -29,7 +29,7 @@ TREE_SIGNALS = ("loss", "bits", "share", "gradient_sensitivity", "position", "un
 STATISTICS = ("parameters", "weight_std", "weight_range")
 PER_WIDTH = ("fisher", "fisher_per_bit", "divergence", "divergence_per_bit", "weight_error")
 TREE_CHEAP = ("fisher", "divergence", "weight_error")
-_READS = {"model_loss": "loss", "total_loss": "loss"}  # signals of trees that are made of a profile's
+_READS = {"model_loss": "loss", "total_loss": "loss", "expected_loss": "fisher"}  # made of these
 
 
 def profile_signals(config: CampaignConfig) -> tuple[str, ...]:

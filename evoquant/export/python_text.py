@@ -127,7 +127,7 @@ def _value(signal, unit):
         return values[0]
     if kind == "loss":
         return 1.0 - math.prod(1.0 - value for value in values)
-    if kind in ("parameters", "divergence", "fisher", "hessian", "weight_error"):
+    if kind in ("parameters", "divergence", "fisher", "hessian", "weight_error", "expected_loss"):
         return math.fsum(values)
     if kind.endswith("_range"):
         return max(values)

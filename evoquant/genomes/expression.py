@@ -71,7 +71,7 @@ OPERATORS = (
 OPERATOR = {operator.name: operator for operator in OPERATORS}
 
 # One value for each unit and width, for each unit, for the model, for each width.
-PER_WIDTH = ("loss", "bits", "fisher", "weight_error", "divergence", "hessian")
+PER_WIDTH = ("loss", "bits", "fisher", "weight_error", "divergence", "hessian", "expected_loss")
 PER_UNIT = (
     "share",
     "position",

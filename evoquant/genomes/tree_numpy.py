@@ -53,6 +53,8 @@ def has_signal(problem: Problem, name: str) -> bool:
 def _compile(problem: Problem, name: str) -> Values:
     if name.startswith(IS_TYPE):
         return np.asarray(problem.types == name.removeprefix(IS_TYPE))[:, None]
+    if name == "total_loss":
+        _loss(problem, name)
     if name in STATE:  # differ from allocation to allocation; here only to say that the profile has what they need
         return np.full((1, 1), float(state_of(problem, widest(problem))[name]))
     if name == "loss":
@@ -92,6 +94,8 @@ def settled(expression: Sequence[Token], problem: Problem) -> NDArray[np.int8]:
     """
     if not reads_state(expression):
         return cheapest(costs(expression, problem), problem.allowed)
+    if "total_loss" in expression:
+        _loss(problem, "total_loss")
     allocation = widest(problem)
     for _ in range(ROUNDS):
         before = allocation
@@ -107,18 +111,16 @@ def widest(problem: Problem) -> NDArray[np.int8]:
 
 
 def state_of(problem: Problem, allocation: NDArray[np.int8]) -> dict[str, np.float64]:
-    """`mean_bits` and `total_loss` of a `(units,)` allocation; sums are exact integers before they are divided.
+    """`mean_bits` and, where there are losses, `total_loss` of a `(units,)` allocation.
 
-    Raises:
-        ProfileError: the profile has no losses.
+    Sums are exact integers before they are divided.
     """
     rows = np.arange(len(allocation))
     bits = problem.cost.table[rows, allocation].sum(dtype=np.int64)
-    loss = _loss(problem, "total_loss")[rows, allocation].sum(dtype=np.int64)
-    return {
-        "mean_bits": np.float64(bits) / BIT_UNITS / np.float64(problem.weights),
-        "total_loss": np.float64(loss) / LOSS_UNITS,
-    }
+    state = {"mean_bits": np.float64(bits) / BIT_UNITS / np.float64(problem.weights)}
+    if problem.loss is not None:
+        state["total_loss"] = np.float64(problem.loss[rows, allocation].sum(dtype=np.int64)) / LOSS_UNITS
+    return state
 
 
 def costs(

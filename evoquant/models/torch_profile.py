@@ -12,6 +12,7 @@ from evoquant.errors import CampaignError, InputError, ProfileError, suggestion
 from evoquant.models.base import DIVERGENCE, REFERENCE, SCORE, SIGNALS, Failed, Request
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.quantization.numerics import representable
+from evoquant.scoring.expected_loss import LOSS_PER_NAT, with_expected_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +53,8 @@ def profile_task(
 
     loss: 1 − retention of the network with this layer alone quantized, on the calibration split, clipped to [−1, 1];
     divergence: the mean divergence of the same measurements, in nats. Both cost the passes of one, so `passes` books
-    them under the first that was asked for and 0 under the other. fisher: `fisher_costs`; hessian: `hessian_costs`;
+    them under the first that was asked for and 0 under the other. fisher: `fisher_costs`, and with it
+    `expected_loss` where the kind of metric is known; hessian: `hessian_costs`;
     gradient_sensitivity: 3 passes; activation_range: free where gradients or Fisher costs are made (then over their
     samples), else 1 pass. A width that a layer cannot be held at, or whose measurement failed, is not in the layer's
     `allowed`; tables stay full: its error is that of losing every weight.
@@ -121,7 +123,9 @@ def profile_task(
         )
         for i, layer in enumerate(layers)
     )
-    return ModelProfile(task.name, profiles, _constant_bits(task.network, layers), passes, task.provenance)
+    found = ModelProfile(task.name, profiles, _constant_bits(task.network, layers), passes, task.provenance)
+    known = "fisher" in signals and task.metric.name in LOSS_PER_NAT
+    return with_expected_loss(found, task.metric.name) if known else found
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ SCHEMA = "evoquant.profile"
 VERSION = 1
 
 PerPrecision = Mapping[str, float]
-PER_WIDTH = ("loss", "divergence", "fisher", "hessian", "weight_error")
+PER_WIDTH = ("loss", "divergence", "fisher", "hessian", "weight_error", "expected_loss")
 """The signals of a layer that have a value per precision."""
 
 
@@ -46,6 +46,7 @@ class LayerProfile:
         fisher: precision name → Fisher cost, in nats: what `divergence` is to second order.
         hessian: precision name → ½ · mean curvature of the loss · squared quantization error, in nats.
         weight_error: precision name → summed squared quantization error of the weights.
+        expected_loss: precision name → −ln(retention) to be expected from the Fisher cost and the kind of metric.
         allowed: precision names that the layer may take; None allows all.
         tie_group: layers of equal tie group must share a width.
         fan_in: inputs of one output value; derived from the shape where it is not given.
@@ -67,6 +68,7 @@ class LayerProfile:
     fisher: PerPrecision = field(default_factory=dict)
     hessian: PerPrecision = field(default_factory=dict)
     weight_error: PerPrecision = field(default_factory=dict)
+    expected_loss: PerPrecision = field(default_factory=dict)
     allowed: tuple[str, ...] | None = None
     tie_group: str | None = None
     fan_in: int | None = None

@@ -44,12 +44,13 @@ class LayerSchema(BaseModel):
     fisher: dict[str, NotNegative] = Field(default_factory=dict)
     hessian: dict[str, NotNegative] = Field(default_factory=dict)
     weight_error: dict[str, NotNegative] = Field(default_factory=dict)
+    expected_loss: dict[str, NotNegative] = Field(default_factory=dict)
     allowed: tuple[str, ...] | None = None
     tie_group: Name | None = None
     fan_in: Annotated[int, Field(ge=1)] | None = None
     groups: Annotated[int, Field(ge=1)] = 1
 
-    @field_validator("loss", "divergence", "fisher", "hessian", "weight_error", "allowed")
+    @field_validator("loss", "divergence", "fisher", "hessian", "weight_error", "expected_loss", "allowed")
     @classmethod
     def _known_precisions(cls, value: Any) -> Any:
         for name in value or ():

@@ -36,7 +36,7 @@ SCALAR_SIGNALS = (
     "activation_range",
 )
 WIDTH_SIGNALS = PER_WIDTH
-PER_BIT = {f"{kind}_per_bit": kind for kind in ("loss", "divergence", "fisher")}
+PER_BIT = {f"{kind}_per_bit": kind for kind in ("loss", "divergence", "fisher", "expected_loss")}
 """Prices: what a step down to a width costs for each bit per weight of the model that it saves."""
 NO_SAVING = 1e12  # the price of a width that costs no less than the next wider one
 
@@ -103,7 +103,7 @@ class Problem:
         allocation compares with its multiplier (Shoham & Gersho, IEEE Trans. ASSP 36(9), 1988).
 
         Args:
-            kind: `loss`, `divergence` or `fisher`.
+            kind: `loss`, or any other that `PER_BIT` has.
             narrow: menu index of the width stepped down to.
         """
         if kind == "loss":

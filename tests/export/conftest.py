@@ -86,6 +86,7 @@ def random_profile(seed):
                 weight_error={name: float(rng.random()) for name in GROUPED_MENU.names},
                 divergence={name: float(rng.random()) for name in GROUPED_MENU.names},
                 hessian={name: float(rng.random()) for name in GROUPED_MENU.names},
+                expected_loss={name: float(rng.random()) for name in GROUPED_MENU.names},
                 allowed=[None, ("INT4-channel", "FP32"), ("INT2-g4", "INT8-channel", "FP32")][int(rng.integers(3))],
                 tie_group=[None, None, "a", "b"][int(rng.integers(4))],
                 **figures,

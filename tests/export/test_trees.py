@@ -29,7 +29,7 @@ ALL = (
 )  # fmt: skip
 WIDE = ("add", "mul", "divergence", "hessian", "add", "mul", 3.0, "fisher", "add", "mul", 0.25, "bits",
         "sub", "mul", "weight_error", "weight_mean", "div",
-        "mul", "share", "weight_std", "add", "weight_range", "activation_range")  # fmt: skip
+        "mul", "expected_loss", "weight_std", "add", "weight_range", "activation_range")  # fmt: skip
 
 
 SHORT = ("add", "loss", "mul", "sub", 0.1, "total_loss", "size_share")

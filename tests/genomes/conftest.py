@@ -32,6 +32,7 @@ def random_problem(seed):
             weight_error={p: abs(figure()) for p in SEED_MENU.names},
             divergence={p: abs(figure()) for p in SEED_MENU.names},
             hessian={p: abs(figure()) for p in SEED_MENU.names},
+            expected_loss={p: (i + 1) / (k + 1) for k, p in enumerate(SEED_MENU.names)},
             allowed=None if rng.random() < 0.7 else ("INT4", "FP16"),
         )
         for i in range(8)

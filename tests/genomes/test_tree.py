@@ -100,7 +100,7 @@ def test_arithmetic_saturates_and_division_by_zero_gives_one():
     assert costs(("weight_mean",), extreme)[:, 0].tolist() == [1e100, -1e100]
 
 
-@pytest.mark.parametrize("name", ["fisher", "weight_error", "divergence", "hessian"])
+@pytest.mark.parametrize("name", ["fisher", "weight_error", "divergence", "hessian", "expected_loss"])
 def test_a_missing_signal_names_profile_and_signal(name):
     with pytest.raises(ProfileError, match=rf"'tied' has no {name} for INT4-channel, which the signal '{name}:INT4"):
         Tree((name,)).allocate(TIED)
@@ -322,10 +322,15 @@ def test_rounds_that_never_settle_end():
     np.testing.assert_array_equal(SPACE_OF_ALL.allocate(np.repeat(row, COMPILED_FROM, axis=0), problem)[-1], found)
 
 
-def test_state_signals_need_losses():
+def test_of_the_signals_of_the_allocation_only_the_loss_needs_losses():
     profile = ModelProfile("bare", (LayerProfile("a", "Conv", (4,), 0.5),))
+    problem = compile_problem(profile, SEED_MENU)
     with pytest.raises(ProfileError, match=r"'bare' has no loss.*'total_loss'"):
-        Tree(("mul", "bits", "mean_bits")).allocate(compile_problem(profile, SEED_MENU))
+        SPACE_OF_ALL.allocate(SPACE_OF_ALL.encode(Tree(("mul", "bits", "total_loss")))[None], problem)
+    narrowest = Tree(("add", "size_share", "mean_bits"))
+    assert narrowest.allocate(problem).tolist() == [0]
+    rows = np.repeat(SPACE_OF_ALL.encode(narrowest)[None], COMPILED_FROM, axis=0)
+    assert SPACE_OF_ALL.allocate(rows, problem).tolist() == [[0]] * COMPILED_FROM
 
 
 def test_only_the_operators_that_were_named_are_drawn():
