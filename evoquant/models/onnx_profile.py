@@ -182,7 +182,7 @@ def _extrapolated(
     """Each unit's divergence at one width, in proportion to squared error for the others; passes; how it was got.
 
     Where the menu has widths that quantize activations, too, one of them is measured as well, and what it adds to the
-    divergence of its weights alone is added at each of them.
+    divergence of its weights alone is added at each of them. One that fails counts as the worst that was measured.
     """
     count = len(holds)
     units: dict[str, list[int]] = {}
@@ -197,9 +197,13 @@ def _extrapolated(
     asked = [_alone(count, units[unit], width) for (unit, _), width in chosen.items() if width is not None]
     found = _measured(measure, [(REFERENCE,) * count, *asked], blocks)
 
+    worst = max(_mean_divergence(outcome) for outcome in found.values() if not isinstance(outcome, Failed))
+
     def divergence(members: Sequence[int], width: str | None) -> float:
-        outcome = found[_alone(count, members, width)] if width is not None else None
-        return 0.0 if outcome is None or isinstance(outcome, Failed) else _mean_divergence(outcome)
+        if width is None:
+            return 0.0
+        outcome = found[_alone(count, members, width)]
+        return worst if isinstance(outcome, Failed) else _mean_divergence(outcome)
 
     rows: dict[int, dict[str, float | None]] = {}
     for unit, members in units.items():

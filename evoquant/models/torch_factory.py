@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import InputError
 from evoquant.models.networks import require_torch
+from evoquant.models.torch_data import samples_of
 from evoquant.models.torch_task import BATCH, BLOCK, LIVE, TorchTask
+from evoquant.rng import generator_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from evoquant.models.arrays import Arrays
+
 
 def load_factory(name: str, seed: int = 0, block: int = BLOCK, batch: int = BATCH) -> TorchTask:
-    """The task that `module:factory` makes.
+    """The task that `module:factory` makes, the samples of each split in an order drawn with `seed`.
 
     Args:
         name: of a function that returns what a constructor of this module returns; it is imported and called.
@@ -45,7 +49,14 @@ def load_factory(name: str, seed: int = 0, block: int = BLOCK, batch: int = BATC
     for what, value in (("block", block), ("batch", batch)):
         if value < 1:
             raise InputError(f"{name}: {what} is {value}; it is at least 1 sample.")
-    return replace(task, name=name, factory=name, seed=seed, block=block, batch=batch)
+    data = {split: _in_drawn_order(arrays, split, seed) for split, arrays in task.data.items()}
+    return replace(task, name=name, factory=name, seed=seed, block=block, batch=batch, data=data)
+
+
+def _in_drawn_order(arrays: Arrays, split: str, seed: int) -> Arrays:
+    """Samples in an order drawn with `seed`: races judge by the first blocks, which have to be like the others."""
+    order = generator_for(seed, 0, f"order of {split}").permutation(samples_of(arrays))
+    return {name: array[order] for name, array in arrays.items()}
 
 
 def live_task(payload: Mapping[str, Any]) -> TorchTask:

@@ -286,6 +286,18 @@ def test_a_profile_of_one_measurement_per_unit():
     assert "INT4-channel" in profile.provenance["fisher"]
 
 
+def test_a_measurement_that_fails_is_no_sign_that_a_layer_is_harmless():
+    task = load("cnn")
+    fails = alone(task, 0, "INT4-channel")
+
+    def measure(requests):
+        answers = start_measurer(task.payload())(requests)
+        return [Failed("not_finite", "") if r.widths == fails else a for r, a in zip(requests, answers, strict=True)]
+
+    costs = [layer.fisher["INT4-channel"] for layer in task.profile(MENU, measure, ("fisher",)).layers]
+    assert costs[0] == pytest.approx(max(costs[1:])) and costs[0] > 0
+
+
 def test_a_profile_with_losses_has_each_layer_alone():
     task = load("branches")
     measure = start_measurer(task.payload())

@@ -276,6 +276,18 @@ def test_a_worker_builds_it_again_and_gives_the_same_outcomes(own):
     assert np.array_equal(here, there)
 
 
+def test_samples_of_a_factory_are_in_a_drawn_order_each_with_its_own_target(own):
+    task = load_factory("own_network:factory", seed=5)
+    given, drawn = task.network, task.data["calibration"]
+    x = (np.arange(48, dtype=np.float32).reshape(12, 4) % 7).tolist()
+    places = [x.index(row) for row in drawn["inputs"].tolist()]
+    assert places != sorted(places), "sorted by class, the first blocks would say nothing of the others"
+    pairs = {(tuple(row), int(y)) for row, y in zip(drawn["inputs"].tolist(), drawn["targets"], strict=True)}
+    assert pairs == {(tuple(row), i % 3) for i, row in enumerate(x)}
+    again = load_factory("own_network:factory", seed=5)
+    assert again.network is not given and again.identity == task.identity
+
+
 def test_a_factory_that_makes_something_else_each_time_is_refused(own):
     own(drift=1)
     task = load_factory("own_network:factory")
