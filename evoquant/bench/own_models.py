@@ -91,7 +91,9 @@ def run_study(study: Study) -> list[dict[str, Any]]:
 
 def _campaign(study: Study, name: str, overrides: Sequence[str]) -> dict[str, Any]:
     out = study.work / study.name / name.replace(" ", "-").replace(",", "")
-    if not (out / "report.json").is_file():
+    if (out / "resolved.json").is_file():  # begun before: go on, or take what is finished
+        api.resume(out)
+    else:
         api.run(study.config, out=out, overrides=[*overrides, "executor.kind=local"])
     run = load_run(out)
     assert run.champion is not None

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 TABLES = ("fisher", "divergence", "loss")
 SMALLEST_RETENTION = 0.02
-LOSS_OF_FAILURE = 2.0
 NODES = 16  # of the quantiles over which improvement is averaged
 PRICES = 96  # of bits, along the model's front
 BARREN = 6  # turns without a new allocation after which a space counts as exhausted
@@ -97,7 +96,7 @@ class SurrogateSearch(Generational):
         return CandidateBatch(self._next_id, ids, operators, genes=self.space.canonical(rows))
 
     def _learn(self, first_id: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
-        """Remember what was measured; a failed candidate counts as a loss of nearly everything."""
+        """Remember what was measured, and which candidates failed: these teach nothing and are not asked for again."""
         errors, divergence = evaluations.standard_error, evaluations.divergence
         new = 0
         known = {tuple(told["widths"]) for told in self._told}
@@ -107,14 +106,14 @@ class SurrogateSearch(Generational):
             failed = status == FAILED or np.isnan(retention)
             if np.isnan(retention) and status != FAILED:
                 continue  # not measured at all
-            loss = LOSS_OF_FAILURE if failed else -float(np.log(max(retention, SMALLEST_RETENTION)))
+            loss = None if failed else -float(np.log(max(retention, SMALLEST_RETENTION)))
             error = 0.0 if failed or errors is None else float(errors[row]) / max(retention, SMALLEST_RETENTION)
             told = {
                 "widths": allocations[row].tolist(),
                 "loss": loss,
                 "error": error,
                 "divergence": None if failed or divergence is None else _finite(float(divergence[row])),
-                "complete": status == OK,
+                "complete": status == OK and not failed,
             }
             new += tuple(told["widths"]) not in known
             self._told.append(told)
@@ -133,7 +132,7 @@ class SurrogateSearch(Generational):
         self._barren = int(state["barren"])
 
     def _measured(self) -> Measured:
-        told = self._told
+        told = [one for one in self._told if one["loss"] is not None]
         units = len(self._problem.units)
         return Measured(
             np.array([one["widths"] for one in told], dtype=np.int8).reshape(-1, units),
@@ -145,13 +144,14 @@ class SurrogateSearch(Generational):
     def _choose(self) -> NDArray[np.float64]:
         """`(batch, genes)` of the largest expected improvement, each as if the one before had come out as expected."""
         measured = self._measured()
-        complete = np.array([one["complete"] for one in self._told], dtype=bool)
+        complete = np.array([one["complete"] for one in self._told if one["loss"] is not None], dtype=bool)
+        failed = {np.array(one["widths"], dtype=np.int8).tobytes() for one in self._told if one["loss"] is None}
         chosen: list[NDArray[np.float64]] = []
         rng = generator_for(self._seed, self._generation, "surrogate")
         while len(chosen) < self._settings.batch:
             model = SurrogateModel(self._table)
             model.fit(_nearest(measured, complete))
-            goal = _Goal(model, self._problem, self._objective, measured, complete)
+            goal = _Goal(model, self._problem, self._objective, measured, complete, failed)
             row, allocation = self._best(goal, rng)
             chosen.append(row)
             if len(chosen) < self._settings.batch:
@@ -185,9 +185,10 @@ class SurrogateSearch(Generational):
         """Where the evolution starts: what was measured, random genomes, and the vertices of fronts."""
         size = self._settings.population
         rows = [self.space.sample(rng, size)]
-        if self._genes:
+        told = [row for row, one in zip(self._genes, self._told, strict=True) if one["loss"] is not None]
+        if told:
             order = np.argsort(-goal.expected, kind="stable")[: size // 2]
-            rows.append(np.array(self._genes, dtype=np.float64)[order[order < len(self._genes)]])
+            rows.append(np.array(told, dtype=np.float64)[order[order < len(told)]])
         if isinstance(self.space, DirectSpace):
             tables = [goal.model.table]
             if goal.incumbent is not None:
@@ -216,11 +217,12 @@ class _Goal:
         objective: Objective,
         measured: Measured,
         complete: NDArray[np.bool_],
+        failed: set[bytes],
     ) -> None:
         self.model = model
         self._problem = problem
         self._objective = objective
-        self._known = {row.tobytes() for row in measured.allocations}
+        self._known = failed | {row.tobytes() for row in measured.allocations}
         self.expected = self.fitness(measured.allocations).mean(axis=1) if len(measured.loss) else np.empty(0)
         self.incumbent: NDArray[np.int8] | None = None
         self.best = -np.inf
@@ -278,7 +280,8 @@ def front_vertices(table: NDArray[np.float64], problem: Problem) -> NDArray[np.i
     """
     cost = problem.cost.table / 1024.0
     forbidden = np.where(problem.allowed, 0.0, np.inf)
-    rise = np.abs(table[:, :-1] - table[:, 1:]).ravel() / np.maximum(np.abs(cost[:, 1:] - cost[:, :-1]).ravel(), 1e-9)
+    saved = np.abs(cost[:, 1:] - cost[:, :-1]).ravel()
+    rise = np.abs(table[:, :-1] - table[:, 1:]).ravel()[saved > 0] / saved[saved > 0]
     positive = rise[rise > 0]
     if not len(positive):
         return np.asarray(np.argmin(cost + forbidden, axis=1)[None], dtype=np.int8)

@@ -113,6 +113,7 @@ def test_a_failed_candidate_is_not_proposed_again():
         failed.retention[:] = np.nan
         one.tell(as_evaluations(batch, failed, SPACE, {0: "not_finite"}))
     assert len(seen) == 6
+    assert not len(one._measured().loss)  # a failure teaches nothing
 
 
 def test_a_search_that_hears_nothing_new_comes_to_its_end():
