@@ -32,7 +32,6 @@ FEW = Nsga2Settings(population=12, floor=0.5, archive=8)
 RING = IslandSettings(islands=3, every=2, migrants=1, genetic=GeneticSettings(population=5, elites=1))
 
 
-
 def surrogate(space):
     settings = SurrogateSettings(batch=2, population=12, rounds=4)
     return SurrogateSearch(space, seed=3, problem=PROBLEM, objective=Cliff(), settings=settings)
