@@ -64,9 +64,9 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     )
     notes = (
         f"Medians of fitness over {len(seeds)} seeds, each a new training, split and search. Passes: full ones over "
-        "the calibration split, signals and FP32 reference included; those over the selection split "
-        "(at most 32 finalists) are not. Paired: mean over seeds of the ratio of test fitness to that of the row with the best median on "
-        "selection data, with its 95% t-interval.",
+        "the calibration split, signals and FP32 reference included; those over the selection split (at most 32 "
+        "finalists) are not. Paired: mean over seeds of the ratio of test fitness to that of the row with the best "
+        "median on selection data, with its 95% t-interval.",
     )
     return Table(task, columns, cells, notes, frozenset(range(1, len(columns) - 1)))
 
