@@ -91,5 +91,7 @@ def test_networks_and_samples_survive_their_file(tmp_path):
 def test_a_table_of_few_samples_has_all_arrays():
     weights, samples = read_network(network_path("digits-cnn"))
     few = Samples(samples.images[:3], samples.labels[:3], 16, {"calibration": 1, "selection": 1, "test": 1})
-    assert set(measured("digits-cnn", weights, few)) == {*SPLITS, "gained", "divergence", "reference", "samples"}
+    with one_thread():
+        found = measured("digits-cnn", weights, few)
+    assert set(found) == {*SPLITS, "gained", "divergence", "reference", "samples"}
     assert len(MENU) == 4
