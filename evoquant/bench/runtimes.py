@@ -38,11 +38,11 @@ def runtime_rows(configs: Path, task: str, work: Path) -> list[dict[str, Any]]:
     from evoquant.models.tasks.onnx_export import export_onnx
 
     cache = work / "cache"
-    model = export_onnx(load_task(task, 0, cache), work / f"{task}.onnx")
+    model = work / f"{task}.onnx"
+    data = export_onnx(own := load_task(task, 0, cache), model)
     metric = f", metric: {METRICS[task]}" if task in METRICS else ""
-    own = load_task(task, 0, cache)
     sizes = f"block: {own.block}, batch: {own.batch}"
-    source = f"task={{kind: onnx, model: {model}, data: {model.with_suffix('.npz')}, {sizes}{metric}}}"
+    source = f"task={{kind: onnx, model: {model}, data: {data}, {sizes}{metric}}}"
     rows = []
     for runtime, changes in (("torch", []), ("onnx", [source, "signals=[divergence]"])):
         overrides = [f"cache={cache}", f"stop.passes={PASSES}", "executor.kind=local", *changes]
