@@ -130,11 +130,12 @@ def _rivals(config: CampaignConfig, cache: Path) -> list[dict[str, Any]]:
         except ProfileError:  # a rule that reads what this profile does not have
             pass
         rows.append(_row(judge, "gradient scores, exact solver", _by_gradients(problem), passes["fisher"], 0))
-        one_at_a_time = passes["loss"]
-        rows.append(_row(judge, "one at a time, optimum", certify(problem, objective).allocation, one_at_a_time, 0))
+        alone = int(passes["loss"])  # allocations, each measured once, the FP32 reference among them
+        rows.append(_row(judge, "one at a time, optimum", certify(problem, objective).allocation, alone, alone))
         front = _front(problem)
         best = _best_of(judge, front)
-        rows.append(_row(judge, f"one at a time, {FRONT_POINTS} points", best, one_at_a_time + len(front), len(front)))
+        spent = alone + len(front)
+        rows.append(_row(judge, f"one at a time, {FRONT_POINTS} points", best, spent, spent))
         rows.append(_greedy(judge, opened.profile))
         return rows
     finally:
@@ -198,4 +199,4 @@ def _greedy(judge: Judge, profile: ModelProfile) -> dict[str, Any]:
         search.tell(as_evaluations(batch, scores, space, {}))
         seen += list(allocations)
     distinct = np.unique(np.stack(seen), axis=0)
-    return _row(judge, "greedy flips", _best_of(judge, distinct), float(len(distinct)), len(distinct))
+    return _row(judge, "greedy flips", _best_of(judge, distinct), len(distinct), len(distinct))

@@ -16,7 +16,7 @@ from evoquant.campaign.gate_rivals import BLIND, DRAWS, SIMPLEST_FIRST, Contende
 from evoquant.campaign.measure import measure_allocations
 from evoquant.campaign.measurer import reference_outcomes
 from evoquant.errors import CampaignError
-from evoquant.models.base import SCORE, Failed, Split
+from evoquant.models.base import REFERENCE, SCORE, Failed, Split
 from evoquant.rng import generator_for
 from evoquant.scoring.chance import resampled
 
@@ -101,7 +101,7 @@ def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, A
                 )
             ),
         },
-        "passes": len({judge.problem.unfold(row) for row in allocations}) + 1,
+        "passes": len({judge.problem.unfold(row) for row in allocations} | {(REFERENCE,) * len(judge.problem.layers)}),
     }
     return {**gate, "warnings": warnings_of(gate)}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.errors import InputError
+from evoquant.rng import generator_for
 
 if TYPE_CHECKING:
     import torch
@@ -149,8 +150,10 @@ def with_slices(arrays: Arrays, names: Sequence[str] | None, split: str) -> Arra
     return named
 
 
-def halves(arrays: Arrays) -> tuple[Arrays, Arrays]:
-    """The first half of the samples, which chooses the champion, and the second, which the gate alone sees.
+def halves(arrays: Arrays, seed: int) -> tuple[Arrays, Arrays]:
+    """Half of the samples, which chooses the champion, and the other half, which the gate alone sees.
+
+    Which sample is where is drawn with `seed`: data sorted by class or by time would give halves that differ.
 
     Raises:
         InputError: fewer than 2 samples.
@@ -158,8 +161,9 @@ def halves(arrays: Arrays) -> tuple[Arrays, Arrays]:
     samples = check_lengths(arrays, "selection")
     if samples < 2:
         raise InputError("selection: has 1 sample; its halves choose the champion and gate it, so give at least 2.")
-    half = (samples + 1) // 2
-    return {name: a[:half] for name, a in arrays.items()}, {name: a[half:] for name, a in arrays.items()}
+    order = generator_for(seed, 0, "halves of selection").permutation(samples)
+    first, second = np.sort(order[: (samples + 1) // 2]), np.sort(order[(samples + 1) // 2 :])
+    return {name: a[first] for name, a in arrays.items()}, {name: a[second] for name, a in arrays.items()}
 
 
 def samples_of(arrays: Mapping[str, NDArray[np.generic]]) -> int:

@@ -78,6 +78,10 @@ def fisher_costs(
 ) -> tuple[NDArray[np.float64], float]:
     """`(layers, P)` Fisher costs in nats, and the full passes over the split that they took.
 
+    A forward and a backward pass are booked as 3 passes, and one more for each width: every layer is applied once more
+    with its Δ, or its gradients are multiplied by it; twice where the width quantizes inputs too. Where layers need
+    different ways, there are two such pairs of passes.
+
     For a width that also quantizes inputs the first of the three ways counts their error too, the others do not.
 
     Args:
@@ -89,6 +93,8 @@ def fisher_costs(
             there are none, and it is not entered.
     """
     rows = subject.rows(samples)
+    with_inputs = [one.name for one in menu if one.activation_bits is not None]
+    applied = sum(1 + (one.name in with_inputs) for one in menu if one.name != REFERENCE)
     share = len(rows) / samples_of(subject.data)
     with one_thread(), torch.no_grad():
         output = call_network(subject.network, subject.data, slice(0, 1))
@@ -98,14 +104,15 @@ def fisher_costs(
     errors = Errors(subject, menu, possible)
     totals = np.zeros((len(subject.layers), len(menu)))
     with one_thread():
-        if others and (squares := _vectorised(subject, errors, rows, noise)) is not None:
-            return squares / (2 * len(rows)), 3 * share
+        alone = not (with_inputs and direct)  # else the first way, for what the second leaves out
+        if others and alone and (squares := _vectorised(subject, errors, rows, noise)) is not None:
+            return squares / (2 * len(rows)), (3 + applied) * share
         with watch or contextlib.nullcontext():
             if direct:
                 totals += _by_outputs(subject, errors, direct, rows, noise)
             if others:
                 totals += _one_by_one(subject, errors, others, rows, noise)
-    return totals / (2 * len(rows)), 3 * share * (bool(direct) + bool(others))
+    return totals / (2 * len(rows)), (3 * (bool(direct) + bool(others)) + applied) * share
 
 
 def _scores(subject: Subject, chosen: slice, rows: NDArray[np.intp], noise: torch.Tensor) -> torch.Tensor:

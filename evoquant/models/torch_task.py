@@ -275,9 +275,9 @@ def classification(
     Args:
         network: takes the inputs of a batch and returns logits.
         calibration, selection, test: `(inputs, labels)` each: arrays or tensors, several inputs as a tuple or dict.
-            The first half of `selection` chooses the champion, the second is for the gate.
+            Half of `selection`, drawn with `seed`, chooses the champion; the other half is for the gate.
         agreement: the splits are inputs alone, without labels; the score is agreement with the FP32 network.
-        options: `tie_groups`, `types`, `slices`, `metric`; see `make_task`.
+        options: `tie_groups`, `types`, `slices`, `metric`, `seed`; see `make_task`.
 
     Raises:
         InputError: shapes, lengths or types that do not fit; the message names the split.
@@ -354,7 +354,7 @@ def make_task(
         check_lengths(data, split)
         if INPUTS not in {key.partition(".")[0] for key in data}:
             raise InputError(f"{split}: has no inputs; it has {', '.join(data)}.")
-    selection, gate = (named["selection"], named["gate"]) if "gate" in named else halves(named["selection"])
+    selection, gate = (named["selection"], named["gate"]) if "gate" in named else halves(named["selection"], seed)
     splits = {"calibration": named["calibration"], "selection": selection, "gate": gate, "test": named["test"]}
     network = network.cpu().float()
     task = TorchTask(

@@ -180,7 +180,7 @@ def test_the_profile_says_what_the_network_is(task, profile, measure):
     assert profile.passes["loss"] == 1 + len(task.layers) * (len(MENU) - 1)
     assert profile.passes["divergence"] == profile.passes["activation_range"] == 0
     assert profile.passes["gradient_sensitivity"] == 3
-    assert profile.passes["fisher"] == 3 * 256 / 400
+    assert profile.passes["fisher"] == (3 + len(MENU) - 1) * 256 / 400
     for i, layer in enumerate(profile.layers):
         for kind in ("loss", "divergence", "fisher", "hessian", "weight_error"):
             assert set(getattr(layer, kind)) == set(MENU.names)
@@ -214,7 +214,7 @@ def test_only_what_was_asked_for_is_measured(task):
     bare = task.profile(MENU, never, ())
     assert not bare.passes and not bare.layers[0].loss and bare.layers[0].weight_error
     cheap = task.profile(MENU, never, ("fisher",), fisher_samples=100)
-    assert dict(cheap.passes) == {"fisher": 3 * 100 / 400}
+    assert dict(cheap.passes) == {"fisher": (3 + len(MENU) - 1) * 100 / 400}
     assert not cheap.layers[0].loss and not cheap.layers[0].divergence and cheap.layers[0].fisher
     ranges = task.profile(MENU, never, ("activation_range",))
     assert dict(ranges.passes) == {"activation_range": 1.0} and ranges.layers[0].activation_range > 0
