@@ -56,18 +56,18 @@ class Observer(Protocol):
 
 @dataclass
 class _State:
-    """Where the loop stands between two generations.
+    """Where the loop stands.
 
-    The last three are snapshots for the checkpoint: an interruption may come in the middle of a generation.
+    Attributes:
+        finished: journal digest and checkpoint after the last whole generation. An interruption may come between any
+            two statements, so what is saved is replaced in one.
     """
 
     hall: Hall
     generation: int = 0
     since_improvement: int = 0
     digest: JournalDigest = field(default_factory=JournalDigest)
-    search: dict[str, Any] = field(default_factory=dict)
-    estimator: dict[str, Any] = field(default_factory=dict)
-    records: list[dict[str, Any]] = field(default_factory=list)
+    finished: tuple[str, Checkpoint] | None = None
     saved_at: float = 0.0
 
 
@@ -102,8 +102,9 @@ def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | 
         gate = _gate(campaign, champion)
     except KeyboardInterrupt:
         _save(campaign, run, state)
+        finished = 0 if state.finished is None else state.finished[1].generations
         raise Interrupted(
-            f"interrupted after {state.generation} generations; continue with: evoquant resume {run.path}"
+            f"interrupted after {finished} generations; continue with: evoquant resume {run.path}"
         ) from None
     if archive is not None:
         run.put(ARCHIVE, pretty_json(archive))
@@ -150,9 +151,16 @@ def _generation(campaign: Campaign, run: RunDir, state: _State, lines: list[str]
     state.digest.add(line)
     state.since_improvement = 0 if improved else state.since_improvement + 1
     state.generation += 1
-    state.search = campaign.search.state()
-    state.estimator = campaign.estimator.state()
-    state.records = state.hall.records
+    state.finished = (
+        state.digest.value(),
+        Checkpoint(
+            state.generation,
+            campaign.search.state(),
+            campaign.estimator.state(),
+            state.hall.records,
+            state.since_improvement,
+        ),
+    )
     seconds = time.monotonic() - began
     if time.monotonic() - state.saved_at > CHECKPOINT_EVERY_S:
         _save(campaign, run, state)
@@ -197,8 +205,6 @@ def _restore(campaign: Campaign, run: RunDir, lines: list[str], observer: Observ
         by_form=campaign.config.finalists_by_form,
     )
     state = _State(hall, saved_at=time.monotonic())
-    state.search = campaign.search.state()
-    state.estimator = campaign.estimator.state()
     # Measured generations are always replayed: each outcome is looked up, or measured again and compared.
     checkpoint = None if campaign.measured else load_checkpoint(run, campaign.config.hash(), lines)
     if checkpoint is not None:
@@ -207,18 +213,18 @@ def _restore(campaign: Campaign, run: RunDir, lines: list[str], observer: Observ
         hall.restore(checkpoint.hall)
         state.generation = checkpoint.generations
         state.since_improvement = checkpoint.since_improvement
-        state.search, state.estimator, state.records = checkpoint.search, checkpoint.estimator, checkpoint.hall
         for line in lines[: checkpoint.generations]:
             state.digest.add(line)
+        state.finished = (state.digest.value(), checkpoint)
     if lines:
         observer.message(f"{len(lines)} generations are journalled; replaying from generation {state.generation}")
     return state
 
 
 def _save(campaign: Campaign, run: RunDir, state: _State) -> None:
-    checkpoint = Checkpoint(state.generation, state.search, state.estimator, state.records, state.since_improvement)
-    if state.generation:
-        save_checkpoint(run, campaign.config.hash(), state.digest.value(), checkpoint)
+    if state.finished is not None:
+        digest, checkpoint = state.finished
+        save_checkpoint(run, campaign.config.hash(), digest, checkpoint)
     state.saved_at = time.monotonic()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evoquant import api
+from evoquant.campaign import loop
 from evoquant.campaign.storage import CHAMPION, CHECKPOINT, JOURNAL, REPORT, TIMINGS, RunDir
 from evoquant.errors import ConfigError, InputError, Interrupted, RunDirError
 from evoquant.testing.interrupt import StopAfter
@@ -71,6 +72,41 @@ def test_interrupted_and_resumed_is_byte_identical(whole, tmp_path, stops, check
     assert (out / CHAMPION).read_bytes() == (whole / CHAMPION).read_bytes()
     assert (out / REPORT).read_bytes() == (whole / REPORT).read_bytes()
     assert not api.resume(out).fresh
+
+
+def interrupted_at(step):
+    """A trace for `sys.settrace` that interrupts the third generation before the `step`-th line it executes."""
+    left = [step]
+
+    def line(frame, event, _):
+        left[0] -= event == "line"
+        if event == "line" and left[0] == 0:
+            raise KeyboardInterrupt
+        return line
+
+    def call(frame, event, _):
+        return line if frame.f_code is loop._generation.__code__ and frame.f_locals["state"].generation == 2 else None
+
+    return call
+
+
+def test_interrupted_between_any_two_lines_of_a_generation(whole, tmp_path):
+    """What a checkpoint holds is of one moment."""
+    before, step = sys.gettrace(), 0
+    while True:
+        step += 1
+        out = tmp_path / f"run-{step}"
+        sys.settrace(interrupted_at(step))
+        try:
+            run(out)
+            break
+        except Interrupted:
+            pass
+        finally:
+            sys.settrace(before)
+        api.resume(out)
+        assert journal(out) == journal(whole), f"line event {step}"
+    assert step > 20
 
 
 @pytest.mark.parametrize("cut", [1, 40, 4000])
