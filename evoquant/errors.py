@@ -95,6 +95,19 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f" Known: {', '.join(names)}." if names else ""
 
 
+def raised_by(error: BaseException) -> str:
+    """What somebody's own code raised, and where: 'ValueError: no weights (network.py, line 12)'.
+
+    The place is the last one outside of installed packages; PyTorch's or NumPy's own lines help nobody.
+    """
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename and "importlib" not in frame.filename]
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own and not isinstance(error, SyntaxError) else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
 def _place(location: tuple[int | str, ...]) -> str:
     """`search.population` of pydantic's location, which also names the chosen kind after a tagged key."""
     parts = [

@@ -26,7 +26,7 @@ from evoquant.campaign.config_genome import DirectSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
 from evoquant.campaign.replay import replay_plan
 from evoquant.campaign.signals import rule_signals, tree_signals
-from evoquant.errors import ConfigError, InputError
+from evoquant.errors import ConfigError, InputError, raised_by
 from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
 from evoquant.genomes.tree import TreeSpace
@@ -129,6 +129,8 @@ def load_code(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
+    except Exception as error:  # whatever the module may raise
+        raise ConfigError(f"{name}: importing {module} raised {raised_by(error)}") from error
 
 
 def any_profile(name: str) -> ModelProfile:

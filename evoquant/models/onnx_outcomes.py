@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from evoquant.errors import InputError
+from evoquant.errors import InputError, raised_by
 from evoquant.models.base import DIVERGENCE, SCORE
 
 if TYPE_CHECKING:
@@ -166,7 +166,10 @@ def _own_scores(
     scoring: Scoring, outputs: Sequence[NDArray[np.generic]], targets: NDArray[np.generic] | None, samples: int
 ) -> Floats:
     assert scoring.own is not None
-    scores = np.asarray(scoring.own.function(list(outputs), targets))
+    try:
+        scores = np.asarray(scoring.own.function(list(outputs), targets))
+    except Exception as error:  # whatever somebody's own code may raise
+        raise InputError(f"metric {scoring.metric!r} raised {raised_by(error)}") from error
     if scores.shape != (samples,) or scores.dtype.kind not in "fiub" or not np.isfinite(scores).all():
         raise InputError(
             f"metric {scoring.metric!r} gave {scores.dtype} of shape {scores.shape} for {samples} samples; it gives "

@@ -7,7 +7,7 @@ import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from evoquant.errors import InputError
+from evoquant.errors import EvoquantError, InputError, raised_by
 from evoquant.models.networks import require_torch
 from evoquant.models.torch_data import samples_of
 from evoquant.models.torch_task import BATCH, BLOCK, LIVE, TorchTask
@@ -37,10 +37,17 @@ def load_factory(name: str, seed: int = 0, block: int = BLOCK, batch: int = BATC
         factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
+    except Exception as error:  # whatever the module may raise
+        raise InputError(f"{name}: importing {module} raised {raised_by(error)}") from error
     if not callable(factory):
         raise InputError(f"{name}: is a {type(factory).__name__}; name a function that returns a task.")
     takes_seed = "seed" in inspect.signature(factory).parameters
-    task = factory(seed=seed) if takes_seed else factory()
+    try:
+        task = factory(seed=seed) if takes_seed else factory()
+    except EvoquantError as error:
+        raise InputError(f"{name}: {error}") from error
+    except Exception as error:  # whatever the factory may raise
+        raise InputError(f"{name}: raised {raised_by(error)}") from error
     if not isinstance(task, TorchTask):
         raise InputError(
             f"{name}: returned a {type(task).__name__}; return what classification, regression, language_model or "

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from evoquant.errors import InputError
+from evoquant.errors import InputError, raised_by
 from evoquant.models.torch_data import IGNORED
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ class Judge:
             divergences = distances.reshape(len(outputs), -1).mean(dim=1).numpy()
             scores = 1.0 - divergences
         if self.own is not None:
-            scores = np.asarray(self.own.function(outputs.numpy(), targets), dtype=np.float64)
+            try:
+                scores = np.asarray(self.own.function(outputs.numpy(), targets), dtype=np.float64)
+            except Exception as error:  # whatever somebody's own code may raise
+                raise InputError(f"metric {self.own.name!r} raised {raised_by(error)}") from error
             if scores.shape != (len(outputs),):
                 raise InputError(f"metric {self.own.name!r} gave scores {scores.shape} for {len(outputs)} samples.")
         both: Outcome = np.stack([scores, np.maximum(divergences, 0.0)], axis=1).astype(np.float32)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evoquant.errors import InputError, raised_by
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,12 +47,19 @@ class Metric:
         """Retention from two mean scores; NaN where it is not defined: figures that are not above 0, or no numbers.
 
         A quantized figure below 0 (an R² may be) is a retention below 0.
+
+        Raises:
+            InputError: somebody's own retention raised something.
         """
         if self.exponential:
             difference = reference - quantized if self.lower_is_better else quantized - reference
             value = math.exp(min(difference, 700.0)) if math.isfinite(difference) else NOT_A_NUMBER
         elif self.own is not None:
-            value = float(self.own(quantized, reference))
+            try:
+                value = float(self.own(quantized, reference))
+            except Exception as error:  # whatever somebody's own code may raise
+                pair = f"{quantized:.6g} against {reference:.6g}"
+                raise InputError(f"metric {self.name!r}: its retention of {pair} raised {raised_by(error)}") from error
         elif self.lower_is_better:
             value = reference / quantized if quantized > 0 and reference > 0 else NOT_A_NUMBER
         else:

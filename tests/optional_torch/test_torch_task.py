@@ -64,9 +64,22 @@ def test_selection_is_cut_in_halves_and_blocks_cover_every_split():
     task = volume_task(block=4)
     sizes = {split: [block.samples for block in task.blocks(split)] for split in task.data}
     assert sizes == {"calibration": [4] * 6, "selection": [4], "gate": [3], "test": [4, 1]}
-    whole = normal(7, 1, 4, 4, 4)
-    assert np.array_equal(np.concatenate([task.data[s]["inputs"] for s in ("selection", "gate")]), whole)
+    both = np.concatenate([task.data[s]["inputs"] for s in ("selection", "gate")])
+    assert sorted(map(bytes, both)) == sorted(map(bytes, normal(7, 1, 4, 4, 4)))
     assert len({block.digest for split in task.data for block in task.blocks(split)}) == 10
+
+
+def test_sorted_selection_data_gives_halves_that_are_alike():
+    """Cut in the user's order, the champion would be chosen by one class and gated on the other."""
+    y = np.repeat([0, 1], 200)
+    data = (normal(400, 4), y)
+    tasks = [
+        classification(nn.Linear(4, 2), calibration=data, selection=data, test=data, seed=seed) for seed in (0, 0, 1)
+    ]
+    halves = [task.data["selection"]["targets"] for task in tasks]
+    assert all(0.4 < half.mean() < 0.6 for half in halves)
+    inputs = [task.data["selection"]["inputs"] for task in tasks]
+    assert np.array_equal(inputs[0], inputs[1]) and not np.array_equal(inputs[0], inputs[2])
 
 
 def test_language_models_predict_the_next_token_and_are_scored_in_nats():
@@ -170,7 +183,10 @@ def test_slices_follow_their_samples():
     names = {"calibration": list("ab" * 12), "selection": list("abcdefg")}
     task = volume_task(slices=names)
     assert task.slices("calibration") == tuple("ab" * 12)
-    assert (task.slices("selection"), task.slices("gate"), task.slices("test")) == (tuple("abcd"), tuple("efg"), None)
+    name_of = dict(zip(map(bytes, normal(7, 1, 4, 4, 4)), "abcdefg", strict=True))
+    for split in ("selection", "gate"):
+        assert task.slices(split) == tuple(name_of[bytes(x)] for x in task.data[split]["inputs"])
+    assert task.slices("test") is None
     assert task.blocks("calibration") == volume_task().blocks("calibration"), "names change no outcome"
 
 
@@ -241,6 +257,9 @@ def factory(seed=0):
 def other():
     return nn.Linear(2, 2)
 
+def broken():
+    return [][calls.append(0) or 1]
+
 value = 3
 """
 
@@ -307,9 +326,14 @@ def test_a_factory_that_makes_something_else_each_time_is_refused(own):
         ("own_network", "cannot be imported"),
         ("own_network:value", "is a int; name a function"),
         ("own_network:other", "returned a Linear; return what classification"),
+        ("own_network:broken", r"raised IndexError: list index out of range \(.*own_network.py, line \d+\)"),
+        ("no_syntax:factory", r"raised SyntaxError: .*\(no_syntax.py, line 1\)"),
+        ("no_import:factory", r"raised ZeroDivisionError: division by zero \(.*no_import.py, line 2\)"),
     ],
 )
-def test_what_is_no_factory_is_refused(own, name, message):
+def test_what_is_no_factory_is_refused(own, tmp_path, name, message):
+    (tmp_path / "no_syntax.py").write_text("def factory(:\n")
+    (tmp_path / "no_import.py").write_text("\nx = 1 / 0\n")
     with pytest.raises(InputError, match=message):
         load_factory(name)
 

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from evoquant.errors import InputError
 from evoquant.rng import generator_for
 from evoquant.scoring.statistics import METRICS, Metric, bootstrap_interval, paired_retention
 
@@ -119,3 +120,11 @@ def test_standard_errors_of_other_metrics_against_simulation(metric):
         found.append(paired_retention(reference + rng.normal(0.1, 0.3, 300), reference, metric))
     spread = np.std([f.value for f in found], ddof=1)
     assert np.mean([f.standard_error for f in found]) == pytest.approx(spread, rel=0.07)
+
+
+def test_a_retention_of_ones_own_that_raises_is_named():
+    metric = Metric("mine", own=lambda q, r: q / 0)
+    with pytest.raises(
+        InputError, match=r"metric 'mine': its retention of 0.5 against 1 raised ZeroDivisionError.*line"
+    ):
+        metric.retention(0.5, 1.0)
