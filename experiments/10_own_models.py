@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "runs/own_models"
 TASKS = ("fashion_cnn", "fashion_vit", "char_lm", "tabular")
 SEEDS = range(5)
-BUDGETS = {"direct": (400, 80, 25, 15), "rule": (80, 25, 15), "tree": (80, 25, 15)}
+BUDGETS = dict.fromkeys(("direct", "rule", "tree"), (400, 80, 25, 15))
 HEAD = "# A network of one's own\n\nMade by `python experiments/10_own_models.py`.\n\n"
 
 

@@ -17,13 +17,14 @@ from evoquant.bench.rivals import Flips
 from evoquant.bounds.front import pareto_front
 from evoquant.bounds.optimum import certify
 from evoquant.campaign.build import make_executor, make_objective
-from evoquant.campaign.build_measured import make_task, open_network
+from evoquant.campaign.build_measured import make_task, open_network, opened_network
 from evoquant.campaign.config import load_config
 from evoquant.campaign.evaluate import as_evaluations
 from evoquant.campaign.finals_measured import Judge, choose, measured_figures
 from evoquant.campaign.measure import measure_allocations
 from evoquant.errors import ProfileError
 from evoquant.genomes.direct import DirectSpace
+from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.strategies import CHAMPION, strategy
 from evoquant.models.base import Split
 from evoquant.report.data import load_run
@@ -82,6 +83,7 @@ def run_study(study: Study) -> list[dict[str, Any]]:
         ("plain evolution", "{kind: level_switch, offspring: 16, initial: 16}"),
     ):
         rows.append(_campaign(study, name, [*fixed, *plain, f"search={search}"]))
+    rows.append(_own_best(study, config, rows[-1]))
     for genome, budgets in study.budgets.items():
         for passes in budgets:
             overrides = [*fixed, f"genome={{kind: {genome}}}", f"stop.passes={passes}"]
@@ -89,8 +91,26 @@ def run_study(study: Study) -> list[dict[str, Any]]:
     return [{"task": study.config.stem, "seed": study.seed, **row} for row in rows]
 
 
+def _folder(study: Study, name: str) -> Path:
+    return study.work / study.name / name.replace(" ", "-").replace(",", "")
+
+
+def _own_best(study: Study, config: CampaignConfig, row: dict[str, Any]) -> dict[str, Any]:
+    """A campaign's row, with the allocation that did best on the calibration data in the place of its champion.
+
+    Plain evolution as people write it ends with this one, with no look at other data.
+    """
+    assert config.task is not None
+    record = load_run(_folder(study, row["name"])).journal[-1]["champion"]
+    genome = genome_from_dict(record["genome"], row["name"])
+    with opened_network(config.task, config.resolved_menu, (), study.work / f"cache-{study.name}") as opened:
+        judge = Judge(opened.measurer, opened.problem, make_objective(config, (opened.problem,)), config.seed)
+        allocation = genome.allocate(opened.problem)
+        return _row(judge, f"{row['name']}, best on calibration", allocation, row["passes"], row["allocations"])
+
+
 def _campaign(study: Study, name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    out = study.work / study.name / name.replace(" ", "-").replace(",", "")
+    out = _folder(study, name)
     if (out / "resolved.json").is_file():  # begun before: go on, or take what is finished
         api.resume(out)
     else:

@@ -41,12 +41,13 @@ class Direct:
         Raises:
             GenomeError: the problem is another model's.
         """
-        if problem.name != self.model or problem.units != tuple(unit for unit, _ in self.widths):
+        widths = dict(self.widths)  # by name: a journal's line has its keys in alphabetical order
+        if problem.name != self.model or set(problem.units) != set(widths):
             raise GenomeError(
                 f"a direct allocation of {self.model!r} cannot be applied to {problem.name!r}; "
                 f"evolve a rule (genome.kind: rule) for a heuristic that carries over."
             )
-        allocation = np.array([problem.menu.resolve(width) for _, width in self.widths], dtype=np.int8)
+        allocation = np.array([problem.menu.resolve(widths[unit]) for unit in problem.units], dtype=np.int8)
         return problem.repair_one(allocation)
 
     def to_dict(self) -> dict[str, Any]:

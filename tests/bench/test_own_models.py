@@ -49,6 +49,12 @@ def test_a_whole_study_of_a_small_network(tmp_path, monkeypatch):
     study = own_models.Study(config, 0, tmp_path, {"direct": (9,), "tree": (9,)})
     rows = {one["name"]: one for one in own_models.run_study(study)}
     assert rows["plain evolution"]["passes"] == 25 == rows["random search"]["passes"]
+    own = rows["plain evolution, best on calibration"]["scores"]["calibration"]["fitness"]
+    assert (
+        own
+        >= rows["plain evolution"]["scores"]["calibration"]["fitness"]
+        > rows["uniform FP16"]["scores"]["test"]["fitness"]
+    )
     assert rows["evoquant direct, 9 passes"]["passes"] <= 9
     assert rows["evoquant tree, 9 passes"]["passes"] <= 9
     assert rows["one at a time, optimum"]["passes"] >= 40  # ten layers, four widths

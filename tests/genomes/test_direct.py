@@ -1,9 +1,11 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from evoquant.errors import GenomeError, PrecisionError
+from evoquant.files import canonical_json
 from evoquant.genomes.direct import Direct, DirectSpace, direct_from_dict
 from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.strategies import strategy
@@ -92,6 +94,15 @@ def test_a_partner_is_eligible_and_near_or_the_unit_itself():
     assert (partners != units).all()
     assert (size[partners] == size)[size < 1e8].all()
     assert len(np.unique([space.like_sized(units[:1], eligible[:1], rng) for _ in range(200)])) > 30
+
+
+def test_a_genome_of_a_journal_is_the_same_genome():
+    """Journals sort their keys, and units are not in alphabetical order."""
+    space = DirectSpace(PROBLEM)
+    genes = generator_for(0, 0, "genes").integers(0, 5, len(PROBLEM.units)).astype(np.float64)
+    genome = space.decode(space.canonical(genes[None])[0])
+    again = genome_from_dict(json.loads(canonical_json(genome.to_dict())), "journal")
+    assert again != genome and (again.allocate(PROBLEM) == genome.allocate(PROBLEM)).all()
 
 
 def test_another_model_is_refused_by_name():
