@@ -27,10 +27,26 @@ def test_the_row_that_selection_prefers_is_the_measure_of_all():
     rows = [row("a", seed, 10.0 + seed, selection=2.0) for seed in range(3)]
     rows += [row("b", seed, 5.0 + seed / 2) for seed in range(3)]
     rows += [row("c", seed, value) for seed, value in enumerate((9.0, 12.0, 12.5))]
-    (table,) = own_models_tables(rows)
+    table, _ = own_models_tables(rows)
     assert [cells[0] for cells in table.rows] == ["a (best on selection)", "b", "c"]
     assert [cells[-1] for cells in table.rows] == ["—", "behind", "not distinguishable"]
     assert table.rows[1][-3] == "50.0%"
+
+
+def test_goals_are_judged_by_medians_and_said_to_be_open_where_the_interval_holds_them():
+    rows = [row("plain evolution", seed, 10.0, selection=2.0) for seed in range(3)]
+    for name, values in (("15", (9.6, 9.6, 9.61)), ("25", (9.9, 9.9, 8.0)), ("80", (9.0, 9.0, 9.1))):
+        rows += [row(f"evoquant tree, {name} passes", seed, value) for seed, value in enumerate(values)]
+    rows[3]["scores"]["test"]["retention"] = 0.949
+    rows[3]["scores"]["calibration"]["fitness"] = 12.0
+    _, goals = own_models_tables(rows)
+    assert [cells[1:4] for cells in goals.rows] == [
+        ("95%", "96.0%", "met"),
+        ("98%", "99.0%", "met, not distinguishable"),
+        ("100%", "90.0%", "missed"),
+    ]
+    assert [cells[4] for cells in goals.rows] == ["1 of 3", "0 of 3", "0 of 3"]
+    assert goals.rows[0][5:] == ("+0.0%", "+0.0%"), "medians"
 
 
 @pytest.mark.slow
