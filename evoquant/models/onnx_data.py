@@ -197,6 +197,8 @@ def _typed(array: NDArray[np.generic], spec: InputSpec, source: str) -> NDArray[
                 f"{source}: axis {axis} of the input {spec.name!r} has {array.shape[axis]} entries, not {size}, as "
                 "the graph has it."
             )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"{source}: the input {spec.name!r} holds values that are not finite; remove those samples.")
     if array.dtype == wanted:
         return array
     integers = array.dtype.kind in "iub" and wanted.kind in "iu"

@@ -130,6 +130,8 @@ def test_data_that_does_not_fit_the_graph():
     refused(r"shape \(48, 2, 6\)", model, {"x": x[..., 0]})
     refused("axis 1 of the input 'x' has 1 entries, not 2", model, {"x": x[:, :1]})
     refused(r"is int64; the graph takes float32: save it with \.astype\(numpy\.float32\)", model, {"x": x.astype(int)})
+    broken = np.where(np.arange(len(x)).reshape(-1, 1, 1, 1) == 3, np.nan, x).astype(np.float32)
+    refused("'x' holds values that are not finite", model, {"x": broken})
     refused("'labels' has shape", model, {"x": x, "labels": labels[:-1]})
     refused("both labels and targets", model, {"x": x, "labels": labels, "targets": labels})
     refused("3 samples", model, {"x": x[:3]})
