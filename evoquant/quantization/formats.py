@@ -77,7 +77,17 @@ def round_bf16(values: NDArray[np.float32]) -> NDArray[np.float32]:
     Adding 0x7FFF, and one more where the last bit that stays is odd, carries into the upper half exactly where
     rounding goes up.
     """
+    return bf16_values(bf16_bits(values))
+
+
+def bf16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The sixteen bits of each finite value once it is rounded to BF16: the upper half of a float32."""
     bits = values.view(np.uint32)
     carried = bits + (np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1)))
-    rounded: NDArray[np.float32] = (carried & np.uint32(0xFFFF0000)).view(np.float32)
-    return rounded
+    return (carried >> 16).astype(np.uint16)
+
+
+def bf16_values(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """The numbers of bits that `bf16_bits` made."""
+    values: NDArray[np.float32] = (bits.astype(np.uint32) << 16).view(np.float32)
+    return values

@@ -1,0 +1,325 @@
+"""The recipe: one model's allocation with codes and scales, in no consumer's own form.
+
+`recipe.json` says for each layer what it is and what it becomes, what size and retention are promised, and where all
+that comes from; `recipe.safetensors` beside it holds the numbers, as evoquant's quantizer made them: `NAME:codes`,
+`NAME:scales`, `NAME:zero_points` for a layer with scales, `NAME:values` for a plain float (BF16 as the upper halves of
+float32, in U16). Codes are one a byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from evoquant.errors import InputError, MissingExtraError, PrecisionError, describe_validation
+from evoquant.files import pretty_json, read_json, write_atomic
+from evoquant.quantization.formats import bf16_bits, bf16_values
+from evoquant.quantization.numerics import QUANTIZER_VERSION, Quantized, dequantize, quantize, require_scales
+from evoquant.quantization.precision import Precision
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evoquant.profiles.model import ModelProfile
+
+SCHEMA = "evoquant.recipe"
+VERSION = 1
+SUFFIX = ".safetensors"
+MAX_TENSOR_BYTES = 64 * 2**30
+
+Tensors = Mapping[str, "NDArray[np.generic]"]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RecipeLayer(_Closed):
+    """A layer of a recipe; the facts are those of `LayerProfile`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=500)]
+    type: Annotated[str, Field(min_length=1, max_length=100)]
+    shape: tuple[Annotated[int, Field(ge=1)], ...]
+    channel_axis: int | None
+    groups: Annotated[int, Field(ge=1)]
+    tie_group: str | None
+    precision: str
+    granularity: str
+    effective_bits: float
+
+    @property
+    def parameters(self) -> int:
+        """Weights."""
+        return math.prod(self.shape)
+
+    @property
+    def width(self) -> Precision:
+        """The precision, parsed."""
+        return Precision.parse(self.precision)
+
+
+class Promise(_Closed):
+    """What the recipe says of itself: size of all float tensors, scales counted, and what was measured.
+
+    Attributes:
+        bits: of the layers and of what no width applies to.
+        effective_bits: of the layers, per weight.
+        compression: size of the FP32 model over this one's.
+        scores: split → figures as a champion's.
+    """
+
+    bits: Annotated[int, Field(ge=0)]
+    effective_bits: float
+    compression: float
+    scores: dict[str, dict[str, Any]]
+
+    @property
+    def bytes(self) -> float:
+        """Of all float tensors."""
+        return self.bits / 8
+
+
+class _File(_Closed):
+    schema_name: Literal["evoquant.recipe"] = Field(alias="schema")
+    version: Literal[1]
+    model: str
+    model_digest: str
+    quantizer: str
+    constant_bits: Annotated[int, Field(ge=0)]
+    tensors_sha256: str
+    promise: Promise
+    layers: Annotated[tuple[RecipeLayer, ...], Field(min_length=1)]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """One model's allocation, ready to be exported.
+
+    Attributes:
+        model: its name.
+        model_digest: sha256 over architecture and weights.
+        constant_bits: of what no width applies to.
+        promise: size and retention.
+        layers: in order of execution.
+        tensors: as in the safetensors file; empty where only the recipe's text was read.
+        provenance: campaign, seed, gate.
+    """
+
+    model: str
+    model_digest: str
+    constant_bits: int
+    promise: Promise
+    layers: tuple[RecipeLayer, ...]
+    tensors: Tensors
+    provenance: Mapping[str, Any]
+
+    def quantized(self, layer: RecipeLayer) -> Quantized:
+        """Codes, scales and zero points of a layer that has scales."""
+        name = layer.name
+        zero_points: Any = self.tensors.get(f"{name}:zero_points")
+        codes: Any = self.tensors[f"{name}:codes"]
+        scales: Any = self.tensors[f"{name}:scales"]
+        return Quantized(codes, scales, layer.width, layer.channel_axis, zero_points)
+
+    def values(self, layer: RecipeLayer) -> NDArray[np.float32]:
+        """The weights that the layer stands for, float32 in its shape."""
+        if layer.width.has_scales:
+            return dequantize(self.quantized(layer))
+        stored = self.tensors[f"{layer.name}:values"]
+        return bf16_values(stored.astype(np.uint16)) if layer.width.format == "BF16" else stored.astype(np.float32)
+
+
+def build_recipe(
+    profile: ModelProfile,
+    widths: Sequence[str],
+    weight_of: Callable[[str], NDArray[np.generic]],
+    model_digest: str,
+    scores: Mapping[str, Mapping[str, Any]],
+    provenance: Mapping[str, Any],
+) -> Recipe:
+    """Quantize every layer of a model at its width.
+
+    Args:
+        profile: of the model.
+        widths: a precision name for each layer.
+        weight_of: layer name → its weight in the profile's shape.
+        model_digest: of the model.
+        scores: split → measured figures, for the promise.
+        provenance: plain data.
+
+    Raises:
+        PrecisionError: a nominal precision, or one that cannot hold a layer's weights.
+    """
+    layers, tensors = [], {}
+    bits = 0
+    for layer, name in zip(profile.layers, widths, strict=True):
+        precision = Precision.parse(name)
+        try:
+            require_scales(precision)
+            tensors.update(_tensors(layer.name, weight_of(layer.name), precision, layer.channel_axis))
+        except PrecisionError as error:
+            raise PrecisionError(f"layer {layer.name!r}: {error}") from None
+        own = precision.bits(layer.shape, layer.channel_axis)
+        bits += own
+        layers.append(
+            RecipeLayer(
+                name=layer.name,
+                type=layer.type,
+                shape=tuple(layer.shape),
+                channel_axis=layer.channel_axis,
+                groups=layer.groups,
+                tie_group=layer.tie_group,
+                precision=precision.name,
+                granularity=precision.granularity,
+                effective_bits=own / layer.parameters,
+            )
+        )
+    weights = sum(layer.parameters for layer in layers)
+    full = 32 * weights + profile.constant_bits
+    promise = Promise(
+        bits=bits + profile.constant_bits,
+        effective_bits=bits / weights,
+        compression=full / (bits + profile.constant_bits),
+        scores={split: dict(figures) for split, figures in scores.items()},
+    )
+    return Recipe(profile.name, model_digest, profile.constant_bits, promise, tuple(layers), tensors, dict(provenance))
+
+
+def _tensors(
+    name: str, weight: NDArray[np.generic], precision: Precision, channel_axis: int | None
+) -> dict[str, NDArray[np.generic]]:
+    if precision.has_scales:
+        quantized = quantize(weight, precision, channel_axis)
+        found: dict[str, NDArray[np.generic]] = {f"{name}:codes": quantized.codes, f"{name}:scales": quantized.scales}
+        if quantized.zero_points is not None:
+            found[f"{name}:zero_points"] = quantized.zero_points
+        return found
+    values = np.ascontiguousarray(weight, dtype=np.float32)
+    if precision.format == "FP16":
+        return {f"{name}:values": values.astype(np.float16)}
+    return {f"{name}:values": bf16_bits(values) if precision.format == "BF16" else values}
+
+
+def write_recipe(recipe: Recipe, path: Path) -> Path:
+    """Write `path` (ending in .json) and the tensors beside it, whose path is returned.
+
+    The tensors come first, so that a recipe that is there has its numbers.
+
+    Raises:
+        InputError: another ending, or a file cannot be written.
+        MissingExtraError: safetensors is not installed.
+    """
+    if path.suffix != ".json":
+        raise InputError(f"{path}: a recipe is a .json file; its numbers go into {path.stem}{SUFFIX} beside it.")
+    beside = path.with_suffix(SUFFIX)
+    content = _serialized(recipe)
+    data = {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "model": recipe.model,
+        "model_digest": recipe.model_digest,
+        "quantizer": QUANTIZER_VERSION,
+        "constant_bits": recipe.constant_bits,
+        "tensors_sha256": hashlib.sha256(content).hexdigest(),
+        "promise": recipe.promise.model_dump(mode="json"),
+        "layers": [layer.model_dump(mode="json") for layer in recipe.layers],
+        "provenance": dict(recipe.provenance),
+    }
+    write_atomic(beside, content)
+    write_atomic(path, pretty_json(data))
+    return beside
+
+
+def read_recipe(path: Path, *, tensors: bool = True) -> Recipe:
+    """A recipe from its file.
+
+    Args:
+        path: of the .json file.
+        tensors: whether the numbers are wanted, too; the linter does without.
+
+    Raises:
+        InputError: no recipe, an unknown precision, or the numbers beside it are missing, damaged or another's.
+    """
+    source = str(path)
+    try:
+        file = _File.model_validate(read_json(path), strict=False)
+        for layer in file.layers:
+            require_scales(layer.width)
+    except ValidationError as error:
+        raise InputError(describe_validation(error, source, (*_File.model_fields, *RecipeLayer.model_fields))) from None
+    except PrecisionError as error:
+        raise InputError(f"{source}: {error}") from None
+    if file.quantizer != QUANTIZER_VERSION:
+        raise InputError(
+            f"{source}: its codes are of quantizer version {file.quantizer}, this is {QUANTIZER_VERSION}; export anew."
+        )
+    twice = {layer.name for layer in file.layers if sum(layer.name == other.name for other in file.layers) > 1}
+    if twice:
+        raise InputError(f"{source}: the layer {sorted(twice)[0]!r} stands twice.")
+    found: Tensors = {}
+    if tensors:
+        found = _read_tensors(path.with_suffix(SUFFIX), file)
+    return Recipe(
+        file.model, file.model_digest, file.constant_bits, file.promise, file.layers, found, dict(file.provenance)
+    )
+
+
+def _read_tensors(path: Path, file: _File) -> Tensors:
+    safetensors = _safetensors()
+    if not path.is_file():
+        raise InputError(f"{path}: does not exist; the recipe's numbers lie beside it.")
+    if path.stat().st_size > MAX_TENSOR_BYTES:
+        raise InputError(f"{path}: larger than {MAX_TENSOR_BYTES} bytes.")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != file.tensors_sha256:
+        raise InputError(f"{path}: holds other numbers than its recipe was written with; export both anew.")
+    try:
+        found: Tensors = safetensors.load(content)
+    except Exception as error:  # the library's own class, and whatever a strange header makes of the rest
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); export it anew.") from None
+    for layer in file.layers:
+        _check(layer, found, str(path))
+    return found
+
+
+def _check(layer: RecipeLayer, tensors: Tensors, source: str) -> None:
+    """Whether a layer's numbers are there, of the right types and shapes.
+
+    Raises:
+        InputError: they are not.
+    """
+    precision = layer.width
+    slices = (precision.slices(layer.shape, layer.channel_axis),)
+    codes = np.int8 if precision.is_integer and not precision.asymmetric else np.uint8
+    values = {"FP16": np.float16, "BF16": np.uint16}.get(precision.format, np.float32)
+    wanted: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {"values": (layer.shape, values)}
+    if precision.has_scales:
+        wanted = {"codes": (layer.shape, codes), "scales": (slices, np.float16)}
+    if precision.asymmetric:
+        wanted["zero_points"] = (slices, np.uint8)
+    for part, (shape, dtype) in wanted.items():
+        array = tensors.get(f"{layer.name}:{part}")
+        if array is None or array.shape != shape or array.dtype != dtype:
+            have = "is missing" if array is None else f"is {array.dtype}{array.shape}"
+            raise InputError(f"{source}: {layer.name}:{part} {have}; {layer.precision} needs {dtype.__name__}{shape}.")
+
+
+def _serialized(recipe: Recipe) -> bytes:
+    content: bytes = _safetensors().save({name: np.ascontiguousarray(a) for name, a in recipe.tensors.items()})
+    return content
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise MissingExtraError("a recipe's numbers", "safetensors", "onnx") from None
+    return safetensors.numpy
