@@ -40,7 +40,7 @@ MAX_FILE, MAX_FUNCTION = 400, 80
 PRINTS = "evoquant.cli"
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators")  # the second seeds DEAP's `random`, and restores it
 LOADS_CODE = ("evoquant.campaign.build", "evoquant.models.torch_factory")  # `module:attribute` that the user has named
-HEAVY = ("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna")
+HEAVY = ("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna", "openvino")
 # module → heavy packages it may import at its top; itself imported lazily
 HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.bench.networks": ("torch",),
@@ -53,6 +53,10 @@ HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.models.onnx_variants": ("onnx",),
     "evoquant.models.torch_direct": ("torch",),
     "evoquant.models.torch_fisher": ("torch",),
+    "evoquant.models.deployable_onnx": ("onnx",),
+    "evoquant.models.deployable_torch": ("torch",),
+    "evoquant.export.as_onnx": ("onnx",),
+    "evoquant.export.onnx_tensors": ("onnx",),
     "evoquant.models.torch_kinds": ("torch",),
     "evoquant.models.torch_layers": ("torch",),
     "evoquant.models.torch_signals": ("torch",),

@@ -1,4 +1,4 @@
-"""From a finished run to files that a stack loads: its recipe, and the recipe in the form of each consumer."""
+"""From a champion to files that a stack loads: its recipe, and the recipe in the form of each consumer."""
 
 from __future__ import annotations
 
@@ -6,53 +6,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from evoquant.campaign.build_measured import make_task
-from evoquant.campaign.gate_file import gated
-from evoquant.campaign.storage import PROFILE, RunDir
 from evoquant.errors import InputError
 from evoquant.export.recipe import Recipe, build_recipe, write_recipe
 from evoquant.files import write_atomic
 from evoquant.models.deployable import Deployable, deployable
-from evoquant.profiles.model import load_profile
-from evoquant.report.data import load_run
 from evoquant.scoring.problem import compile_problem
 
 if TYPE_CHECKING:
+    from evoquant.campaign.champion import Champion
     from evoquant.models.base import MeasuredTask
+    from evoquant.profiles.model import ModelProfile
+    from evoquant.quantization.precision import Menu
 
 Write: TypeAlias = Callable[[Recipe, Deployable, Path], list[Path]]
 """Writes a recipe for one consumer to a path; the files that there are then, the main one first."""
 
 
-def recipe_of(run_dir: Path, cache: Path, *, ungated: bool = False) -> tuple[Recipe, Deployable]:
-    """The recipe of a finished campaign on a real network, as its gate lets it pass, and the network.
+def recipe_of(champion: Champion, profile: ModelProfile, menu: Menu, task: MeasuredTask) -> tuple[Recipe, Deployable]:
+    """The recipe of a champion, applied to the network that it was searched for; and that network, ready to export.
 
     Args:
-        run_dir: of the campaign.
-        cache: where trained example networks lie.
-        ungated: take the champion whatever the gate says.
+        champion: as the gate lets it pass.
+        profile: of the network.
+        menu: the campaign's precisions.
+        task: the network.
 
     Raises:
-        InputError: the run is not finished, or was none on a real network; the network is another one now.
-        RunDirError: there is no gate.json, and `ungated` is not given.
+        InputError: the network is another one now.
     """
-    data = load_run(run_dir)
-    if data.champion is None:
-        raise InputError(f"{run_dir}: the run is not finished; continue with: evoquant resume {run_dir}")
-    if data.config.task is None:
-        raise InputError(
-            f"{run_dir}: a search on profiles has no weights to quantize; export its heuristic (json, yaml, python, "
-            f"rust) or a table (csv)."
-        )
-    profile = load_profile(run_dir / PROFILE)
-    champion = gated(RunDir.open(run_dir, hold=False), data.champion, profile.name, ungated=ungated)
-    problem = compile_problem(profile, data.config.resolved_menu)
-    task = make_task(data.config.task, cache)
-    check_network(task, str(profile.provenance.get("model", task.model_digest)), str(run_dir))
+    problem = compile_problem(profile, menu)
+    check_network(task, str(profile.provenance.get("model", task.model_digest)), profile.name)
     widths = problem.unfold(champion.genome.allocate(problem))
     ready = deployable(task)
-    recipe = build_recipe(profile, widths, ready.weight, task.model_digest, champion.scores, champion.provenance)
-    return recipe, ready
+    return build_recipe(profile, widths, ready.weight, task.model_digest, champion.scores, champion.provenance), ready
 
 
 def check_network(task: MeasuredTask, digest: str, source: str) -> None:
