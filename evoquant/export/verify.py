@@ -1,0 +1,290 @@
+"""Verify a deployed model: written, loaded by its real consumer in a fresh process, compared with what was promised."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evoquant.errors import InputError
+from evoquant.export.consumers import write_arrays
+from evoquant.export.consumers.launch import consumer_of, version_notes
+from evoquant.export.verification import (
+    BYTES_SLACK,
+    BYTES_TOLERANCE,
+    OUTPUT_GOAL,
+    RETENTION_TOLERANCE,
+    Bytes,
+    Kept,
+    Latency,
+    Outputs,
+    Verification,
+)
+from evoquant.export.verify_layers import Bench, Largest, layer_at_fault, only
+from evoquant.models.base import REFERENCE, SCORE
+from evoquant.rng import generator_for
+from evoquant.scoring.chance import with_doubt
+from evoquant.scoring.statistics import bootstrap_interval, paired_retention
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.export.consumers.launch import Answer, Consumer
+    from evoquant.export.recipe import Recipe
+    from evoquant.export.verify_layers import Write
+    from evoquant.models.base import Split
+    from evoquant.models.deployable import Deployable
+    from evoquant.scoring.statistics import Metric
+
+SAMPLES, REPEATS = 512, 15
+DEPLOYED, FULL = "deployed", "FP32"
+_SCORED = ("deployed", "fp32", "simulated", "reference")
+
+
+def verify_recipe(
+    recipe: Recipe,
+    ready: Deployable,
+    target: str,
+    write: Write,
+    metric: Metric,
+    *,
+    split: Split = "test",
+    samples: int = SAMPLES,
+    repeats: int = REPEATS,
+) -> Verification:
+    """Write a recipe for a target, run it by the target's consumer in a fresh process, and compare.
+
+    Args:
+        recipe: with its numbers.
+        ready: the network that it is for.
+        target: a key of `evoquant.profiles.targets.TARGETS`.
+        write: of `evoquant.export.deploy.WRITERS`.
+        metric: the task's.
+        split: whose samples are run.
+        samples: about how many: whole batches, at least one.
+        repeats: timed passes; 0 for none.
+
+    Raises:
+        InputError: no such target, evoquant does not run its models, or the recipe cannot be written for it.
+        MissingExtraError: its packages are not installed.
+    """
+    consumer = consumer_of(target)
+    spans = _spans(ready.count(split), ready.batch, samples)
+    with tempfile.TemporaryDirectory(prefix="evoquant-verify-") as folder:
+        names = tuple(ready.feeds(split, *spans[0]))
+        inputs = Path(folder) / "inputs.npz"
+        bench = Bench(recipe, ready, write, metric, consumer, split, spans, names, inputs, Path(folder))
+        feeds = (ready.feeds(split, *span) for span in spans)
+        write_arrays(inputs, ([feed[name] for name in names] for feed in feeds))
+        files = {
+            DEPLOYED: bench.written(recipe, "deployed"),
+            FULL: bench.written(only(recipe, ready, set()), "fp32"),
+        }
+        answer = bench.run({name: found[0] for name, found in files.items()}, "run", len(spans), repeats)
+        return _judged(bench, target, files, answer)
+
+
+def _judged(bench: Bench, target: str, files: Mapping[str, list[Path]], answer: Answer) -> Verification:
+    """What the consumer's answer amounts to."""
+    recipe, consumer = bench.recipe, bench.consumer
+    on_disk = {name: sum(path.stat().st_size for path in found) for name, found in files.items()}
+    promised = recipe.promise.bytes
+    most = max(promised * (1 + BYTES_TOLERANCE), promised + BYTES_SLACK)
+    size = Bytes(promised, most, None, on_disk[DEPLOYED], on_disk[FULL])
+    scores = recipe.promise.scores.get(bench.split, {})
+    low_high = scores.get("interval")
+    kept = Kept(scores.get("retention"), tuple(low_high) if low_high else None, scores.get("samples"))
+    found = Verification(
+        model=recipe.model,
+        target=target,
+        consumer=consumer.name,
+        version=answer.version,
+        loaded=not answer.fault,
+        split=bench.split,
+        batch=bench.spans[0][1] - bench.spans[0][0],
+        promised_bits=recipe.promise.effective_bits,
+        actual_bits=None,
+        bytes=size,
+        outputs=Outputs(),
+        retention=kept,
+        latency=None,
+        rounding=None,
+        defaults="",
+        notes=version_notes(target),
+        faults=(answer.fault,) if answer.fault else (),
+    )
+    if answer.fault or answer.facts is None or answer.seconds is None:
+        return found
+    stored = consumer.stored(files[DEPLOYED][0])
+    weights = sum(layer.parameters for layer in recipe.layers)
+    rounding = consumer.rounding(answer.facts[DEPLOYED], answer.facts[FULL])
+    outputs, kept, faults = _compared(bench, kept, on_disk[FULL])
+    faults = [*_size_faults(size, stored), *_rounding_faults(consumer, rounding), *faults]
+    defaults = consumer.defaults(answer.facts[DEPLOYED])
+    notes = [*found.notes, *_size_notes(size, stored)]
+    if defaults:
+        notes.append(f"{consumer.name}'s defaults on this machine would round activations: {defaults}.")
+    if rounding is None:
+        notes.append(f"{consumer.name} cannot save the optimized graph, so whether it rounds activations is not known.")
+    return replace(
+        found,
+        actual_bits=(8 * stored - recipe.constant_bits) / weights,
+        bytes=replace(size, stored=stored),
+        outputs=outputs,
+        retention=kept,
+        latency=_latency(answer.seconds) if answer.seconds else None,
+        rounding=rounding,
+        defaults=defaults,
+        notes=tuple(notes),
+        faults=tuple(faults),
+    )
+
+
+def _rounding_faults(consumer: Consumer, rounding: tuple[str, ...] | None) -> list[str]:
+    if not rounding:
+        return []
+    shown = ", ".join(rounding[:3]) + (f" and {len(rounding) - 3} more" if len(rounding) > 3 else "")
+    return [f"{consumer.name} rounds activations, which the recipe leaves in floating point: {shown}."]
+
+
+def _size_faults(size: Bytes, stored: int) -> list[str]:
+    if stored <= size.most:
+        return []
+    return [
+        f"{stored} bytes of tensors are stored, {size.promised:.0f} were promised (tolerance {BYTES_TOLERANCE:.0%})."
+    ]
+
+
+def _size_notes(size: Bytes, stored: int) -> list[str]:
+    """Fewer bytes than promised break no promise; they are said all the same."""
+    missing = size.promised - stored
+    if missing <= size.most - size.promised:
+        return []
+    return [f"{missing:.0f} bytes fewer than promised are stored: of weights that the graph does not use."]
+
+
+def _compared(bench: Bench, kept: Kept, model_bytes: int) -> tuple[Outputs, Kept, list[str]]:
+    """Outputs and retention against the network as it is measured, and what does not hold."""
+    apart = {DEPLOYED: Largest(), FULL: Largest()}
+    scores: dict[str, list[NDArray[np.generic]]] = {name: [] for name in _SCORED}
+    ready = bench.ready
+    full = (REFERENCE,) * len(bench.widths)
+    unscored = ""
+    with (
+        np.load(bench.folder / "run" / f"{DEPLOYED}.npz", allow_pickle=False) as deployed,
+        np.load(bench.folder / "run" / f"{FULL}.npz", allow_pickle=False) as fp32,
+    ):
+        for index, (start, stop) in enumerate(bench.spans):
+            ours, theirs = ([file[f"{index}.{i}"] for i in range(len(ready.names))] for file in (deployed, fp32))
+            simulated = ready.outputs(bench.split, start, stop, bench.widths)
+            reference = ready.outputs(bench.split, start, stop, full)
+            apart[DEPLOYED].add(ours, simulated)
+            apart[FULL].add(theirs, reference)
+            try:
+                parts = _scores(bench, (start, stop), ours, theirs, simulated, reference)
+                for name, part in zip(_SCORED, parts, strict=True):
+                    scores[name].append(part)
+            except InputError as error:
+                unscored = unscored or str(error)
+    outputs, faults = _output_faults(bench, apart, model_bytes)
+    if unscored:
+        return outputs, kept, [*faults, unscored]
+    kept = _retentions(bench.metric, {name: np.concatenate(parts) for name, parts in scores.items()}, kept)
+    return outputs, kept, [*faults, *_retention_faults(kept)]
+
+
+def _scores(
+    bench: Bench, span: tuple[int, int], *outputs: Sequence[NDArray[np.generic]]
+) -> Iterator[NDArray[np.generic]]:
+    """Scores of one batch, in the order of `_SCORED`: each network against the FP32 one of its own runtime.
+
+    Raises:
+        InputError: outputs that are not finite, or of another shape than measured.
+    """
+    scored = bench.ready.scored
+    _, fp32, _, reference = (one[scored] for one in outputs)
+    for one, against in zip(outputs, (fp32, fp32, reference, reference), strict=True):
+        if one[scored].shape != reference.shape:
+            name = bench.ready.names[scored]
+            raise InputError(f"output {name!r} has shape {one[scored].shape}, measured it has {reference.shape}.")
+        yield bench.ready.outcome(bench.split, *span, list(one), against)[:, SCORE]
+
+
+def _output_faults(bench: Bench, apart: Mapping[str, Largest], model_bytes: int) -> tuple[Outputs, list[str]]:
+    ours, full = apart[DEPLOYED], apart[FULL]
+    found = Outputs(ours.relative, full.relative, ours.tolerance, ours.relative <= OUTPUT_GOAL)
+    faults = []
+    if full.relative > full.tolerance:
+        faults.append(f"the FP32 model's outputs {_said(full)}, so the graph is not the network that was measured.")
+    if ours.relative > ours.tolerance:
+        text = f"outputs {_said(ours)}"
+        worst = None if faults else layer_at_fault(bench, model_bytes)
+        if worst is not None and worst[1] > ours.tolerance:
+            width = next(layer.precision for layer in bench.recipe.layers if layer.name == worst[0])
+            text += f"; alone, layer {worst[0]!r} at {width} makes {worst[1]:.1e}"
+            found = replace(found, layer=worst[0])
+        elif worst is not None:
+            text += "; no layer alone does"
+        faults.append(f"{text}.")
+    return found, faults
+
+
+def _said(apart: Largest) -> str:
+    if math.isinf(apart.relative):
+        return "have another shape than the measured network's, or other values that are not finite"
+    return (
+        f"differ from the measured network's by {apart.relative:.1e} of their range (tolerance {apart.tolerance:.0e})"
+    )
+
+
+def _retentions(metric: Metric, scores: Mapping[str, NDArray[np.generic]], kept: Kept) -> Kept:
+    actual = paired_retention(scores["deployed"], scores["fp32"], metric)
+    simulated = paired_retention(scores["simulated"], scores["reference"], metric)
+    kept = replace(kept, simulated=_known(simulated.value), actual=_known(actual.value), samples=actual.samples)
+    if kept.actual is None:
+        return kept
+    rng = generator_for(0, 0, "bootstrap verify")
+    pair = with_doubt(scores["deployed"], scores["fp32"])
+    return replace(kept, actual_interval=bootstrap_interval(*pair, rng, metric=metric))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _retention_faults(kept: Kept) -> list[str]:
+    actual, simulated = kept.actual, kept.simulated
+    if actual == simulated:
+        return []
+    if actual is not None and simulated is not None and abs(actual - simulated) <= RETENTION_TOLERANCE:
+        return []
+    ours, theirs = ("none" if one is None else f"{one:.4f}" for one in (actual, simulated))
+    return [
+        f"retention on the same {kept.samples} samples is {ours} deployed and {theirs} as measured (tolerance "
+        f"{RETENTION_TOLERANCE:g})."
+    ]
+
+
+def _latency(seconds: Mapping[str, Sequence[float]]) -> Latency:
+    deployed, fp32 = np.array(seconds[DEPLOYED]), np.array(seconds[FULL])
+    return Latency(_quartiles(deployed * 1e3), _quartiles(fp32 * 1e3), _quartiles(deployed / fp32), len(deployed))
+
+
+def _quartiles(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return low, middle, high
+
+
+def _spans(count: int, batch: int, samples: int) -> list[tuple[int, int]]:
+    """Whole batches of about so many samples, at least one; of fewer samples than a batch, one of all."""
+    if not count:
+        raise InputError("the split has no samples to verify on.")
+    size = min(batch, count)
+    batches = max(1, min(samples, count) // size)
+    return [(size * index, size * (index + 1)) for index in range(batches)]

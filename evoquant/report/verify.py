@@ -1,0 +1,133 @@
+"""Tables of deployed models: what was promised, what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evoquant.report.tables import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+UNKNOWN = ""
+
+
+def verification_table(data: Mapping[str, Any]) -> Table:
+    """Promised, actual and verdict of one verification; faults and notes below.
+
+    Args:
+        data: of `Verification.to_dict`.
+    """
+    loaded = bool(data["loaded"])
+    rows: list[tuple[str, ...]] = [("loads and runs", "yes", "yes" if loaded else "no", _verdict(loaded))]
+    if loaded:
+        rows += [*_size_rows(data), *_output_rows(data), *_retention_rows(data)]
+        if data["rounding"] is not None:
+            nodes = len(data["rounding"])
+            rows.append(("roundings of activations", "0", str(nodes), _verdict(not nodes)))
+        rows += _latency_rows(data)
+    outcome = "as promised" if data["passed"] else "NOT AS PROMISED"
+    consumer = f"{data['consumer']} {data['version']}".strip()
+    notes = [*(f"FAULT: {fault}" for fault in data["faults"]), *data["notes"]]
+    title = f"{data['model']} for {data['target']}, run by {consumer} in a fresh process: {outcome}"
+    return Table(title, ("", "Promised", "Actual", "Verdict"), rows, tuple(notes), frozenset((1, 2)))
+
+
+def _size_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    size = data["bytes"]
+    fits = size["stored"] <= size["most"]
+    return [
+        ("bytes of tensors", f"{size['promised']:,.0f}", f"{size['stored']:,}", _verdict(fits)),
+        ("effective bits of the layers", f"{data['promised_bits']:.4f}", f"{data['actual_bits']:.4f}", ""),
+        ("bytes of files (FP32, deployed)", f"{size['fp32_on_disk']:,}", f"{size['on_disk']:,}", ""),
+    ]
+
+
+def _output_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    outputs = data["outputs"]
+    limit = f"at most {outputs['tolerance']:.0e}"
+    rows: list[tuple[str, ...]] = []
+    for label, key in (("largest output difference", "difference"), ("the same of the FP32 model", "fp32_difference")):
+        value = outputs[key]
+        holds = value is not None and value <= outputs["tolerance"]
+        rows.append((label, limit, "not comparable" if value is None else f"{value:.1e}", _verdict(holds)))
+    return rows
+
+
+def _retention_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    kept = data["retention"]
+    tolerance = data["tolerances"]["retention"]
+    ours, theirs = kept["actual"], kept["simulated"]
+    known = ours is not None and theirs is not None
+    holds = abs(ours - theirs) <= tolerance if known else ours == theirs
+    label = f"retention, {kept['samples']} samples of {data['split']}"
+    rows: list[tuple[str, ...]] = [(label, _share(theirs), _share(ours), _verdict(holds))]
+    if kept["promised"] is not None:
+        of = "" if kept["promised_samples"] is None else f", {kept['promised_samples']} samples"
+        promised = _with_interval(kept["promised"], kept["promised_interval"])
+        actual = _with_interval(ours, kept["actual_interval"])
+        rows.append((f"retention of the recipe on {data['split']}{of}", promised, actual, ""))
+    return rows
+
+
+def _latency_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    latency = data["latency"]
+    if latency is None:
+        return []
+    fp32, deployed = (_quartiles(latency[key], 3) for key in ("fp32", "deployed"))
+    ratio = _quartiles(latency["ratio"], 2)
+    return [
+        (f"ms for a batch of {data['batch']}, one thread (FP32, deployed)", fp32, deployed, ""),
+        (f"its ratio, {latency['repeats']} pairs", "", ratio, ""),
+    ]
+
+
+def export_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each verification of several.
+
+    Args:
+        rows: each of `Verification.to_dict`, with `task` where several tasks are deployed.
+    """
+    cells = []
+    notes = []
+    for row in rows:
+        size, outputs, kept = row["bytes"], row["outputs"], row["retention"]
+        name = str(row.get("task", row["model"]))
+        apart = outputs["difference"]
+        cells.append(
+            (
+                name,
+                row["target"],
+                "yes" if row["loaded"] else "NO",
+                f"{size['promised']:,.0f}",
+                UNKNOWN if size["stored"] is None else f"{size['stored']:,}",
+                UNKNOWN if apart is None else f"{apart:.1e}",
+                _with_interval(kept["promised"], kept["promised_interval"]),
+                _with_interval(kept["actual"], kept["actual_interval"]),
+                UNKNOWN if row["latency"] is None else _quartiles(row["latency"]["ratio"], 2),
+                "as promised" if row["passed"] else "NOT AS PROMISED",
+            )
+        )
+        notes += [f"FAULT: {name}, {row['target']}: {fault}" for fault in row["faults"]]
+    sizes = ("Task", "Target", "Loaded", "Promised bytes", "Actual", "Output difference")
+    columns = (*sizes, "Promised retention", "Actual", "Latency / FP32", "Verdict")
+    return Table("Deployed models against their recipes", columns, cells, tuple(notes), frozenset(range(3, 9)))
+
+
+def _verdict(holds: bool) -> str:
+    return "holds" if holds else "DOES NOT HOLD"
+
+
+def _share(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2%}"
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None or interval is None:
+        return _share(value)
+    return f"{value:.2%} ({interval[0]:.2%} to {interval[1]:.2%})"
+
+
+def _quartiles(values: Sequence[float], digits: int) -> str:
+    low, middle, high = (f"{value:.{digits}f}" for value in values)
+    return f"{middle} ({low} to {high})"
