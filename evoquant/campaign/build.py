@@ -33,6 +33,7 @@ from evoquant.genomes.tree import TreeSpace
 from evoquant.genomes.tree_numpy import signal_values
 from evoquant.profiles.builtin import builtin_profile
 from evoquant.profiles.model import ModelProfile, load_profile
+from evoquant.profiles.targets import constrained
 from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.objective import BitBudget, Cliff, FeasibleFirst, Objective
 from evoquant.scoring.problem import Problem, compile_problem
@@ -142,6 +143,30 @@ def any_profile(name: str) -> ModelProfile:
     return load_profile(Path(name)) if name.endswith(".json") or Path(name).is_file() else builtin_profile(name)
 
 
+def searched_profile(config: CampaignConfig, name: str) -> ModelProfile:
+    """A profile as a campaign sees it: by built-in name or path, with what its `deploy_to` can take.
+
+    Raises:
+        ProfileError: no such profile.
+        InputError: a layer cannot be deployed at any width of the menu.
+    """
+    return deployed_profile(config, any_profile(name))
+
+
+def deployed_profile(config: CampaignConfig, profile: ModelProfile) -> ModelProfile:
+    """The profile with what a campaign's `deploy_to` can take; itself where the campaign names no target.
+
+    Raises:
+        InputError: a layer cannot be deployed at any width of the menu; the message begins with the model.
+    """
+    if not config.deploy_to:
+        return profile
+    try:
+        return constrained(profile, config.resolved_menu, config.deploy_to)
+    except InputError as error:
+        raise InputError(f"{profile.name}: {error}") from None
+
+
 def make_objective(config: CampaignConfig, problems: tuple[Problem, ...] = ()) -> Objective:
     """The objective of a config.
 
@@ -216,7 +241,9 @@ def build_campaign(config: CampaignConfig, cache: Path) -> Campaign:
 def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
     models = config.models or ModelsConfig()
     menu = config.resolved_menu
-    profiles = {split: [any_profile(name) for name in names] for split, names in models.model_dump().items()}
+    profiles = {
+        split: [searched_profile(config, name) for name in names] for split, names in models.model_dump().items()
+    }
     problems = {split: tuple(compile_problem(p, menu) for p in found) for split, found in profiles.items()}
     for split in problems.values():
         for problem in split:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from evoquant.campaign.budget import Budget
 from evoquant.campaign.build import (
     Campaign,
     check_signals,
+    deployed_profile,
     load_code,
     make_executor,
     make_objective,
@@ -140,10 +141,22 @@ def build_measured(config: CampaignConfig, cache: Path, executor: Executor) -> C
     task = make_task(config.task, cache)
     opened = open_network(task, config.resolved_menu, profile_signals(config), cache, executor, config.executor.limit_s)
     try:
-        return _campaign(config, opened, executor)
+        return _campaign(config, deployable_only(config, opened), executor)
     except BaseException:
         opened.store.close()
         raise
+
+
+def deployable_only(config: CampaignConfig, opened: Opened) -> Opened:
+    """A profiled network with what a campaign's `deploy_to` can take; signals stay as they were measured.
+
+    Raises:
+        InputError: a layer cannot be deployed at any width of the menu.
+    """
+    if not config.deploy_to:
+        return opened
+    profile = deployed_profile(config, opened.profile)
+    return replace(opened, profile=profile, problem=compile_problem(profile, config.resolved_menu))
 
 
 def _campaign(config: CampaignConfig, opened: Opened, executor: Executor) -> Campaign:

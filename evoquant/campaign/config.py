@@ -16,9 +16,10 @@ from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
 from evoquant.campaign.config_search import BUILT_IN, BuiltInSearch, GeneticConfig, known_strategy
 from evoquant.campaign.yaml_file import parse_yaml
-from evoquant.errors import ConfigError, PrecisionError, ProfileError, describe_validation, suggestion
+from evoquant.errors import ConfigError, InputError, PrecisionError, ProfileError, describe_validation, suggestion
 from evoquant.files import canonical_json, read_text
 from evoquant.profiles.builtin import expand_names
+from evoquant.profiles.targets import target_named
 from evoquant.quantization.precision import Menu
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ class CampaignConfig(Closed):
     signals: list[str] | None = None
     racing: RacingConfig | None = None
     menu: list[str] | None = None
+    deploy_to: list[str] = Field(default=[])
     objective: ObjectiveConfig = CliffConfig()
     aggregate: Literal["mean", "min", "geometric"] = "mean"
     relative_to_optimum: bool = False
@@ -215,6 +217,18 @@ class CampaignConfig(Closed):
         except PrecisionError as error:
             raise ValueError(str(error)) from None
 
+    @field_validator("deploy_to")
+    @classmethod
+    def _known_targets(cls, value: list[str]) -> list[str]:
+        for name in value:
+            try:
+                target_named(name)
+            except InputError as error:
+                raise ValueError(str(error)) from None
+            if value.count(name) > 1:
+                raise ValueError(f"names {name!r} more than once; name each target once")
+        return value
+
     _known_signals = field_validator("signals")(known_signals)
 
     @model_validator(mode="after")
@@ -223,6 +237,14 @@ class CampaignConfig(Closed):
             raise ValueError("a campaign has either `task` (a real network) or `models` (profiles)")
         if isinstance(self.search, ReplayConfig) and (self.task or self.models):
             raise ValueError("a replay names its models under search.data; leave `models` and `task` out")
+        if self.deploy_to and isinstance(self.search, ReplayConfig):
+            raise ValueError("deploy_to narrows what a search may choose; a replay chooses nothing, leave it out")
+        nominal = [p.name for p in self.resolved_menu if p.granularity == "nominal"] if self.deploy_to else []
+        if nominal:
+            raise ValueError(
+                f"deploy_to: {', '.join(nominal)} on the menu are nominal, without scales, which nothing can deploy; "
+                f"set menu to precisions with scales, such as [{nominal[0]}-channel, FP16, FP32]"
+            )
         if self.relative_to_optimum and (self.task or isinstance(self.search, ReplayConfig)):
             raise ValueError("relative_to_optimum is for campaigns on profiles (`models`)")
         if self.relative_to_optimum and isinstance(self.objective, CodeConfig):
@@ -258,6 +280,8 @@ class CampaignConfig(Closed):
         """Plain data with every default filled in."""
         plain: dict[str, Any] = self.model_dump(mode="json")
         plain["menu"] = list(self.resolved_menu.names)
+        if not self.deploy_to:  # unknown to configs that deploy nowhere, whose hashes stay
+            del plain["deploy_to"]
         if self.task is None:  # a campaign on profiles has neither
             del plain["signals"], plain["racing"]
         else:

@@ -6,14 +6,23 @@ and put other numbers, or more bits, in its place.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    from evoquant.quantization.precision import Precision
+from evoquant.quantization.precision import Precision
 
 FLOATS = ("FP16", "BF16", "FP32")
 MATRICES = ("Linear", "Attention", "Classifier")
+
+# Weights of PyTorch's RNN, LSTM and GRU, whose gates its ONNX exporter puts in another order; cells keep theirs.
+_RNN_WEIGHT = re.compile(r"(.*\.)?weight_[ih]h_l\d+(_reverse)?")
+_LLAMA = re.compile(
+    r"((.*\bmodel\.)?(embed_tokens|norm"
+    r"|layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj|input_layernorm|post_attention_layernorm))"
+    r"|lm_head|token_embd|output_norm|output|blk\.\d+\.(attn_(q|k|v|output|norm)|ffn_(gate|up|down|norm)))(\.weight)?"
+)
 
 
 class Facts(Protocol):
@@ -48,19 +57,28 @@ class Facts(Protocol):
         """Layers that must share a width."""
 
 
-Rule: TypeAlias = "Callable[[Facts, Precision], str | None]"
+Rule: TypeAlias = Callable[[Facts, Precision], str | None]
 """Why a layer cannot be had at a precision, and what can be had instead; None where it can."""
 
 
-def formats(*names: str, of: str, instead: str) -> Rule:
-    """Only these formats: `INT4`, `FP8`, …."""
+def formats(*names: str, of: str) -> Rule:
+    """Only these formats, narrowest first: `INT4`, `FP8`, …; else the next wider one."""
 
     def rule(_: Facts, precision: Precision) -> str | None:
         if precision.format in names:
             return None
-        return f"{of} {precision.format}; choose {instead}"
+        scaled = [name for name in names if name.startswith("INT") and int(name[3:]) >= precision.code_bits]
+        wider = _like(precision, number_format=scaled[0]) if precision.has_scales and scaled else "FP32"
+        return f"{of} {precision.format}; choose {wider}"
 
     return rule
+
+
+def _like(precision: Precision, *, number_format: str | None = None, slices: str | None = None) -> str:
+    """A precision's name with another format, or other slices (`channel`, `g32`)."""
+    own, _, rest = precision.name.partition("-")
+    first, dash, ending = rest.partition("-")
+    return f"{number_format or own}-{slices or first}{dash}{ending}"
 
 
 def no_activations(_: Facts, precision: Precision) -> str | None:
@@ -78,6 +96,13 @@ def symmetric(_: Facts, precision: Precision) -> str | None:
     return f"zero points are not taken; choose {precision.name.replace('-asym', '')}"
 
 
+def whole_range(_: Facts, precision: Precision) -> str | None:
+    """No ranges of least squared error."""
+    if not precision.clipped:
+        return None
+    return f"the tool makes scales of the whole range by itself; choose {precision.name.replace('-mse', '')}"
+
+
 def nominal(_: Facts, precision: Precision) -> str | None:
     """Real precisions, with scales."""
     if precision.granularity != "nominal":
@@ -89,7 +114,8 @@ def divides(layer: Facts, precision: Precision) -> str | None:
     """Groups divide the channels."""
     if precision.fits(layer.shape, layer.channel_axis):
         return None
-    return f"groups of {precision.group_size} do not divide the weights of a channel; choose a granularity of -channel"
+    by_channel = _like(precision, slices="channel")
+    return f"groups of {precision.group_size} do not divide the weights of a channel; choose {by_channel}"
 
 
 def only(types: Iterable[str], of: str) -> Rule:
@@ -102,6 +128,35 @@ def only(types: Iterable[str], of: str) -> Rule:
         return f"{of} leaves {layer.type} layers in floating point without a word; choose FP32"
 
     return rule
+
+
+def held_by_graph(layer: Facts, precision: Precision) -> str | None:
+    """Weights of PyTorch's RNN, LSTM and GRU are no tensor of the ONNX graph."""
+    if layer.type != "Recurrent" or precision.name == "FP32" or not _RNN_WEIGHT.fullmatch(layer.name):
+        return None
+    return "PyTorch's ONNX exporter takes recurrent weights apart, so they stay as they are; choose FP32"
+
+
+def rows_of_outputs(layer: Facts, precision: Precision) -> str | None:
+    """What is quantized is a matrix of (outputs, inputs)."""
+    if not precision.has_scales or (len(layer.shape) == 2 and layer.channel_axis == 0):
+        return None
+    return "only matrices of (outputs, inputs) are quantized; choose FP32"
+
+
+def if_not_convolution(rule: Rule) -> Rule:
+    """A rule that lets convolutions pass."""
+    return lambda layer, precision: None if layer.type == "Conv" else rule(layer, precision)
+
+
+def llama_names(layer: Facts, _: Precision) -> str | None:
+    """Layers of a Llama, as Hugging Face or GGUF names them."""
+    if _LLAMA.fullmatch(layer.name):
+        return None
+    return (
+        "llama.cpp has no architecture with such a layer (it wants model.layers.0.mlp.up_proj and the like); "
+        "choose the target onnx or openvino"
+    )
 
 
 def plain_float(*names: str, why: str) -> Rule:
@@ -118,13 +173,14 @@ def plain_float(*names: str, why: str) -> Rule:
 def slices(allowed: Mapping[str, Sequence[str]], of: str) -> Rule:
     """For each format, only these granularities: tensor, channel, group, or a group size as g32."""
 
-    def rule(_: Facts, precision: Precision) -> str | None:
+    def rule(layer: Facts, precision: Precision) -> str | None:
         options = allowed.get(precision.format)
         size = f"g{precision.group_size}"
         if options is None or not precision.has_scales or precision.granularity in options or size in options:
             return None
-        names = " or ".join(f"{precision.format}-{'g32' if option == 'group' else option}" for option in options)
-        return f"{of} has no {precision.format} by {precision.granularity}; choose {names}"
+        names = [_like(precision, slices="g32" if name == "group" else name) for name in options]
+        possible = [name for name in names if Precision.parse(name).fits(layer.shape, layer.channel_axis)]
+        return f"{of} has no {precision.format} by {precision.granularity}; choose {' or '.join(possible) or 'FP32'}"
 
     return rule
 
@@ -133,16 +189,19 @@ def stored_in_8(_: Facts, precision: Precision) -> str | None:
     """Integers below 8 bits are stored in 8."""
     if not precision.is_integer or precision.code_bits == 8:
         return None
-    return f"codes of {precision.code_bits} bits are stored in 8, so the promised size would not be kept; choose INT8"
+    kept = _like(precision, number_format="INT8")
+    return f"codes of {precision.code_bits} bits are stored in 8, so the promised size is not kept; choose {kept}"
 
 
 def plain_convolution(layer: Facts, precision: Precision) -> str | None:
-    """Convolutions are two-dimensional, without groups, INT8 by channel."""
-    if layer.type != "Conv" or precision.name in FLOATS:
+    """Convolutions are two-dimensional, not transposed, without groups; INT8 by channel."""
+    if layer.type != "Conv" or not precision.has_scales:
         return None
-    if len(layer.shape) == 4 and layer.groups == 1 and precision.is_integer and precision.granularity == "channel":
+    if len(layer.shape) != 4 or layer.groups != 1 or layer.channel_axis != 0:
+        return "only Conv2d without groups is quantized; choose FP32"
+    if precision.format == "INT8" and precision.granularity == "channel":
         return None
-    return "convolutions take INT8-channel in two dimensions without groups only; choose FP32"
+    return f"convolutions have no {precision.name}; choose INT8-channel"
 
 
 def blocks_of(size: int) -> Rule:
@@ -152,13 +211,31 @@ def blocks_of(size: int) -> Rule:
         if not precision.has_scales:
             return None
         columns = layer.shape[-1]
-        if len(layer.shape) != 2 or layer.channel_axis != 0:
-            return "blocks run along the last axis of a matrix; choose FP32"
         if columns % size:
             return f"{columns} columns are no multiple of {size}; choose FP16"
         return None
 
     return rule
+
+
+def blocks_of_inputs(layer: Facts, precision: Precision) -> str | None:
+    """Groups hold whole input channels: of a convolution all places of its kernel."""
+    if precision.granularity != "group":
+        return None
+    kernel = math.prod(layer.shape[2:])
+    if layer.channel_axis == 0 and len(layer.shape) > 1 and precision.group_size % kernel == 0:
+        return None
+    by_channel = _like(precision, slices="channel")
+    return (
+        f"blocks hold whole input channels, {kernel} weights each, of a tensor with outputs first; choose {by_channel}"
+    )
+
+
+def even_rows(layer: Facts, precision: Precision) -> str | None:
+    """INT4 is packed in pairs of rows."""
+    if precision.format != "INT4" or layer.shape[0] % 2 == 0:
+        return None
+    return f"INT4 is packed in pairs of rows, and there are {layer.shape[0]}; choose INT8-channel"
 
 
 def vectors_stay(layer: Facts, precision: Precision) -> str | None:
@@ -168,25 +245,63 @@ def vectors_stay(layer: Facts, precision: Precision) -> str | None:
     return "vectors stay in FP32; choose FP32"
 
 
-def at_least(weights: int) -> Rule:
-    """Smaller tensors are skipped."""
+def more_than(weights: int) -> Rule:
+    """Tensors of no more are skipped."""
 
     def rule(layer: Facts, precision: Precision) -> str | None:
-        if not precision.has_scales or layer.parameters >= weights:
+        if not precision.has_scales or layer.parameters > weights:
             return None
-        return f"tensors of fewer than {weights} weights are left as they are without a word; choose FP32"
+        return f"tensors of {weights} weights or fewer are left as they are without a word; choose FP32"
 
     return rule
 
 
 def mobile(layer: Facts, precision: Precision) -> str | None:
-    """XNNPACK: embeddings weight-only, everything else with INT8 activations."""
-    if precision.name in FLOATS:
+    """XNNPACK: embeddings weight-only, Linear and Conv with INT8 activations."""
+    plain = precision.name.removesuffix("-a8")
+    if not precision.has_scales:
         return None
     if layer.type == "Embedding":
-        return None if precision.activation_bits is None else f"choose {precision.name.removesuffix('-a8')}"
+        return None if precision.name == plain else f"embeddings read no activations; choose {plain}"
+    if layer.type not in (*MATRICES, "Conv") or layer.channel_axis != 0:
+        return f"{layer.type} layers of shape {layer.shape} stay as they are; choose FP32"
+    if layer.type == "Conv" and (precision.code_bits != 8 or precision.granularity != "channel"):
+        return "convolutions take 8 bits by channel; choose INT8-channel-a8"
+    if precision.code_bits == 2:
+        return f"INT2 is for embeddings; choose {_like(precision, number_format='INT4')}"
     if precision.activation_bits is None:
-        return "weight-only layers have no kernel; choose INT8-channel-a8, or INT4-g32-a8 for a Linear"
-    if layer.type not in MATRICES and precision.code_bits != 8:
-        return "layers other than Linear and Embedding take 8 bits; choose INT8-channel-a8"
+        return f"weight-only layers have no kernel; choose {plain}-a8"
     return None
+
+
+# What a target takes, and people should know.
+
+
+def if_any(fact: Callable[[Facts, Precision], bool], reason: str) -> Rule:
+    """A reason wherever a fact holds."""
+
+    def rule(layer: Facts, precision: Precision) -> str | None:
+        return reason if fact(layer, precision) else None
+
+    return rule
+
+
+def of_format(*names: str) -> Callable[[Facts, Precision], bool]:
+    """Whether a precision is of one of these formats."""
+    return lambda _, precision: precision.format in names
+
+
+def off_marlin(layer: Facts, precision: Precision) -> bool:
+    """Whether vLLM's fast kernels lack a matrix: INT4 and INT8, by channel or groups of 32, 64 or 128, full tiles."""
+    if precision.format not in ("INT4", "INT8") or layer.type == "Embedding":
+        return False
+    rows, columns = layer.shape[0], layer.shape[-1]
+    return precision.group_size not in (0, 32, 64, 128) or rows % 64 != 0 or columns % 128 != 0
+
+
+def unpacked(layer: Facts, precision: Precision) -> bool:
+    """Whether MatMulNBits, which has no other groups and only matrices, leaves a layer to DequantizeLinear."""
+    packed = (
+        precision.is_integer and precision.code_bits in (2, 4, 8) and precision.group_size in (16, 32, 64, 128, 256)
+    )
+    return precision.has_scales and not (packed and layer.type in MATRICES and len(layer.shape) == 2)

@@ -17,20 +17,31 @@ from evoquant.profiles.target_rules import (
     MATRICES,
     Facts,
     Rule,
-    at_least,
     blocks_of,
+    blocks_of_inputs,
     divides,
+    even_rows,
     formats,
+    held_by_graph,
+    if_any,
+    if_not_convolution,
+    llama_names,
     mobile,
+    more_than,
     no_activations,
     nominal,
+    of_format,
+    off_marlin,
     only,
     plain_convolution,
     plain_float,
+    rows_of_outputs,
     slices,
     stored_in_8,
     symmetric,
+    unpacked,
     vectors_stay,
+    whole_range,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +64,8 @@ class Target:
         extra: of evoquant, that brings those packages; None where none does.
         rules: asked in order, the first reason counts.
         fuses: whether the consumer merges query, key and value, gate and up, and experts, so that they share a width.
+        cautions: like rules, but what they find is taken; people should know it.
+        notes: what people should know of every export.
     """
 
     summary: str
@@ -62,17 +75,30 @@ class Target:
     extra: str | None
     rules: tuple[Rule, ...]
     fuses: bool = False
+    cautions: tuple[Rule, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def fault(self, layer: Facts, precision: Precision) -> str | None:
         """Why `layer` cannot be deployed at `precision`; None where it can."""
         return next((reason for rule in self.rules if (reason := rule(layer, precision)) is not None), None)
 
+    def doubts(self, layer: Facts, precision: Precision) -> list[str]:
+        """What people should know where `layer` is deployed at `precision`."""
+        return [reason for rule in self.cautions if (reason := rule(layer, precision)) is not None]
 
-_ONNX_FORMATS = formats(
-    *("INT2", "INT4", "INT8", "FP8", *FLOATS), of="there is no ONNX type for", instead="INT2, INT4, INT8 or FP8"
-)
-_ONNX = (nominal, divides, no_activations, _ONNX_FORMATS)
+
+_LOW = ("INT2", "INT4", "INT8", "FP8", *FLOATS)
+_INTEGERS = tuple(f"INT{bits}" for bits in range(2, 9))
+_BASE = (nominal, divides, no_activations)
+_GRAPH = (*_BASE, held_by_graph)
+_ONNX = (*_GRAPH, formats(*_LOW, of="there is no ONNX type for"))
 _ONNX_VERSIONS = {"onnx": "1.23.2", "onnxruntime": "1.32.0"}
+_NEW_ONNX = if_any(
+    of_format("INT2"), "INT2 needs opset 25 and IR 13, which onnxruntime 1.32.0 loads and OpenVINO's reader does not"
+)
+_ONE_TYPE = "unquantized layers share the model's one type"
+_NOT_RUN = "nothing could be run on it here: compare the outputs yourself before you rely on it"
+_OWN_SCALES = "its tool makes codes and scales by itself, so what was measured is only near what it makes"
 
 TARGETS: dict[str, Target] = {
     "onnx": Target(
@@ -82,6 +108,7 @@ TARGETS: dict[str, Target] = {
         _ONNX_VERSIONS,
         "onnx",
         _ONNX,
+        cautions=(_NEW_ONNX,),
     ),
     "onnx-matmulnbits": Target(
         "ONNX with MatMulNBits where a MatMul allows it, else as onnx",
@@ -90,22 +117,28 @@ TARGETS: dict[str, Target] = {
         _ONNX_VERSIONS,
         "onnx",
         _ONNX,
+        cautions=(
+            if_any(
+                unpacked,
+                "expanded in memory, as in onnx: MatMulNBits is for matrices of INT2, INT4 or INT8 by groups of 16 to "
+                "256, powers of two",
+            ),
+            _NEW_ONNX,
+        ),
     ),
     "openvino": Target(
         "OpenVINO IR with low-bit constants",
-        "INT2 INT4 INT8 (also -asym), FP8, FP16, BF16, FP32; tensor, channel, group; every layer",
-        "OpenVINO's CPU plugin; exact with INFERENCE_PRECISION_HINT f32 and DYNAMIC_QUANTIZATION_GROUP_SIZE 0",
+        "INT2 INT3 INT4 INT6 INT8 (also -asym), FP8, NF4, FP16, BF16, FP32; tensor, channel, group; every layer",
+        "OpenVINO's CPU plugin; exactly the measured weights, in floating-point arithmetic once told so",
         {"openvino": "2026.4.1"},
         "openvino",
         (
-            nominal,
-            divides,
-            no_activations,
-            formats(
-                *("INT2", "INT4", "INT8", "FP8", *FLOATS),
-                of="no verified OpenVINO type holds",
-                instead="INT2, INT4, INT8 or FP8",
-            ),
+            *_GRAPH,
+            formats("INT2", "INT3", "INT4", "INT6", "INT8", "FP8", "NF4", *FLOATS, of="OpenVINO has no type for"),
+        ),
+        notes=(
+            "by default OpenVINO may compute in bfloat16 and round activations to 8 bits; compile with "
+            "INFERENCE_PRECISION_HINT f32 and DYNAMIC_QUANTIZATION_GROUP_SIZE 0 for what was measured",
         ),
     ),
     "compressed-tensors": Target(
@@ -115,21 +148,27 @@ TARGETS: dict[str, Target] = {
         {"compressed-tensors": "0.20.0", "transformers": "5.22.0"},
         None,
         (
-            nominal,
-            divides,
-            no_activations,
+            *_BASE,
             only((*MATRICES, "Embedding"), "compressed-tensors"),
+            rows_of_outputs,
             symmetric,
-            formats(
-                *(f"INT{bits}" for bits in range(2, 9)),
-                *("FP8", *FLOATS),
-                of="compressed-tensors has no",
-                instead="INT4 or FP8",
-            ),
+            formats(*_INTEGERS, "FP8", *FLOATS, of="compressed-tensors has no"),
             slices({"FP8": ("tensor", "channel")}, "compressed-tensors"),
-            plain_float("FP32", why="unquantized layers share the model's one type"),
+            plain_float("FP32", why=_ONE_TYPE),
         ),
         fuses=True,
+        cautions=(
+            if_any(of_format("INT2", "INT3", "INT5", "INT6", "INT7"), "vLLM takes these bits in recent releases only"),
+            if_any(
+                lambda _, precision: precision.is_integer and precision.granularity == "tensor",
+                "vLLM takes a scale for each channel or group, not one for the tensor",
+            ),
+            if_any(
+                off_marlin,
+                "vLLM's fast kernels want outputs in multiples of 64, inputs of 128, and groups of 32, 64 or 128",
+            ),
+        ),
+        notes=("transformers 5.23.0 decodes mixed recipes wrongly and without a word: use another release",),
     ),
     "torchao": Target(
         "a state dict of torchao's tensors",
@@ -138,16 +177,16 @@ TARGETS: dict[str, Target] = {
         {"torchao": "0.18.0", "torch": "2.13.0"},
         None,
         (
-            nominal,
-            divides,
-            no_activations,
-            symmetric,
-            formats(
-                *(f"INT{bits}" for bits in range(2, 9)), "FP8", *FLOATS, of="torchao has no", instead="INT8 or FP8"
-            ),
-            stored_in_8,
-            plain_convolution,
+            *_BASE,
             only((*MATRICES, "Embedding", "Conv"), "torchao"),
+            plain_convolution,
+            if_not_convolution(rows_of_outputs),
+            symmetric,
+            formats(*_INTEGERS, "FP8", *FLOATS, of="torchao has no"),
+            stored_in_8,
+        ),
+        notes=(
+            "some of its tensors keep a zero point of 8 bits beside each scale, which the promised size leaves out",
         ),
     ),
     "gguf": Target(
@@ -157,15 +196,18 @@ TARGETS: dict[str, Target] = {
         {"gguf": "0.19.0"},
         None,
         (
+            llama_names,
             nominal,
             no_activations,
             only((*MATRICES, "Embedding"), "llama.cpp"),
             vectors_stay,
-            symmetric,
-            formats("INT4", "INT8", *FLOATS, of="no exact GGUF type holds", instead="INT4-g32 or INT8-g32"),
-            slices({"INT4": ("g32",), "INT8": ("g32",)}, "GGUF"),
+            rows_of_outputs,
             blocks_of(32),
+            symmetric,
+            formats("INT4", "INT8", *FLOATS, of="no exact GGUF type holds"),
+            slices({"INT4": ("g32",), "INT8": ("g32",)}, "GGUF"),
         ),
+        notes=("llama.cpp's kernels round activations to 8 bits: outputs differ from the measured ones by about 0.5%",),
     ),
     "modelopt": Target(
         "NVIDIA ModelOpt's checkpoint",
@@ -174,16 +216,22 @@ TARGETS: dict[str, Target] = {
         {"nvidia-modelopt": "0.47.0"},
         None,
         (
-            nominal,
-            divides,
-            no_activations,
+            *_BASE,
             only(MATRICES, "the checkpoint"),
+            rows_of_outputs,
             symmetric,
-            formats("INT4", "INT8", "FP8", *FLOATS, of="the checkpoint has no", instead="INT4-g128, INT8-channel"),
+            formats("INT4", "INT8", "FP8", *FLOATS, of="the checkpoint has no"),
+            even_rows,
             slices({"INT4": ("group",), "INT8": ("channel",), "FP8": ("tensor",)}, "the checkpoint"),
-            plain_float("FP32", why="unquantized layers share the model's one type"),
+            plain_float("FP32", why=_ONE_TYPE),
         ),
         fuses=True,
+        cautions=(
+            if_any(
+                of_format("FP8"), "the checkpoint labels FP8 as of weights and activations; consumers may round both"
+            ),
+        ),
+        notes=(f"what reads the checkpoint needs a GPU; {_NOT_RUN}",),
     ),
     "tensorrt": Target(
         "ONNX for TensorRT 11 (strongly typed)",
@@ -191,41 +239,42 @@ TARGETS: dict[str, Target] = {
         "NVIDIA GPUs; not run here",
         {},
         None,
-        (
-            nominal,
-            divides,
-            no_activations,
-            symmetric,
-            formats("INT4", "INT8", "FP8", *FLOATS, of="TensorRT has no weights of", instead="INT4, INT8 or FP8"),
-        ),
+        (*_GRAPH, symmetric, formats("INT4", "INT8", "FP8", *FLOATS, of="TensorRT has no weights of")),
+        notes=(_NOT_RUN,),
     ),
     "executorch": Target(
         "torchao configs for ExecuTorch's XNNPACK backend",
-        "Embedding INT2, INT4, INT8; Linear INT4 or INT8 with INT8 activations; other layers INT8 with them",
+        "Embedding INT2, INT4, INT8; Linear INT4-a8, INT8-a8; Conv INT8-channel-a8; other layers FP32",
         "mobile CPUs; not run here",
         {},
         None,
         (
             nominal,
             divides,
+            only((*MATRICES, "Embedding", "Conv"), "XNNPACK"),
+            if_not_convolution(rows_of_outputs),
             symmetric,
-            formats("INT2", "INT4", "INT8", "FP32", of="XNNPACK has no", instead="INT4, INT8 or FP32"),
+            whole_range,
+            formats("INT2", "INT4", "INT8", "FP32", of="XNNPACK has no"),
+            slices(dict.fromkeys(("INT2", "INT4", "INT8"), ("channel", "group")), "its config"),
             mobile,
         ),
+        notes=(_OWN_SCALES, _NOT_RUN),
     ),
     "coreml": Target(
         "a Core ML optimization config",
-        "INT4, INT8; tensor, channel, group; at least 2048 weights; FP16, FP32",
+        "INT4, INT8; tensor, channel, group; more than 2048 weights; FP16, FP32",
         "Apple devices; not run here",
         {},
         None,
         (
-            nominal,
-            divides,
-            no_activations,
-            formats("INT4", "INT8", "FP16", "FP32", of="Core ML has no", instead="INT4 or INT8"),
-            at_least(2048),
+            *_BASE,
+            whole_range,
+            formats("INT4", "INT8", "FP16", "FP32", of="Core ML has no"),
+            blocks_of_inputs,
+            more_than(2048),
         ),
+        notes=(_OWN_SCALES, _NOT_RUN),
     ),
 }
 
@@ -248,44 +297,76 @@ def fused_groups(layers: Sequence[Facts]) -> list[tuple[str, ...]]:
     """
     found: dict[tuple[str, str], list[str]] = {}
     for layer in layers:
-        expert = _EXPERT.fullmatch(layer.name)
+        name = layer.name.removesuffix(".weight")
+        expert = _EXPERT.fullmatch(name)
         if expert:
             found.setdefault((expert[1], "experts"), []).append(layer.name)
             continue
-        parent, _, last = layer.name.rpartition(".")
+        parent, _, last = name.rpartition(".")
         for names in _FUSED:
             if last in names:
                 found.setdefault((parent, names[0]), []).append(layer.name)
     return [tuple(names) for names in found.values() if len(names) > 1]
 
 
+def scheme(precision: Precision) -> tuple[object, ...]:
+    """What has to agree where layers are fused: all but how the ranges were found."""
+    return (
+        precision.format,
+        precision.granularity,
+        precision.group_size,
+        precision.asymmetric,
+        precision.activation_bits,
+    )
+
+
 def constrained(profile: ModelProfile, menu: Menu, targets: Sequence[str]) -> ModelProfile:
     """The profile with what all of these targets can take: narrower `allowed`, and fused layers tied.
 
     Raises:
-        InputError: no such target, or a layer cannot be deployed at any width of the menu; the message says why.
+        InputError: no such target, or a layer (or layers that share a width) cannot be deployed at any width of the
+            menu; the message says why.
     """
     chosen = {name: target_named(name) for name in targets}
-    layers = []
-    for layer in profile.layers:
-        faults = {}
-        for precision in menu:
-            if not layer.allows(precision):
-                continue
-            faults[precision.name] = next(
-                (f"{name}: {why}" for name, target in chosen.items() if (why := target.fault(layer, precision))), None
-            )
-        allowed = tuple(name for name, fault in faults.items() if fault is None)
-        if not allowed:
-            reason = next(iter(faults.values()), None) or "its own list allows none"
-            raise InputError(
-                f"deploy_to: layer {layer.name!r} ({layer.type}) cannot be deployed at any width of the menu "
-                f"{', '.join(menu.names)}: {reason}."
-            )
-        layers.append(layer if len(allowed) == len(menu) else replace(layer, allowed=allowed))
+    layers = [_narrowed(layer, menu, chosen) for layer in profile.layers]
     if any(target.fuses for target in chosen.values()):
         layers = _tied(layers, fused_groups(layers))
+        _check_ties(layers, menu)
     return replace(profile, layers=tuple(layers))
+
+
+def _narrowed(layer: LayerProfile, menu: Menu, targets: Mapping[str, Target]) -> LayerProfile:
+    faults = {}
+    for precision in menu:
+        if layer.allows(precision):
+            faults[precision.name] = next(
+                (f"{name}: {why}" for name, target in targets.items() if (why := target.fault(layer, precision))), None
+            )
+    allowed = tuple(name for name, fault in faults.items() if fault is None)
+    if not allowed:
+        reasons = list(dict.fromkeys(fault for fault in faults.values() if fault)) or ["its own list allows none"]
+        raise InputError(
+            f"deploy_to: layer {layer.name!r} ({layer.type}, {'x'.join(map(str, layer.shape))}) cannot be deployed at "
+            f"any width of the menu {', '.join(menu.names)}. {'; '.join(reasons[:3])}. Widen the menu, or leave the "
+            f"target out."
+        )
+    return layer if len(allowed) == len(menu) else replace(layer, allowed=allowed)
+
+
+def _check_ties(layers: Sequence[LayerProfile], menu: Menu) -> None:
+    groups: dict[str, list[LayerProfile]] = {}
+    for layer in layers:
+        if layer.tie_group is not None:
+            groups.setdefault(layer.tie_group, []).append(layer)
+    for members in groups.values():
+        if not any(all(layer.allows(precision) for layer in members) for precision in menu):
+            options = "; ".join(
+                f"{layer.name}: {', '.join(p.name for p in menu if layer.allows(p))}" for layer in members[:4]
+            )
+            raise InputError(
+                f"deploy_to: {len(members)} layers are fused and must share a width, but nothing of the menu is "
+                f"possible for all of them ({options}). Widen the menu, or leave the target out."
+            )
 
 
 def _tied(layers: Sequence[LayerProfile], groups: Sequence[tuple[str, ...]]) -> list[LayerProfile]:
