@@ -5,11 +5,13 @@ Imported only once onnx is known to be there.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper, version_converter
+from onnx.external_data_helper import set_external_data
 
 from evoquant.errors import InputError
 from evoquant.export.onnx_tensors import (
@@ -19,14 +21,19 @@ from evoquant.export.onnx_tensors import (
     OPSET_OF_INT2,
     Parts,
     float_parts,
+    has_type,
     order_back,
     quantized_parts,
     tensor_bytes,
 )
-from evoquant.models.onnx_file import check_model
+from evoquant.files import write_atomic
+from evoquant.models.onnx_file import MAX_BYTES, check_model
 from evoquant.models.onnx_variants import opset_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto
 
     from evoquant.export.recipe import Recipe, RecipeLayer
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
 
 PREFIX = "evoquant."
 PRODUCER = "evoquant"
+DATA_SUFFIX = ".data"
+_LEAST_EXTERNAL, _ALIGNMENT = 1024, 4096
 
 
 def onnx_model(graph: Graph, recipe: Recipe) -> ModelProto:
@@ -45,28 +54,28 @@ def onnx_model(graph: Graph, recipe: Recipe) -> ModelProto:
         recipe: with its numbers.
 
     Raises:
-        InputError: the graph's operators cannot be brought to the version that low-bit types need, or the graph does
-            not hold a layer's weight as one tensor.
+        InputError: a precision that the target does not have, or the graph's operators cannot be brought to the
+            version that low-bit types need.
     """
     by_name = {layer.name: layer for layer in recipe.layers}
-    held = {view.layer for view in graph.views if view is not None}
     for one in recipe.layers:
-        if one.name not in held and one.precision != "FP32":
+        if not has_type(one.width):
             raise InputError(
-                f"layer {one.name!r}: the ONNX graph does not hold its weight as one tensor (exporters take recurrent "
-                f"weights apart), so it cannot be {one.precision} there; give it FP32, or export the network yourself "
-                f"and search on the file (--onnx)."
+                f"layer {one.name!r}: ONNX has no weights of {one.precision}; take INT2, INT4, INT8 or FP8 without "
+                f"-a8, or a plain float."
             )
     narrow = any(layer.width.format == "INT2" for layer in recipe.layers)
+    least = graph.opened.proto.ir_version
     model = _upgraded(graph.opened.proto, OPSET_OF_INT2 if narrow else OPSET)
-    model.ir_version = max(IR_OF_INT2 if narrow else IR, min(model.ir_version, IR_OF_INT2 if narrow else IR))
+    model.ir_version = max(IR_OF_INT2 if narrow else IR, least)
+    holders = Counter(view.layer for view in graph.views)
     made: dict[str, Parts] = {}
     nodes: list[onnx.NodeProto] = []
     for layer, view in zip(graph.opened.layers, graph.views, strict=True):
         _drop_input(model.graph, layer.input)
-        recipe_layer = None if view is None else by_name[view.layer]
-        if view is None or recipe_layer is None or recipe_layer.precision == "FP32":
-            original = graph.opened.weights[layer.name].reshape(layer.dims)
+        recipe_layer = by_name[view.layer]
+        original = graph.opened.weights[layer.name].reshape(layer.dims)
+        if recipe_layer.precision == "FP32" and holders[view.layer] == 1 and not _fits_fp32(original):
             model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(original), layer.input))
             continue
         if view.layer not in made:  # one copy, however many tensors of the graph are the layer
@@ -77,8 +86,50 @@ def onnx_model(graph: Graph, recipe: Recipe) -> ModelProto:
     for node in reversed(nodes):
         model.graph.node.insert(0, node)
     model.producer_name = PRODUCER
-    check_model(model, "the exported model")
+    if _bytes(model) <= MAX_BYTES:  # the checker takes no larger one
+        check_model(model, "the exported model")
     return model
+
+
+def write_onnx(model: ModelProto, path: Path, limit: int = MAX_BYTES) -> list[Path]:
+    """Write a model: one file, or above `limit` bytes, which one file cannot hold, its tensors in another beside it.
+
+    Args:
+        model: is changed in place where it is too large.
+        path: of the model.
+        limit: bytes of one file.
+
+    Returns:
+        The files, the model first.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    if _bytes(model) <= limit:
+        write_atomic(path, model.SerializeToString(deterministic=True))
+        return [path]
+    beside = path.with_name(f"{path.name}{DATA_SUFFIX}")
+    content = bytearray()
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) >= _LEAST_EXTERNAL:
+            content += bytes(-len(content) % _ALIGNMENT)
+            set_external_data(tensor, beside.name, offset=len(content), length=len(tensor.raw_data))
+            content += tensor.raw_data
+            tensor.ClearField("raw_data")
+    write_atomic(beside, bytes(content))
+    write_atomic(path, model.SerializeToString(deterministic=True))
+    return [path, beside]
+
+
+def _bytes(model: ModelProto) -> int:
+    """Of the file, nearly: protobuf cannot say it of what it cannot hold."""
+    nodes: int = sum(node.ByteSize() for node in model.graph.node)
+    return nodes + sum(tensor_bytes(tensor) for tensor in model.graph.initializer)
+
+
+def _fits_fp32(original: NDArray[np.generic]) -> bool:
+    """Whether a weight takes 64 bits without need."""
+    return original.dtype == np.float64 and bool((original.astype(np.float32) == original).all())
 
 
 def _upgraded(model: ModelProto, opset: int) -> ModelProto:

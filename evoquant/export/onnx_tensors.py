@@ -5,10 +5,13 @@
     FP16, BF16:     values ─► Cast ─► …
 
 Scales are FP16 in the file and FP32 in the product: an FP16 product would round. Weights are stored with the output
-channels first, a MatMul's too, which reads them through Transpose: onnxruntime's optimizer would turn DequantizeLinear
-and MatMul side by side into MatMulNBits with accuracy level 4, which rounds activations to INT8 without a word; with a
-Transpose between, it does not, at any optimization level. Groups run along a matrix of (channels, weights per channel),
-whatever the tensor's shape is.
+channels first, a MatMul's too, which reads them through Transpose. Groups run along a matrix of (channels, weights per
+channel), whatever the tensor's shape is.
+
+onnxruntime's optimizer turns DequantizeLinear and MatMul side by side into MatMulNBits with accuracy level 4, which
+rounds activations to INT8 without a word. A Transpose between keeps them apart, but the optimizer moves it to the
+other side of a DequantizeLinear by channel or by tensor. It does not of one by blocks: so the scales of a matrix are
+those of blocks, be the block a whole channel or the whole matrix.
 Imported only once onnx is known to be there.
 """
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evoquant.quantization.numerics import Quantized
+    from evoquant.quantization.precision import Precision
 
 _TYPES: dict[tuple[str, bool], type] = {
     ("INT2", False): ml_dtypes.int2,
@@ -39,6 +43,7 @@ _TYPES: dict[tuple[str, bool], type] = {
     ("INT8", False): np.int8,
     ("INT8", True): np.uint8,
 }
+_FLOATS = ("FP16", "BF16", "FP32")
 OPSET, OPSET_OF_INT2 = 21, 25
 IR, IR_OF_INT2 = 10, 13
 
@@ -91,6 +96,12 @@ class Parts:
             self.then("Cast", [self.value], "stored", to=kind)
 
 
+def has_type(precision: Precision) -> bool:
+    """Whether ONNX has a type for the codes, and activations stay as they are."""
+    known = (precision.format, precision.asymmetric) in _TYPES or precision.format in ("FP8", *_FLOATS)
+    return known and precision.activation_bits is None
+
+
 def quantized_parts(name: str, quantized: Quantized) -> Parts:
     """Codes, scales and zero points that make the weight, its channels first: `Parts.shape` says in which shape."""
     precision = quantized.precision
@@ -99,13 +110,18 @@ def quantized_parts(name: str, quantized: Quantized) -> Parts:
     parts = Parts(name)
     channels = 1 if axis is None else moved.shape[0]
     if precision.granularity == "group":
-        stored = moved.reshape(channels, -1)
-        shape: tuple[int, ...] = (channels, stored.shape[1] // precision.group_size)
-        how = {"axis": 1, "block_size": precision.group_size}
+        stored, block = moved.reshape(channels, -1), precision.group_size
+    elif moved.ndim == 2:  # see above: blocks
+        rows = 1 if precision.granularity == "tensor" else channels
+        stored = moved.reshape(rows, -1)
+        block = stored.shape[1]
     else:
-        stored = moved
-        by_channel = precision.granularity == "channel" and axis is not None
-        shape, how = ((channels,), {"axis": 0}) if by_channel else ((), {})
+        stored, block = moved, 0
+    by_channel = precision.granularity == "channel" and axis is not None
+    shape: tuple[int, ...] = (channels,) if by_channel else ()
+    how = {"axis": 0} if by_channel else {}
+    if block:
+        shape, how = (len(stored), stored.shape[1] // block), {"axis": 1, "block_size": block}
     inputs = [_codes(parts, "codes", stored, precision.format, precision.asymmetric)]
     scales = parts.constant("scales", quantized.scales.reshape(shape))
     inputs.append(parts.then("Cast", [scales], "scales_fp32", to=TensorProto.FLOAT))

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
 
 from evoquant.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from evoquant.models.arrays import Arrays
     from evoquant.models.base import MeasuredTask, Outcome, Split
-    from evoquant.models.onnx_layers import OnnxLayer, OpenedModel
-
-Weights = Mapping[str, "NDArray[np.generic]"]
-"""Layer name → its weight."""
+    from evoquant.models.onnx_layers import OpenedModel
 
 
 @dataclass(frozen=True)
@@ -40,11 +35,11 @@ class Graph:
 
     Attributes:
         opened: the graph and its own layers.
-        views: for each of its layers the task's layer that it holds; None for a tensor that no width applies to.
+        views: for each of its layers the task's layer that it holds; several may hold one.
     """
 
     opened: OpenedModel
-    views: tuple[View | None, ...]
+    views: tuple[View, ...]
 
 
 class Deployable(Protocol):
@@ -119,40 +114,3 @@ def deployable(task: MeasuredTask) -> Deployable:
         assert isinstance(task, OnnxTask)
         return OnnxDeployable(task)
     raise InputError(f"networks of the runtime {runtime!r} cannot be exported; torch and onnx can.")
-
-
-def matched(layers: tuple[OnnxLayer, ...], graph: Weights, task: Weights, prefix: str = "") -> tuple[View | None, ...]:
-    """For each layer of a graph the task's layer with the same weight: by name, else by content.
-
-    Args:
-        layers: of the graph.
-        graph: its weights by name.
-        task: the task's weights by name.
-        prefix: of the graph's names that the task's do not have.
-    """
-    found: list[View | None] = []
-    taken: set[str] = set()
-    for layer in layers:
-        weight = graph[layer.name]
-        own = layer.name.removeprefix(prefix)
-        order = sorted(task, key=lambda name: name != own)
-        options = [view for name in order if (view := _view(name, task[name], weight)) is not None]
-        view = next((v for v in options if v.layer not in taken), options[0] if options else None)
-        if view is not None:
-            taken.add(view.layer)
-        found.append(view)
-    return tuple(found)
-
-
-def _view(name: str, ours: NDArray[np.generic], weight: NDArray[np.generic]) -> View | None:
-    if ours.size != weight.size:
-        return None
-    if np.array_equal(ours.ravel(), weight.ravel()) and _squeezed(ours) == _squeezed(weight):
-        return View(name)
-    if np.array_equal(ours.T.ravel(), weight.ravel()) and _squeezed(ours.T) == _squeezed(weight):
-        return View(name, transposed=True)
-    return None
-
-
-def _squeezed(array: NDArray[np.generic]) -> tuple[int, ...]:
-    return tuple(size for size in array.shape if size > 1)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
+import logging
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from evoquant.errors import InputError, raised_by
-from evoquant.models.deployable import Graph, matched
+from evoquant.errors import EvoquantError, InputError, raised_by
 from evoquant.models.onnx_measurer import require_onnx
 from evoquant.models.torch import Measurer
 from evoquant.models.torch_data import TARGETS, call_on_tensors, input_tensors, samples_of
@@ -20,18 +22,28 @@ from evoquant.models.torch_kinds import Judge
 from evoquant.models.torch_threads import one_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
+    from onnx import ModelProto
 
     from evoquant.models.arrays import Arrays
     from evoquant.models.base import Outcome, Split
+    from evoquant.models.deployable import Graph
+    from evoquant.models.deployable_onnx import Parameter
     from evoquant.models.torch_task import TorchTask
 
 OPSET = 17
 """The first with LayerNormalization, so that a norm stays one node."""
 
+NEWER_OPSET = 21
+"""Of PyTorch's newer exporter: the first with 4-bit types, so that nothing is converted but for INT2."""
+
 OUTPUT = "outputs"
 _PREFIX = "network."
+_EXAMPLES = 2
+_UNREAD_SAMPLES = 8
 
 
 class _Positional(torch.nn.Module):
@@ -46,6 +58,20 @@ class _Positional(torch.nn.Module):
         return call_on_tensors(self.network, dict(zip(self._names, tensors, strict=True)))
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what exporters say: that one's end has come, what the other does, the graph that cannot be exported."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
 class TorchDeployable:
     """See `Deployable`; the graph is what PyTorch's exporter makes, no norm folded into its neighbour."""
 
@@ -54,6 +80,7 @@ class TorchDeployable:
         self._judge = Judge(task.kind, task.variance, task.own)
         self._measurer = Measurer(task.network, task.found, task.data, self._judge, block=task.block, batch=task.batch)
         self._layers = {layer.name: layer for layer in task.found}
+        self._graph: Graph | None = None
 
     def weight(self, layer: str) -> NDArray[np.generic]:
         """Of the live network."""
@@ -62,55 +89,124 @@ class TorchDeployable:
         return weight
 
     def graph(self) -> Graph:
-        """Exported with a free number of samples.
+        """Exported once with a free number of samples; copied at each call.
 
         Raises:
-            InputError: PyTorch cannot export the network, or a weight is not in its graph as one tensor.
+            InputError: PyTorch cannot export the network, or a weight that it reads is not in its graph.
             MissingExtraError: onnx is not installed.
         """
         require_onnx("exporting a PyTorch network")
-        from evoquant.models.onnx_file import read_model
-        from evoquant.models.onnx_layers import open_model
+        if self._graph is None:
+            self._graph = self._opened()
+        opened = self._graph.opened
+        proto = type(opened.proto)()
+        proto.CopyFrom(opened.proto)
+        return replace(self._graph, opened=replace(opened, proto=proto))
 
-        name = self._task.name
-        opened = open_model(read_model(self._exported(), f"{name} in ONNX"), {}, {}, f"{name} in ONNX")
-        weights = {layer: self.weight(layer) for layer in self._layers}
-        views = matched(opened.layers, opened.weights, weights, _PREFIX)
-        return Graph(opened, views)
+    def _opened(self) -> Graph:
+        from evoquant.models.deployable_onnx import add_unread, open_by_name
 
-    def _exported(self) -> bytes:
-        tensors = input_tensors(self._task.data["calibration"], slice(0, 2))
-        names = list(tensors)
-        free = {0: "samples"}
+        graph, absent = open_by_name(self._exported(), self._parameters())
+        for parameter in self._parameters():
+            if parameter.layer in absent:
+                if self._is_read(parameter.layer):
+                    raise InputError(
+                        f"{self._task.name}: the weight of layer {parameter.layer!r} is not in the graph that PyTorch "
+                        f"exports, which has what the network computes from it instead. Export the network yourself "
+                        f"and search on the file (--onnx)."
+                    )
+                graph = add_unread(graph, parameter)
+        return graph
+
+    def _parameters(self) -> list[Parameter]:
+        from evoquant.models.deployable_onnx import Parameter
+
+        named = dict(self._task.network.named_parameters(remove_duplicate=False))
+        names: dict[int, list[str]] = {}
+        for name, parameter in named.items():
+            names.setdefault(id(parameter), []).append(f"{_PREFIX}{name}")
+        return [
+            Parameter(
+                layer=layer.name,
+                type=layer.type,
+                names=tuple(names[id(named[layer.parameter])]),
+                weight=self.weight(layer.name),
+                channel_axis=layer.channel_axis,
+                fan_in=layer.fan_in,
+                groups=layer.groups,
+            )
+            for layer in self._task.found
+        ]
+
+    def _is_read(self, layer: str) -> bool:
+        """Whether the output depends on a layer: it changes when the weight is all zeros."""
+        weight = dict(self._task.network.named_parameters(remove_duplicate=False))[self._layers[layer].parameter]
+        before = weight.detach().clone()
+        widths = ("FP32",) * len(self._layers)
+        (with_it,) = self.outputs("calibration", 0, _UNREAD_SAMPLES, widths)
         try:
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                warnings.catch_warnings(),
-                contextlib.redirect_stdout(io.StringIO()),  # where the exporter prints the graph that it cannot export
-                one_thread(),
-                torch.no_grad(),
-            ):
-                file = Path(folder) / "model.onnx"
-                # PyTorch's newer exporter needs one more package and renames weights; this one announces its end
-                warnings.simplefilter("ignore")
-                torch.onnx.export(
-                    _Positional(self._task.network, names).eval(),
-                    tuple(tensors.values()),
-                    file,
-                    dynamo=False,
-                    training=torch.onnx.TrainingMode.PRESERVE,  # its "evaluation" folds norms into convolutions
-                    do_constant_folding=False,
-                    input_names=names,
-                    output_names=[OUTPUT],
-                    dynamic_axes=dict.fromkeys([*names, OUTPUT], free),
-                    opset_version=OPSET,
-                )
-                return file.read_bytes()
-        except Exception as error:  # whatever the exporter may raise
-            raise InputError(
-                f"{self._task.name}: PyTorch cannot export the network to ONNX: {raised_by(error)}. Export it "
-                f"yourself and search on the file (--onnx)."
-            ) from error
+            with torch.no_grad():
+                weight.zero_()
+            (without,) = self.outputs("calibration", 0, _UNREAD_SAMPLES, widths)
+        finally:
+            with torch.no_grad():
+                weight.copy_(before)
+        return with_it.tobytes() != without.tobytes()
+
+    def _exported(self) -> ModelProto:
+        """By PyTorch's older exporter, which needs no other package; else by the newer one, if it can be had."""
+        tensors = input_tensors(self._task.data["calibration"], slice(0, _EXAMPLES))
+        reasons = []
+        for newer in (False, True):
+            if newer and importlib.util.find_spec("onnxscript") is None:
+                reasons.append("its newer exporter may, but needs one more package: pip install onnxscript.")
+                continue
+            try:
+                return self._export(tensors, newer=newer)
+            except EvoquantError:
+                raise
+            except Exception as error:  # whatever the exporter may raise
+                reasons.append(f"{'its newer exporter: ' if newer else ''}{raised_by(error)}")
+        raise InputError(
+            f"{self._task.name}: PyTorch cannot export the network to ONNX: {'; '.join(reasons)} Export it yourself "
+            f"and search on the file (--onnx)."
+        )
+
+    def _export(self, tensors: dict[str, torch.Tensor], *, newer: bool) -> ModelProto:
+        from evoquant.models.onnx_file import read_model
+
+        names = list(tensors)
+        options: dict[str, Any] = {
+            "training": torch.onnx.TrainingMode.PRESERVE,  # its "evaluation" folds norms into convolutions
+            "do_constant_folding": False,
+            "dynamic_axes": {name: {0: "samples"} for name in (*names, OUTPUT)},
+            "opset_version": OPSET,
+        }
+        if newer:
+            free = {0: torch.export.Dim("samples", min=1)}
+            options = {
+                "optimize": False,  # it folds, too
+                "dynamic_shapes": {"tensors": tuple(free for _ in names)},
+                "opset_version": NEWER_OPSET,
+                "verbose": False,
+            }
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            _quiet(),
+            one_thread(),
+            torch.no_grad(),
+        ):
+            file = Path(folder) / "model.onnx"
+            torch.onnx.export(
+                _Positional(self._task.network, names).eval(),
+                tuple(tensors.values()),
+                file,
+                dynamo=newer,
+                input_names=names,
+                output_names=[OUTPUT],
+                **options,
+            )
+            return read_model(file, f"{self._task.name} in ONNX")
 
     def feeds(self, split: Split, start: int, stop: int) -> Arrays:
         """By the names of the data's inputs."""
