@@ -13,12 +13,14 @@ CORE := $(VENV)/.core.stamp
 DEV := $(VENV)/.dev.stamp
 TORCH := $(VENV)/.torch.stamp
 ONNX := $(VENV)/.onnx.stamp
+OPENVINO := $(VENV)/.openvino.stamp
 BENCH := $(VENV)/.bench.stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint format results install install-torch install-onnx install-dev clean
+.PHONY: help run test test-onnx test-openvino lint format results install install-torch install-onnx install-openvino \
+    install-dev clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -31,11 +33,17 @@ run: $(CORE)  ## replay the published journey on Ray; resume it if it was interr
 	    $(BIN)/evoquant run configs/journey.yaml --out '$(OUT)'; \
 	fi
 
-test: $(DEV) $(TORCH) $(ONNX) $(BENCH)  ## install what the tests need, PyTorch too, and run them (PYTEST_ARGS=… is passed on)
+test: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(BENCH)  ## install what the tests need, PyTorch too, and run them (PYTEST_ARGS=… is passed on)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-onnx: $(DEV) $(TORCH) $(ONNX)  ## only what ONNX Runtime runs
+	@$(BIN)/python -m pytest tests/optional_onnx $(PYTEST_ARGS)
+
+test-openvino: $(DEV) $(TORCH) $(OPENVINO)  ## only what OpenVINO runs
+	@$(BIN)/python -m pytest tests/optional_openvino $(PYTEST_ARGS)
+
 # mypy reads PyTorch's own types, so linting wants it too.
-lint: $(DEV) $(TORCH) $(ONNX) $(BENCH)  ## ruff (lint, format) and mypy --strict
+lint: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(BENCH)  ## ruff (lint, format) and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -44,7 +52,7 @@ format: $(DEV)  ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-results: $(TORCH) $(ONNX) $(BENCH)  ## make everything in results/ again
+results: $(TORCH) $(ONNX) $(OPENVINO) $(BENCH)  ## make everything in results/ again
 	@for script in experiments/*.py; do echo $$script >&2; $(BIN)/python $$script || exit 1; done
 
 install: $(CORE)  ## the package alone, editable, in .venv
@@ -52,6 +60,8 @@ install: $(CORE)  ## the package alone, editable, in .venv
 install-torch: $(TORCH)  ## also PyTorch and scikit-learn, for real networks
 
 install-onnx: $(ONNX)  ## also onnx and onnxruntime, for networks in ONNX files
+
+install-openvino: $(OPENVINO)  ## also openvino, to export to it and to run what was exported
 
 install-dev: $(DEV)  ## also pytest, ruff and mypy
 
@@ -81,6 +91,10 @@ $(TORCH): $(CORE)
 
 $(ONNX): $(CORE)
 	@$(PIP) -e '.[onnx]'
+	@touch $@
+
+$(OPENVINO): $(CORE)
+	@$(PIP) -e '.[openvino]'
 	@touch $@
 
 $(BENCH): $(CORE)

@@ -18,15 +18,16 @@ from evoquant.campaign.archive import pick as pick_from
 from evoquant.campaign.build import any_profile as profile
 from evoquant.campaign.build import build_campaign, require_allowed
 from evoquant.campaign.champion import Champion, load_champion
-from evoquant.campaign.config import CampaignConfig, config_from_dict, load_config
+from evoquant.campaign.config import CampaignConfig, load_config
 from evoquant.campaign.environment import differences, environment_record
-from evoquant.campaign.gate_file import gated as gated_champion
+from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.loop import Observer, Progress, run_loop
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REPORT, RESOLVED, RunDir
 from evoquant.errors import InputError, RunDirError, suggestion
+from evoquant.export.deploy import deploy, recipe, verify
 from evoquant.files import pretty_json
 from evoquant.models.base import SIGNALS
-from evoquant.profiles.model import load_profile, profile_to_json
+from evoquant.profiles.model import profile_to_json
 from evoquant.quantization.precision import Menu
 from evoquant.report.data import RunData, load_run, report_data
 from evoquant.store import cache_folder
@@ -39,7 +40,23 @@ if TYPE_CHECKING:
     from evoquant.profiles.model import ModelProfile
     from evoquant.scoring.objective import Objective
 
-__all__ = ["Job", "Run", "load", "pick", "profile", "profile_network", "resume", "run", "run_all", "score"]
+__all__ = [
+    "Job",
+    "Run",
+    "deploy",
+    "gated",
+    "load",
+    "pick",
+    "profile",
+    "profile_network",
+    "recipe",
+    "resolved_config",
+    "resume",
+    "run",
+    "run_all",
+    "score",
+    "verify",
+]
 
 
 class Silent:
@@ -174,25 +191,6 @@ def pick(
     return pick_from(directory, load_champion(directory.path / CHAMPION), Limits(parts, bits, retention))
 
 
-def gated(path: str | Path, *, ungated: bool = False) -> tuple[Champion, ModelProfile, Menu] | None:
-    """What a measured run's gate recommends, with the network's profile and menu; None for runs on profiles.
-
-    Args:
-        path: a finished run directory.
-        ungated: the champion instead, whatever the gate says; its provenance says so.
-
-    Raises:
-        InputError: the run has no gate.json.
-    """
-    directory = RunDir.open(Path(path), hold=False)
-    config = resolved_config(directory)
-    if config.task is None:
-        return None
-    found = load_profile(directory.path / PROFILE)
-    champion = gated_champion(directory, load(path), found.name, ungated=ungated)
-    return champion, found, config.resolved_menu
-
-
 def profile_network(
     source: TaskConfig,
     *,
@@ -266,25 +264,6 @@ def score(
         judge = Judge(opened.measurer, opened.problem, objective, source.seed)
         scored = score_allocation(judge, allocation_of(given, opened.problem, str(allocation)))
         return {**scored, "signals": dict(opened.profile.passes)}
-
-
-def resolved_config(directory: RunDir) -> CampaignConfig:
-    """The config that a run directory was started with.
-
-    Raises:
-        RunDirError: resolved.json is damaged, or was changed after the start.
-    """
-    source = str(directory.path / RESOLVED)
-    data = directory.read(RESOLVED)
-    if not isinstance(data, dict) or "config" not in data or "hash" not in data:
-        raise RunDirError(f"{source}: should hold `hash` and `config`.")
-    config = config_from_dict(data["config"], source)
-    if config.hash() != data["hash"]:
-        raise RunDirError(
-            f"{source}: the config does not give the hash it was started with ({str(data['hash'])[:12]}…); "
-            f"restore the file, or start a new run for a changed config."
-        )
-    return config
 
 
 def _go(config: CampaignConfig, directory: RunDir, observer: Observer) -> Run:

@@ -49,19 +49,21 @@ def rivals_of(
     """Uniform widths, the published rule, greedy, the separable optimum, random and shuffled allocations.
 
     Returns:
-        The rivals, and by name why one is left out: the published rule reads measured losses, which not every profile
-        has; the optimum is not certified for every objective of one's own.
+        The rivals, and by name why one is left out: no layer may take a uniform width; the published rule reads
+        measured losses, which not every profile has; the optimum is not certified for every objective of one's own.
     """
-    rivals = [
-        Contender(f"uniform {name}", "uniform", problem.repair_one(np.full(len(problem.units), width, dtype=np.int8)))
-        for width, name in enumerate(problem.menu.names)
-    ]
+    rivals, left_out = [], {}
+    for width, name in enumerate(problem.menu.names):
+        if problem.allowed[:, width].any():
+            uniform = problem.repair_one(np.full(len(problem.units), width, dtype=np.int8))
+            rivals.append(Contender(f"uniform {name}", "uniform", uniform))
+        else:
+            left_out[f"uniform {name}"] = "no layer may take this width"
     makers: tuple[tuple[str, str, Callable[[], NDArray[np.int8]]], ...] = (
         ("published rule", "rule", lambda: strategy(CHAMPION).allocate(problem)),
         ("greedy", "greedy", lambda: greedy(separable_problem(problem), objective)),
         ("separable optimum", "optimum", lambda: certify(separable_problem(problem), objective).allocation),
     )
-    left_out = {}
     for name, kind, make in makers:
         try:
             rivals.append(Contender(name, kind, make()))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from evoquant.cli.bench import bench
+from evoquant.cli.deploy import export, lint, verify
 from evoquant.cli.networks import profile, score
 from evoquant.cli.output import draw, emit, say, show
 from evoquant.errors import EvoquantError, InputError
@@ -128,6 +129,9 @@ def report(
 app.command()(profile)
 app.command()(score)
 app.command()(bench)
+app.command()(export)
+app.command()(lint)
+app.command()(verify)
 
 
 @app.command()
@@ -205,50 +209,6 @@ def pick(
     if out is not None:
         draw([scores_table(champion.genome.text, champion.scores)])
     emit(champion.to_json(), out)
-
-
-@app.command()
-def export(
-    run_dir: Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="A run directory or champion file.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="json, yaml, python, rust or csv.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
-    model: Annotated[str | None, typer.Option("--profile", help="The model, for csv.")] = None,
-    listing: Annotated[bool, typer.Option("--list", help="List the targets.")] = False,
-    ungated: Annotated[bool, typer.Option("--ungated", help="Export a measured run's champion past its gate.")] = False,
-    allow_code: AllowOption = None,
-) -> None:
-    """Export a champion heuristic as data or as code, or what the gate recommends for one model."""
-    from evoquant.export import TARGETS
-
-    if listing:
-        for name, target in TARGETS.items():
-            show(f"{name:8} {target.description}")
-        return
-    if run_dir is None or to is None:
-        raise InputError("export needs RUN_DIR and --to TARGET; `evoquant export --list` shows the targets.")
-    if run_dir.is_dir():
-        from evoquant.campaign.build import require_allowed
-        from evoquant.report.data import load_run
-
-        data = load_run(run_dir)
-        require_allowed(data.config, allow_code or (), run_dir)
-        if data.champion is None:
-            raise InputError(f"{run_dir}: the run is not finished; continue with: evoquant resume {run_dir}")
-    emit(_rendered(run_dir, to, model, ungated), out)
-
-
-def _rendered(run_dir: Path, to: str, model: str | None, ungated: bool) -> str:
-    """The exported text; one model's allocation of a measured run is what its gate recommends."""
-    from evoquant import api
-    from evoquant.export import TARGETS, render
-    from evoquant.report.allocation import load_any_profile
-
-    profile = load_any_profile(model) if model else None
-    if to in TARGETS and TARGETS[to].one_model and run_dir.is_dir():
-        found = api.gated(run_dir, ungated=ungated)
-        if found is not None and (profile is None or profile.digest == found[1].digest):
-            return render(to, *found)
-    return render(to, api.load(run_dir), profile)
 
 
 @app.command()

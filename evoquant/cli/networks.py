@@ -60,7 +60,7 @@ def profile(
     from evoquant.report.progress import draw_messages
     from evoquant.report.signals import additivity_table, signals_table
 
-    network = _network(task, torch, onnx, data, metric, agreement, seed)
+    network = network_of(task, torch, onnx, data, metric, agreement, seed)
     found, how_additive = api.profile_network(
         network, menu=_list(menu), signals=_list(signals), additivity=additivity, cache=cache
     )
@@ -98,7 +98,7 @@ def score(
     from evoquant.report.tables import measured_tables, scores_table
 
     goal = parse_objective(objective, {"threshold": threshold, "floor": floor, "bits": bits})
-    network = _network(task, None, onnx, data, metric, agreement, seed)
+    network = network_of(task, None, onnx, data, metric, agreement, seed)
     scored = api.score(allocation, network, goal, menu=_list(menu), cache=cache)
     if as_json:
         emit_json(scored)
@@ -111,7 +111,7 @@ def score(
         raise typer.Exit(1)
 
 
-def _network(
+def network_of(
     task: str | None,
     torch: str | None,
     onnx: str | None,
@@ -120,6 +120,11 @@ def _network(
     agreement: bool,
     seed: int,
 ) -> TaskConfig:
+    """The network that a command's options name.
+
+    Raises:
+        InputError: none or several, or an option that does not go with it.
+    """
     from evoquant.campaign.config_measured import source_of
 
     if agreement and metric is not None:

@@ -84,7 +84,7 @@ class _Finder:
         return genome
 
     def _problems(self) -> Any:
-        from evoquant.campaign.build import any_profile
+        from evoquant.campaign.build import searched_profile
         from evoquant.campaign.storage import PROFILE
         from evoquant.scoring.problem import compile_problem
 
@@ -92,5 +92,5 @@ class _Finder:
         if config.task is not None:
             profiles = [load_profile(self._run.path / PROFILE)]
         else:
-            profiles = [any_profile(name) for name in (config.models or ModelsConfig()).train]
+            profiles = [searched_profile(config, name) for name in (config.models or ModelsConfig()).train]
         return tuple(compile_problem(profile, config.resolved_menu) for profile in profiles)

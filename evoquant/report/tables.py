@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.archive import choosing_split
-from evoquant.campaign.build import any_profile, make_objective
+from evoquant.campaign.build import make_objective, searched_profile
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.genomes.load import genome_from_dict
@@ -188,7 +188,7 @@ def _test_fitness(run: RunData) -> dict[int, float]:
     if not models.test:
         return {}
     menu = run.config.resolved_menu
-    problems = tuple(compile_problem(any_profile(name), menu) for name in models.test)
+    problems = tuple(compile_problem(searched_profile(run.config, name), menu) for name in models.test)
     genomes = [genome_from_dict(record["genome"], str(run.path)) for record in champions.values()]
     scores = score_genomes(genomes, problems, make_objective(run.config), run.config.aggregate)
     return dict(zip(champions, scores.fitness.tolist(), strict=True))

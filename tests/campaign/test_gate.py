@@ -1,5 +1,6 @@
 """The gate, and scoring of allocations from elsewhere, on the tiny network."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from evoquant.campaign.build_measured import opened_network
 from evoquant.campaign.config_measured import source_of
 from evoquant.campaign.finals_measured import Judge, choose, disagreements, measured_figures
 from evoquant.campaign.gate import recommended, run_gate
-from evoquant.campaign.gate_rivals import Contender, blind_rivals, narrowed
+from evoquant.campaign.gate_rivals import Contender, blind_rivals, narrowed, rivals_of
 from evoquant.campaign.measurer import reference_outcomes
 from evoquant.campaign.score import allocation_of, read_allocation
 from evoquant.errors import CampaignError, InputError, RunDirError
@@ -32,6 +33,18 @@ FP32 = np.array([3, 3, 3], dtype=np.int8)
 def judge(tiny, tmp_path):
     with opened_network(source_of(task="tiny"), MENU, ("fisher",), tmp_path) as opened:
         yield Judge(opened.measurer, opened.problem, Cliff(0.9), 0)
+
+
+def test_a_width_that_no_layer_may_take_is_no_rival(judge):
+    """Repaired it would be another uniform width under this one's name."""
+    allowed = judge.problem.allowed.copy()
+    allowed[:, 1] = False
+    problem = dataclasses.replace(judge.problem, allowed=allowed)
+    rivals, left_out = rivals_of(problem, judge.objective, FP32, 0)
+    assert [rival.name for rival in rivals if rival.kind == "uniform"] == [
+        *("uniform INT2-channel", "uniform INT8-channel", "uniform FP32"),
+    ]
+    assert "uniform INT4-channel" in left_out
 
 
 def test_every_rival_is_there_and_costs_are_kept(judge):

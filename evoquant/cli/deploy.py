@@ -1,0 +1,185 @@
+"""Commands on the way to deployment: export, lint, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evoquant.cli.networks import (
+    AgreementOption,
+    CacheOption,
+    DataOption,
+    JsonOption,
+    MetricOption,
+    OnnxOption,
+    SeedOption,
+    network_of,
+)
+from evoquant.cli.output import draw, emit, emit_json, say, show
+from evoquant.errors import InputError
+
+if TYPE_CHECKING:
+    from evoquant.campaign.config_measured import TaskConfig
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's .json file, or a run directory.")]
+TaskOption = Annotated[str | None, typer.Option("--task", help="For a recipe: an example task, or module:factory.")]
+UngatedOption = Annotated[
+    bool, typer.Option("--ungated", help="Take a measured run's champion past its gate; the export says so.")
+]
+AllowOption = Annotated[
+    list[str] | None, typer.Option("--allow-code", help="module:attribute that the run's config may import.")
+]
+
+
+def export(
+    source: Annotated[
+        Path | None, typer.Argument(metavar="RUN_DIR", help="A run directory, a champion file, or a recipe.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="A target; `--list` shows them.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write to this file; heuristics go to stdout without it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--profile", help="The model, for csv.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="List the targets.")] = False,
+    ungated: UngatedOption = False,
+    task: TaskOption = None,
+    onnx: OnnxOption = None,
+    data: DataOption = None,
+    metric: MetricOption = None,
+    agreement: AgreementOption = False,
+    seed: SeedOption = 0,
+    cache: CacheOption = None,
+    allow_code: AllowOption = None,
+) -> None:
+    """Export a heuristic as data or as code, or a network's allocation to the stack that it is deployed on."""
+    from evoquant.export import TARGETS
+    from evoquant.export.deploy import WRITERS
+
+    if listing:
+        _list_targets()
+        return
+    if source is None or to is None:
+        raise InputError("export needs RUN_DIR and --to TARGET; `evoquant export --list` shows the targets.")
+    if source.is_dir():
+        _require_code(source, allow_code)
+    if to in TARGETS:
+        emit(_rendered(source, to, model, ungated), out)
+        return
+    from evoquant import api
+
+    if out is None:
+        suffix = {"recipe": ".json", "openvino": ".xml"}.get(to, ".onnx") if to in WRITERS else ""
+        raise InputError(f"{to} is written to a file: name it with -o model{suffix}.")
+    network = _optional_network(task, onnx, data, metric, agreement, seed)
+    files, findings = api.deploy(source, to, out, network, ungated=ungated, cache=cache)
+    for finding in findings:
+        say(f"warning: {finding.message if finding.layer is None else f'{finding.layer}: {finding.message}'}")
+    for file in files:
+        say(f"wrote {file}")
+
+
+def lint(
+    recipe: RecipeArgument,
+    target: Annotated[str, typer.Option("--for", metavar="TARGET", help="onnx, openvino, compressed-tensors, …")],
+    ungated: UngatedOption = False,
+    allow_code: AllowOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a target can take a recipe as it was measured, and if not, what it could take. Exit 1 if not."""
+    import dataclasses
+
+    from evoquant.export.deploy import lint_file
+    from evoquant.report.lint import lint_table
+
+    if recipe.is_dir():
+        _require_code(recipe, allow_code)
+    findings = lint_file(recipe, target, ungated=ungated)
+    rows = [dataclasses.asdict(finding) for finding in findings]
+    if as_json:
+        emit_json({"recipe": str(recipe), "target": target, "findings": rows})
+    elif rows:
+        draw([lint_table(rows, target)])
+    else:
+        show(f"{recipe}: {target} takes it as it is.")
+    if any(row["severity"] == "error" for row in rows):
+        raise typer.Exit(1)
+
+
+def verify(
+    recipe: RecipeArgument,
+    to: Annotated[str, typer.Option("--to", metavar="TARGET", help="onnx, onnx-matmulnbits, openvino.")],
+    ungated: UngatedOption = False,
+    task: TaskOption = None,
+    onnx: OnnxOption = None,
+    data: DataOption = None,
+    metric: MetricOption = None,
+    agreement: AgreementOption = False,
+    seed: SeedOption = 0,
+    cache: CacheOption = None,
+    allow_code: AllowOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Deploy a recipe, run it in a fresh process, and compare size, outputs and retention with the promise.
+
+    Exits with 1 where a difference is beyond tolerance, and says which layer it comes from.
+    """
+    from evoquant import api
+    from evoquant.report.verify import verification_table
+
+    if recipe.is_dir():
+        _require_code(recipe, allow_code)
+    network = _optional_network(task, onnx, data, metric, agreement, seed)
+    found = api.verify(recipe, to, network, ungated=ungated, cache=cache)
+    if as_json:
+        emit_json(found)
+    else:
+        draw([verification_table(found)])
+    for fault in found["faults"]:
+        say(f"fault: {fault}")
+    if found["faults"]:
+        raise typer.Exit(1)
+
+
+def _list_targets() -> None:
+    from evoquant.export import TARGETS
+    from evoquant.report.lint import targets_table
+
+    for name, target in TARGETS.items():
+        show(f"{name:8} {target.description}")
+    show("recipe   codes, scales and promises in no consumer's own form; of a network that was measured")
+    draw([targets_table()])
+
+
+def _require_code(run_dir: Path, allow_code: list[str] | None) -> None:
+    """Refuse code that the run's config names and that nobody allowed, and runs that are not finished."""
+    from evoquant.campaign.build import require_allowed
+    from evoquant.report.data import load_run
+
+    data = load_run(run_dir)
+    require_allowed(data.config, allow_code or (), run_dir)
+    if data.champion is None:
+        raise InputError(f"{run_dir}: the run is not finished; continue with: evoquant resume {run_dir}")
+
+
+def _optional_network(
+    task: str | None, onnx: str | None, data: str | None, metric: str | None, agreement: bool, seed: int
+) -> TaskConfig | None:
+    if task is None and onnx is None:
+        return None
+    return network_of(task, None, onnx, data, metric, agreement, seed)
+
+
+def _rendered(source: Path, to: str, model: str | None, ungated: bool) -> str:
+    """The exported text; one model's allocation of a measured run is what its gate recommends."""
+    from evoquant import api
+    from evoquant.export import TARGETS, render
+    from evoquant.report.allocation import load_any_profile
+
+    profile = load_any_profile(model) if model else None
+    if TARGETS[to].one_model and source.is_dir():
+        found = api.gated(source, ungated=ungated)
+        if found is not None and (profile is None or profile.digest == found[1].digest):
+            return render(to, *found)
+    return render(to, api.load(source), profile)
