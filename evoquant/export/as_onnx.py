@@ -28,6 +28,7 @@ from evoquant.export.onnx_tensors import (
 )
 from evoquant.files import write_atomic
 from evoquant.models.onnx_file import MAX_BYTES, check_model
+from evoquant.models.onnx_graph import scopes_of
 from evoquant.models.onnx_variants import opset_of
 
 if TYPE_CHECKING:
@@ -39,10 +40,15 @@ if TYPE_CHECKING:
     from evoquant.export.recipe import Recipe, RecipeLayer
     from evoquant.models.deployable import Graph
     from evoquant.models.onnx_layers import OnnxLayer
+    from evoquant.quantization.precision import Precision
 
 PREFIX = "evoquant."
+_READ = "evoquant:"  # a layer and the tensor of the graph that it is may have one name
 PRODUCER = "evoquant"
 DATA_SUFFIX = ".data"
+_OPSET_OF_BF16 = 13
+# operator → the opset that gave it another meaning, which onnx's converter passes over: found by running both versions
+_CHANGED = {"GroupNormalization": 21, "Hardmax": 13, "Resize": 11}
 _LEAST_EXTERNAL, _ALIGNMENT = 1024, 4096
 
 
@@ -64,10 +70,10 @@ def onnx_model(graph: Graph, recipe: Recipe) -> ModelProto:
                 f"layer {one.name!r}: ONNX has no weights of {one.precision}; take INT2, INT4, INT8 or FP8 without "
                 f"-a8, or a plain float."
             )
-    narrow = any(layer.width.format == "INT2" for layer in recipe.layers)
-    least = graph.opened.proto.ir_version
-    model = _upgraded(graph.opened.proto, OPSET_OF_INT2 if narrow else OPSET)
-    model.ir_version = max(IR_OF_INT2 if narrow else IR, least)
+    opset, ir = max(_versions(layer.width) for layer in recipe.layers)
+    ir = max(ir, graph.opened.proto.ir_version)
+    model = _upgraded(graph.opened.proto, opset)
+    model.ir_version = ir
     holders = Counter(view.layer for view in graph.views)
     made: dict[str, Parts] = {}
     nodes: list[onnx.NodeProto] = []
@@ -132,15 +138,31 @@ def _fits_fp32(original: NDArray[np.generic]) -> bool:
     return original.dtype == np.float64 and bool((original.astype(np.float32) == original).all())
 
 
+def _versions(width: Precision) -> tuple[int, int]:
+    """Opset and IR version that a precision needs at least."""
+    if width.has_scales:
+        return (OPSET_OF_INT2, IR_OF_INT2) if width.format == "INT2" else (OPSET, IR)
+    return (_OPSET_OF_BF16, 1) if width.format == "BF16" else (1, 1)
+
+
 def _upgraded(model: ModelProto, opset: int) -> ModelProto:
-    if opset_of(model) >= opset:
+    own = opset_of(model)
+    if own >= opset:
         return model
+    for scope in scopes_of(model.graph):
+        for node in scope.graph.node:
+            if node.domain == "" and own < _CHANGED.get(node.op_type, 0) <= opset:
+                raise InputError(
+                    f"the model's opset is {own}, low-bit weights need {opset}, and {node.op_type} ({node.name!r}) has "
+                    f"meant something else since {_CHANGED[node.op_type]}, which onnx does not convert. Export the "
+                    f"FP32 model with opset {opset}."
+                )
     try:
         return version_converter.convert_version(model, opset)
     except Exception as error:  # the converter's own classes
         text = " ".join(str(error).split())[:300]
         raise InputError(
-            f"the model's operators cannot be brought from opset {opset_of(model)} to {opset}, which low-bit weights "
+            f"the model's operators cannot be brought from opset {own} to {opset}, which low-bit weights "
             f"need: {text} Export the FP32 model with opset {opset}."
         ) from None
 
@@ -156,7 +178,7 @@ def _placed(
     made: Parts, recipe_layer: RecipeLayer, layer: OnnxLayer, transposed: bool, graph: GraphProto
 ) -> list[onnx.NodeProto]:
     """Nodes from the dequantized weight to the value that the graph reads."""
-    parts = Parts(f"{PREFIX}{layer.input}", made.value, made.shape)
+    parts = Parts(f"{_READ}{layer.input}", made.value, made.shape)
     axis = recipe_layer.channel_axis if recipe_layer.width.has_scales else None
     parts.transposed(order_back(recipe_layer.shape, axis, transposed))
     parts.reshaped(layer.dims)
@@ -165,7 +187,7 @@ def _placed(
     if parts.nodes:
         parts.nodes[-1].output[0] = layer.input
         return parts.nodes
-    return [helper.make_node("Identity", [made.value], [layer.input], f"{PREFIX}{layer.input}/weight")]
+    return [helper.make_node("Identity", [made.value], [layer.input], f"{_READ}{layer.input}/weight")]
 
 
 def _drop_input(graph: GraphProto, name: str) -> None:

@@ -21,7 +21,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from evoquant.errors import InputError, MissingExtraError, PrecisionError, describe_validation
 from evoquant.files import pretty_json, read_json, write_atomic
 from evoquant.quantization.formats import bf16_bits, bf16_values
-from evoquant.quantization.numerics import QUANTIZER_VERSION, Quantized, dequantize, quantize, require_scales
+from evoquant.quantization.numerics import (
+    QUANTIZER_VERSION,
+    Quantized,
+    dequantize,
+    fake_quantize,
+    quantize,
+    require_scales,
+)
 from evoquant.quantization.precision import Precision
 
 if TYPE_CHECKING:
@@ -33,6 +40,8 @@ SCHEMA = "evoquant.recipe"
 VERSION = 1
 SUFFIX = ".safetensors"
 MAX_TENSOR_BYTES = 64 * 2**30
+_FP8_NAN = 0x7F
+_LARGEST_NF4 = 15
 
 Tensors = Mapping[str, "NDArray[np.generic]"]
 
@@ -202,7 +211,7 @@ def _tensors(
         if quantized.zero_points is not None:
             found[f"{name}:zero_points"] = quantized.zero_points
         return found
-    values = np.ascontiguousarray(weight, dtype=np.float32)
+    values = np.ascontiguousarray(fake_quantize(weight, precision, channel_axis))  # refuses what the format cannot hold
     if precision.format == "FP16":
         return {f"{name}:values": values.astype(np.float16)}
     return {f"{name}:values": bf16_bits(values) if precision.format == "BF16" else values}
@@ -253,6 +262,7 @@ def read_recipe(path: Path, *, tensors: bool = True) -> Recipe:
         file = _File.model_validate(read_json(path), strict=False)
         for layer in file.layers:
             require_scales(layer.width)
+            _check_text(layer, source)
     except ValidationError as error:
         raise InputError(describe_validation(error, source, (*_File.model_fields, *RecipeLayer.model_fields))) from None
     except PrecisionError as error:
@@ -264,6 +274,9 @@ def read_recipe(path: Path, *, tensors: bool = True) -> Recipe:
     twice = {layer.name for layer in file.layers if sum(layer.name == other.name for other in file.layers) > 1}
     if twice:
         raise InputError(f"{source}: the layer {sorted(twice)[0]!r} stands twice.")
+    bits = sum(layer.width.bits(layer.shape, layer.channel_axis) for layer in file.layers) + file.constant_bits
+    if bits != file.promise.bits:
+        raise InputError(f"{source}: promises {file.promise.bits} bits, but its layers come to {bits}; export it anew.")
     found: Tensors = {}
     if tensors:
         found = _read_tensors(path.with_suffix(SUFFIX), file)
@@ -285,13 +298,32 @@ def _read_tensors(path: Path, file: _File) -> Tensors:
         found: Tensors = safetensors.load(content)
     except Exception as error:  # the library's own class, and whatever a strange header makes of the rest
         raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); export it anew.") from None
-    for layer in file.layers:
-        _check(layer, found, str(path))
+    known = {name for layer in file.layers for name in _check(layer, found, str(path))}
+    if strange := sorted(found.keys() - known):
+        raise InputError(f"{path}: {strange[0]} belongs to no layer of the recipe; export it anew.")
     return found
 
 
-def _check(layer: RecipeLayer, tensors: Tensors, source: str) -> None:
-    """Whether a layer's numbers are there, of the right types and shapes.
+def _check_text(layer: RecipeLayer, source: str) -> None:
+    """Whether what the text says of a layer goes together.
+
+    Raises:
+        InputError: it does not.
+    """
+    width, axis = layer.width, layer.channel_axis
+    fault = None
+    if axis is not None and not 0 <= axis < len(layer.shape):
+        fault = f"channel_axis is {axis}; its shape has the axes 0 to {len(layer.shape) - 1}"
+    elif layer.granularity != width.granularity:
+        fault = f"granularity is {layer.granularity!r}; {layer.precision} has {width.granularity!r}"
+    elif not width.fits(layer.shape, axis):
+        fault = f"groups of {width.group_size} do not divide the weights of a channel of {layer.shape}"
+    if fault:
+        raise InputError(f"{source}: layer {layer.name!r}: {fault}; export it anew.")
+
+
+def _check(layer: RecipeLayer, tensors: Tensors, source: str) -> list[str]:
+    """Whether a layer's numbers are there, of the right types and shapes, and in their range; their names.
 
     Raises:
         InputError: they are not.
@@ -310,6 +342,23 @@ def _check(layer: RecipeLayer, tensors: Tensors, source: str) -> None:
         if array is None or array.shape != shape or array.dtype != dtype:
             have = "is missing" if array is None else f"is {array.dtype}{array.shape}"
             raise InputError(f"{source}: {layer.name}:{part} {have}; {layer.precision} needs {dtype.__name__}{shape}.")
+        if fault := _out_of_range(part, array, precision):
+            raise InputError(f"{source}: {layer.name}:{part} {fault}; export it anew.")
+    return [f"{layer.name}:{part}" for part in wanted]
+
+
+def _out_of_range(part: str, array: NDArray[Any], precision: Precision) -> str | None:
+    """What no quantizer writes."""
+    if part == "scales":
+        return None if bool((np.isfinite(array) & (array > 0)).all()) else "has scales that are not finite and positive"
+    if part == "values":
+        return None
+    if precision.format == "FP8":
+        return "has codes that are no number" if bool(((array & _FP8_NAN) == _FP8_NAN).any()) else None
+    high = _LARGEST_NF4 if precision.format == "NF4" else precision.largest_code
+    low = 0 if precision.asymmetric or precision.format == "NF4" else -high
+    inside = bool(((array >= low) & (array <= high)).all())
+    return None if inside else f"has numbers outside {low} … {high}, which {precision.name} does not have"
 
 
 def _serialized(recipe: Recipe) -> bytes:

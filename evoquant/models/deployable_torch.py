@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import os
 import tempfile
 import warnings
 from dataclasses import replace
@@ -43,6 +44,7 @@ NEWER_OPSET = 21
 OUTPUT = "outputs"
 _PREFIX = "network."
 _EXAMPLES = 2
+_STDOUT = 1
 _UNREAD_SAMPLES = 8
 
 
@@ -65,11 +67,28 @@ def _quiet() -> Iterator[None]:
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _native_output_dropped():
             warnings.simplefilter("ignore")
             yield
     finally:
         log.setLevel(level)
+
+
+@contextlib.contextmanager
+def _native_output_dropped() -> Iterator[None]:
+    """PyTorch prints a graph past Python's streams."""
+    try:
+        kept = os.dup(_STDOUT)
+    except OSError:  # a process without one
+        yield
+        return
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), _STDOUT)
+        try:
+            yield
+        finally:
+            os.dup2(kept, _STDOUT)
+            os.close(kept)
 
 
 class TorchDeployable:
