@@ -65,22 +65,28 @@ def converted(kind):
     return make
 
 
-def halves():
-    """Convolution and product in FP16 throughout, as models for GPUs are exported."""
-    rng = np.random.default_rng(11)
-    half = lambda name, *shape: numpy_helper.from_array(  # noqa: E731
-        (rng.standard_normal(shape) * 0.3).astype(np.float16), name
-    )
-    nodes = [
-        helper.make_node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
-        helper.make_node("MatMul", ["h", "w1"], ["a"], name="/one/MatMul"),
-        helper.make_node("Relu", ["a"], ["r"]),
-        helper.make_node("Gemm", ["r", "two.weight", "two.bias"], ["b"], name="/two/Gemm", transB=1),
-        helper.make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT),
-    ]
-    initializers = [half("w1", 16, 32), half("two.weight", 5, 32), half("two.bias", 5)]
-    model = build(nodes, initializers, [("x", TensorProto.FLOAT, ["N", 16])], [("y", TensorProto.FLOAT, ["N", 5])])
-    return model, {"x": np.random.default_rng(12).standard_normal((SAMPLES, 16)).astype(np.float32)}
+def stored_as(kind):
+    """Two products in FP16 throughout, as models for GPUs are exported, or in FP64."""
+
+    def make():
+        rng = np.random.default_rng(11)
+        here = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+
+        def values(name, *shape):
+            return numpy_helper.from_array((rng.standard_normal(shape) * 0.3).astype(np.float32).astype(kind), name)
+
+        nodes = [
+            helper.make_node("Cast", ["x"], ["h"], to=here),
+            helper.make_node("MatMul", ["h", "w1"], ["a"], name="/one/MatMul"),
+            helper.make_node("Relu", ["a"], ["r"]),
+            helper.make_node("Gemm", ["r", "two.weight", "two.bias"], ["b"], name="/two/Gemm", transB=1),
+            helper.make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT),
+        ]
+        initializers = [values("w1", 16, 32), values("two.weight", 5, 32), values("two.bias", 5)]
+        model = build(nodes, initializers, [("x", TensorProto.FLOAT, ["N", 16])], [("y", TensorProto.FLOAT, ["N", 5])])
+        return model, {"x": np.random.default_rng(12).standard_normal((SAMPLES, 16)).astype(np.float32)}
+
+    return make
 
 
 def shared():
@@ -165,7 +171,8 @@ GRAPHS = {
     **MODELS,
     "loop": loop,
     "shared": shared,
-    "halves": halves,
+    "halves": stored_as(np.float16),
+    "doubles": stored_as(np.float64),
     "float16": converted(np.float16),
     "float64": converted(np.float64),
 }
@@ -174,7 +181,7 @@ TORCH = ("language", "images", "volumes", "time")
 
 def load(name):
     model, data = GRAPHS[name]()
-    kind = {"branches": "regression", "loop": "regression", "halves": "regression"}.get(name)
+    kind = {"branches": "regression", "loop": "regression", "halves": "regression", "doubles": "regression"}.get(name)
     return load_onnx_task(model.SerializeToString(), data, kind=kind, name=name, block=8, batch=5)
 
 
