@@ -6,7 +6,8 @@
     zero points, of asymmetric codes: (outputs, bytes of their codes) uint8, each output's from a byte of its own
 
 MatMulNBits is an operator of ONNX Runtime's own domain (com.microsoft). Its accuracy level is 1, FP32 arithmetic: at
-level 4 it rounds activations to INT8. Imported only once onnx is known to be there.
+level 4 it rounds activations to INT8. At level 1 the CPU provider computes on packed codes of 4 bits; of 2 and 8 bits
+it makes floats at each call, as DequantizeLinear does. Imported only once onnx is known to be there.
 """
 
 from __future__ import annotations

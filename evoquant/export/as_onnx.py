@@ -49,7 +49,7 @@ DATA_SUFFIX = ".data"
 _OPSET_OF_BF16 = 13
 # operator → the opset that gave it another meaning, which onnx's converter passes over: found by running both versions
 _CHANGED = {"GroupNormalization": 21, "Hardmax": 13, "Resize": 11}
-_LEAST_EXTERNAL, _ALIGNMENT = 1024, 4096
+_LEAST_EXTERNAL, _ALIGNMENT, _HEADER = 1024, 4096, 256
 
 
 def onnx_model(graph: Graph, recipe: Recipe) -> ModelProto:
@@ -130,7 +130,7 @@ def write_onnx(model: ModelProto, path: Path, limit: int = MAX_BYTES) -> list[Pa
 def _bytes(model: ModelProto) -> int:
     """Of the file, nearly: protobuf cannot say it of what it cannot hold."""
     nodes: int = sum(node.ByteSize() for node in model.graph.node)
-    return nodes + sum(tensor_bytes(tensor) for tensor in model.graph.initializer)
+    return nodes + sum(tensor_bytes(tensor) + len(tensor.name) + _HEADER for tensor in model.graph.initializer)
 
 
 def _fits_fp32(original: NDArray[np.generic]) -> bool:
@@ -151,7 +151,7 @@ def _upgraded(model: ModelProto, opset: int) -> ModelProto:
         return model
     for scope in scopes_of(model.graph):
         for node in scope.graph.node:
-            if node.domain == "" and own < _CHANGED.get(node.op_type, 0) <= opset:
+            if node.domain in ("", "ai.onnx") and own < _CHANGED.get(node.op_type, 0) <= opset:
                 raise InputError(
                     f"the model's opset is {own}, low-bit weights need {opset}, and {node.op_type} ({node.name!r}) has "
                     f"meant something else since {_CHANGED[node.op_type]}, which onnx does not convert. Export the "
