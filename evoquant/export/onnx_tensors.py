@@ -67,7 +67,7 @@ class Parts:
     def constant(self, part: str, array: NDArray[np.generic]) -> str:
         """An initializer; its name."""
         name = f"{self.name}.{part}"
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def then(self, operator: str, inputs: Sequence[str], part: str, **attributes: Any) -> str:
