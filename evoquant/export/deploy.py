@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from evoquant.campaign.build_measured import make_task
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.storage import PROFILE, RunDir
-from evoquant.errors import InputError, suggestion
+from evoquant.errors import InputError, MissingExtraError, suggestion
 from evoquant.export.recipe import SUFFIX, Recipe, build_recipe, read_recipe, write_recipe
-from evoquant.files import write_atomic
 from evoquant.models.deployable import Deployable, deployable
+from evoquant.models.onnx_measurer import require_onnx
 from evoquant.profiles.model import load_profile
 from evoquant.profiles.targets import TARGETS, target_named
 from evoquant.scoring.problem import compile_problem
@@ -157,13 +157,36 @@ def _recipe(recipe: Recipe, _: Deployable, path: Path) -> list[Path]:
 
 
 def _onnx(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
-    from evoquant.export.as_onnx import onnx_model
+    from evoquant.export.as_onnx import onnx_model, write_onnx
 
-    write_atomic(path, onnx_model(ready.graph(), recipe).SerializeToString(deterministic=True))
-    return [path]
+    return write_onnx(onnx_model(ready.graph(), recipe), path)
 
 
-WRITERS: dict[str, Write] = {"recipe": _recipe, "onnx": _onnx}
+def _matmulnbits(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    from evoquant.export.as_matmulnbits import matmulnbits_model
+    from evoquant.export.as_onnx import write_onnx
+
+    return write_onnx(matmulnbits_model(ready.graph(), recipe), path)
+
+
+def _openvino(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    require_onnx("an export to OpenVINO")
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtraError("an export to OpenVINO", "openvino", "openvino") from None
+    del openvino
+    from evoquant.export.as_openvino import openvino_files
+
+    return openvino_files(recipe, ready, path)
+
+
+WRITERS: dict[str, Write] = {
+    "recipe": _recipe,
+    "onnx": _onnx,
+    "onnx-matmulnbits": _matmulnbits,
+    "openvino": _openvino,
+}
 """Target → what writes it; names are those of `evoquant.profiles.targets.TARGETS`, and `recipe` itself."""
 
 

@@ -57,7 +57,7 @@ class OnnxDeployable:
         part = self._task.data[split].part(start, stop)
         if self._task.fixed is not None and stop - start != self._task.fixed:
             raise InputError(f"{self._task.source}: takes {self._task.fixed} samples at a time, not {stop - start}.")
-        return {spec.name: np.ascontiguousarray(part[f"input{i}"]) for i, spec in enumerate(self._task.specs)}
+        return {spec.name: np.asarray(part[f"input{i}"], order="C") for i, spec in enumerate(self._task.specs)}
 
     def count(self, split: Split) -> int:
         """Samples of a split; whole batches of them where the graph fixes its batch."""
