@@ -131,10 +131,10 @@ def only(types: Iterable[str], of: str) -> Rule:
 
 
 def held_by_graph(layer: Facts, precision: Precision) -> str | None:
-    """Weights of PyTorch's RNN, LSTM and GRU are no tensor of the ONNX graph."""
+    """PyTorch's exporter cuts the weights of RNN, LSTM and GRU up in the graph, which not every consumer folds."""
     if layer.type != "Recurrent" or precision.name == "FP32" or not _RNN_WEIGHT.fullmatch(layer.name):
         return None
-    return "PyTorch's ONNX exporter takes recurrent weights apart, so they stay as they are; choose FP32"
+    return "the graph cuts recurrent weights of PyTorch up, which nobody has seen it take; choose FP32"
 
 
 def rows_of_outputs(layer: Facts, precision: Precision) -> str | None:

@@ -90,8 +90,7 @@ class Target:
 _LOW = ("INT2", "INT4", "INT8", "FP8", *FLOATS)
 _INTEGERS = tuple(f"INT{bits}" for bits in range(2, 9))
 _BASE = (nominal, divides, no_activations)
-_GRAPH = (*_BASE, held_by_graph)
-_ONNX = (*_GRAPH, formats(*_LOW, of="there is no ONNX type for"))
+_ONNX = (*_BASE, formats(*_LOW, of="there is no ONNX type for"))
 _ONNX_VERSIONS = {"onnx": "1.23.2", "onnxruntime": "1.32.0"}
 _NEW_ONNX = if_any(
     of_format("INT2"), "INT2 needs opset 25 and IR 13, which onnxruntime 1.32.0 loads and OpenVINO's reader does not"
@@ -133,7 +132,7 @@ TARGETS: dict[str, Target] = {
         {"openvino": "2026.4.1"},
         "openvino",
         (
-            *_GRAPH,
+            *_BASE,
             formats("INT2", "INT3", "INT4", "INT6", "INT8", "FP8", "NF4", *FLOATS, of="OpenVINO has no type for"),
         ),
         notes=(
@@ -239,7 +238,7 @@ TARGETS: dict[str, Target] = {
         "NVIDIA GPUs; not run here",
         {},
         None,
-        (*_GRAPH, symmetric, formats("INT4", "INT8", "FP8", *FLOATS, of="TensorRT has no weights of")),
+        (*_BASE, held_by_graph, symmetric, formats("INT4", "INT8", "FP8", *FLOATS, of="TensorRT has no weights of")),
         notes=(_NOT_RUN,),
     ),
     "executorch": Target(

@@ -28,6 +28,8 @@ TAKEN = [
     ("onnx", LINEAR, "INT2-g32 INT4-tensor INT8-channel INT4-g128-asym INT4-channel-mse FP8-g32 FP16 BF16 FP32"),
     ("onnx", DEPTHWISE, "INT4-channel INT4-g9 INT2-tensor"),
     ("onnx", CELL, "INT4-channel"),
+    ("onnx", TORCH_GRU, "INT8-channel FP16"),
+    ("openvino", TORCH_GRU, "INT8-channel"),
     ("onnx", ONNX_LSTM, "INT4-g8"),
     ("onnx", FLIPPED, "INT4-g32"),
     ("onnx", NORM, "INT8-channel FP16"),
@@ -50,8 +52,7 @@ TAKEN = [
 ]
 REFUSED = [
     ("onnx", LINEAR, "INT4 INT3-channel INT6-g32 NF4-g32 INT8-channel-a8 INT4-g48"),
-    ("onnx", TORCH_GRU, "INT8-channel FP16"),
-    ("openvino", TORCH_GRU, "INT8-channel"),
+    ("tensorrt", TORCH_GRU, "INT8-channel FP16"),
     ("openvino", LINEAR, "INT4 INT5-channel INT7-g32-asym INT4-g48 INT8-channel-a8"),
     ("compressed-tensors", LINEAR, "INT4 INT4-g48 INT4-g32-asym NF4-g32 FP8-g32 FP16 BF16 INT8-channel-a8"),
     ("compressed-tensors", CONV, "INT8-channel FP16"),
