@@ -11,7 +11,15 @@ BYTES_TOLERANCE, BYTES_SLACK = 0.01, 64
 OUTPUT_TOLERANCE, OUTPUT_GOAL = 1e-4, 1e-5
 """Of the largest absolute output; for outputs in FP16 at least 4 of their steps."""
 RETENTION_TOLERANCE = 1e-3
-"""Against the measured network on the same samples."""
+"""Against the measured network on the same samples, where these are many: see `retention_tolerance`."""
+
+
+def retention_tolerance(samples: int | None) -> float:
+    """How far retention may be from the measured network's: of few samples, one that falls to another class.
+
+    Outputs that agree to the seventh digit still swap two classes that are equal to the sixth.
+    """
+    return max(RETENTION_TOLERANCE, 1.5 / samples if samples else 0.0)
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ class Verification:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with `passed` and the `tolerances`; what is not finite is None."""
         data: dict[str, Any] = _plain(asdict(self))
-        tolerances = {"outputs_goal": OUTPUT_GOAL, "retention": RETENTION_TOLERANCE}
+        tolerances = {"outputs_goal": OUTPUT_GOAL, "retention": retention_tolerance(self.retention.samples)}
         return {**data, "tolerances": tolerances, "passed": self.passed}
 
 

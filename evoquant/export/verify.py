@@ -17,12 +17,12 @@ from evoquant.export.verification import (
     BYTES_SLACK,
     BYTES_TOLERANCE,
     OUTPUT_GOAL,
-    RETENTION_TOLERANCE,
     Bytes,
     Kept,
     Latency,
     Outputs,
     Verification,
+    retention_tolerance,
 )
 from evoquant.export.verify_layers import Bench, Largest, layer_at_fault, only
 from evoquant.models.base import REFERENCE, SCORE
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from evoquant.models.deployable import Deployable
     from evoquant.scoring.statistics import Metric
 
-SAMPLES, REPEATS = 512, 15
+SAMPLES, REPEATS = 2048, 15
 DEPLOYED, FULL = "deployed", "FP32"
 _SCORED = ("deployed", "fp32", "simulated", "reference")
 
@@ -262,12 +262,13 @@ def _retention_faults(kept: Kept) -> list[str]:
     actual, simulated = kept.actual, kept.simulated
     if actual == simulated:
         return []
-    if actual is not None and simulated is not None and abs(actual - simulated) <= RETENTION_TOLERANCE:
+    tolerance = retention_tolerance(kept.samples)
+    if actual is not None and simulated is not None and abs(actual - simulated) <= tolerance:
         return []
     ours, theirs = ("none" if one is None else f"{one:.4f}" for one in (actual, simulated))
     return [
         f"retention on the same {kept.samples} samples is {ours} deployed and {theirs} as measured (tolerance "
-        f"{RETENTION_TOLERANCE:g})."
+        f"{tolerance:.2g})."
     ]
 
 
