@@ -74,7 +74,7 @@ class Study:
 
 def run_study(study: Study) -> list[dict[str, Any]]:
     """All rows of one task with one seed: rivals first, then the campaigns of rising budgets."""
-    fixed = (f"seed={study.seed}", f"task.seed={study.seed}", f"cache={study.work}/cache-{study.name}")
+    fixed = _fixed(study)
     config, _ = load_config(study.config, [*fixed, "executor.kind=local"])
     rows = _rivals(config, study.work / f"cache-{study.name}")
     plain = ("genome={kind: direct}", "signals=[]", "racing={enabled: false}", f"stop.passes={EVALUATIONS + 1}")
@@ -84,10 +84,29 @@ def run_study(study: Study) -> list[dict[str, Any]]:
     ):
         rows.append(_campaign(study, name, [*fixed, *plain, f"search={search}"]))
     rows.append(_own_best(study, config, rows[-1]))
-    for genome, budgets in study.budgets.items():
-        for passes in budgets:
-            overrides = [*fixed, f"genome={{kind: {genome}}}", f"stop.passes={passes}"]
-            rows.append(_campaign(study, f"evoquant {genome}, {passes} passes", overrides))
+    return [*_named(study, rows), *campaign_rows(study)]
+
+
+def campaign_rows(study: Study) -> list[dict[str, Any]]:
+    """The rows of evoquant's campaigns alone, of rising budgets."""
+    rows = [
+        _campaign(
+            study,
+            f"evoquant {genome}, {passes} passes",
+            [*_fixed(study), f"genome={{kind: {genome}}}", f"stop.passes={passes}"],
+        )
+        for genome, budgets in study.budgets.items()
+        for passes in budgets
+    ]
+    return _named(study, rows)
+
+
+def _fixed(study: Study) -> list[str]:
+    """Overrides of every campaign of a study."""
+    return [f"seed={study.seed}", f"task.seed={study.seed}", f"cache={study.work}/cache-{study.name}"]
+
+
+def _named(study: Study, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"task": study.config.stem, "seed": study.seed, **row} for row in rows]
 
 

@@ -36,12 +36,13 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     for name in names:
         mine = [row for row in rows if row["name"] == name]
         test = _figures(rows, name, "test", "fitness")
-        share, low, high = paired_share(test, _figures(rows, best, "test", "fitness"))
+        share, low, high = paired_share(*_paired(rows, name, best))
         verdict = "—" if name == best else "ahead" if low > 1 else "behind" if high < 1 else "not distinguishable"
         retention = _figures(rows, name, "test", "retention")
         cells.append(
             (
                 name + (" (best on selection)" if name == best else ""),
+                str(len(mine)),
                 f"{np.median([row['passes'] for row in mine]):.1f}",
                 f"{np.median([row['allocations'] for row in mine]):g}",
                 f"{np.median(_figures(rows, name, 'test', 'compression')):.2f}x",
@@ -51,7 +52,7 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
                 f"{np.median(_falls(rows, name)):+.1%}",
                 f"{test.min():.2f} to {test.max():.2f}",
                 f"{np.median(retention):.2%} ({retention.min():.2%})",
-                f"{np.median(test) / _median(rows, best, 'test'):.1%}",
+                f"{_share(rows, name, best):.1%}",
                 f"{share:.1%} ({low:.1%} to {high:.1%})",
                 verdict,
             )
@@ -59,6 +60,7 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     seeds = sorted({row["seed"] for row in rows})
     columns = (
         "Way",
+        "Seeds",
         "Passes",
         "Allocations",
         "Compr.",
@@ -85,13 +87,11 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
 
 def _goal_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     best, cells = _best(rows), []
-    reference = _figures(rows, best, "test", "fitness")
     plain = [name for name in _names(rows, "name") if name.startswith(PLAIN)]
     for name in (name for name in _names(rows, "name") if name.startswith(OURS)):
         goal = GOALS[int(name.removesuffix(" passes").rpartition(" ")[2])]
-        test = _figures(rows, name, "test", "fitness")
-        share = float(np.median(test) / np.median(reference))
-        _, low, high = paired_share(test, reference)
+        share = _share(rows, name, best)
+        _, low, high = paired_share(*_paired(rows, name, best))
         told = "" if low >= goal or high < goal or name == best else ", not distinguishable"
         retention = _figures(rows, name, "test", "retention")
         cells.append(
@@ -122,7 +122,29 @@ def _goal_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _best(rows: Sequence[dict[str, Any]]) -> str:
-    return max(_names(rows, "name"), key=lambda name: _median(rows, name, "selection"))
+    """The way with the best median on selection data, of those that all seeds have."""
+    names = _names(rows, "name")
+    most = max(len(_seeds(rows, name)) for name in names)
+    return max(
+        (name for name in names if len(_seeds(rows, name)) == most), key=lambda name: _median(rows, name, "selection")
+    )
+
+
+def _seeds(rows: Sequence[dict[str, Any]], name: str) -> list[int]:
+    return sorted(int(row["seed"]) for row in rows if row["name"] == name)
+
+
+def _paired(rows: Sequence[dict[str, Any]], name: str, best: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Test fitness of a way and of the best one, on the seeds of the former."""
+    kept = set(_seeds(rows, name))
+    chosen = [row for row in rows if int(row["seed"]) in kept]
+    return _figures(chosen, name, "test", "fitness"), _figures(chosen, best, "test", "fitness")
+
+
+def _share(rows: Sequence[dict[str, Any]], name: str, best: str) -> float:
+    """Median test fitness as a share of the best way's."""
+    mine, theirs = _paired(rows, name, best)
+    return float(np.median(mine) / np.median(theirs))
 
 
 def _falls(rows: Sequence[dict[str, Any]], name: str) -> NDArray[np.float64]:
