@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.campaign.finals_measured import measured_figures
 from evoquant.campaign.gate_file import CHAMPION_NAME, SCHEMA
 from evoquant.campaign.gate_rivals import BLIND, DRAWS, SIMPLEST_FIRST, Contender, rivals_of
 from evoquant.campaign.measure import measure_allocations
@@ -34,6 +35,7 @@ LEVEL = 0.95
 BLIND_LEVEL = 1.0 - (1.0 - LEVEL) / (len(BLIND) * DRAWS)  # of each, so that of all blind draws together it is LEVEL
 RESAMPLES = 10_000
 SPLIT: Split = "gate"
+PROMISED: tuple[Split, ...] = ("gate", "test")
 
 
 def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, Any]:
@@ -103,6 +105,10 @@ def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, A
         },
         "passes": len({judge.problem.unfold(row) for row in allocations} | {(REFERENCE,) * len(judge.problem.layers)}),
     }
+    if best:  # whoever exports it promises this; of the champion it is known
+        gate["recommended"]["scores"] = {
+            split: measured_figures(judge, contenders[best].allocation, split) for split in PROMISED
+        }
     return {**gate, "warnings": warnings_of(gate)}
 
 

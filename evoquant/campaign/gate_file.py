@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "evoquant.gate"
 CHAMPION_NAME = "champion"
-_FIGURES = ("fitness", "retention", "standard_error", "compression", "effective_bits")
 
 
 def read_gate(run: RunDir) -> dict[str, Any] | None:
@@ -61,8 +60,7 @@ def gated(run: RunDir, champion: Champion, model: str, *, ungated: bool = False)
     provenance = {**champion.provenance, "gate": {"recommended": chosen.get("name"), "kind": chosen.get("kind")}}
     if chosen.get("name") == CHAMPION_NAME:
         return Champion(champion.genome, champion.scores, provenance)
-    row: dict[str, Any] = next((one for one in gate.get("rivals", ()) if one.get("name") == chosen.get("name")), {})
-    figures = {key: row[key] for key in _FIGURES if key in row}
+    scores = chosen.get("scores")
     return Champion(
-        Direct(model, tuple(chosen["units"].items())), {str(gate["split"]): figures} if figures else {}, provenance
+        Direct(model, tuple(chosen["units"].items())), scores if isinstance(scores, dict) else {}, provenance
     )

@@ -55,25 +55,29 @@ def export(
 ) -> None:
     """Export a heuristic as data or as code, or a network's allocation to the stack that it is deployed on."""
     from evoquant.export import TARGETS
-    from evoquant.export.deploy import WRITERS
+    from evoquant.export.writers import SUFFIXES, writer_of
 
     if listing:
         _list_targets()
         return
     if source is None or to is None:
         raise InputError("export needs RUN_DIR and --to TARGET; `evoquant export --list` shows the targets.")
-    if source.is_dir():
-        _require_code(source, allow_code)
+    network = _optional_network(task, onnx, data, metric, agreement, seed)
     if to in TARGETS:
+        if network is not None:
+            raise InputError(f"{to} needs no network; leave --task and --onnx out.")
+        if source.is_dir():
+            _require_code(source, allow_code)
         emit(_rendered(source, to, model, ungated), out)
         return
     from evoquant import api
 
+    writer_of(to, TARGETS)
+    if model is not None:
+        raise InputError(f"--profile is for csv; {to} is made of the network itself.")
     if out is None:
-        suffix = {"recipe": ".json", "openvino": ".xml"}.get(to, ".onnx") if to in WRITERS else ""
-        raise InputError(f"{to} is written to a file: name it with -o model{suffix}.")
-    network = _optional_network(task, onnx, data, metric, agreement, seed)
-    files, findings = api.deploy(source, to, out, network, ungated=ungated, cache=cache)
+        raise InputError(f"{to} is written to a file: name it with -o model{SUFFIXES[to]}.")
+    files, findings = api.deploy(source, to, out, network, ungated=ungated, cache=cache, allow_code=allow_code or ())
     for finding in findings:
         say(f"warning: {finding.message if finding.layer is None else f'{finding.layer}: {finding.message}'}")
     for file in files:
@@ -93,9 +97,7 @@ def lint(
     from evoquant.export.deploy import lint_file
     from evoquant.report.lint import lint_table
 
-    if recipe.is_dir():
-        _require_code(recipe, allow_code)
-    findings = lint_file(recipe, target, ungated=ungated)
+    findings = lint_file(recipe, target, ungated=ungated, allow_code=allow_code or ())
     rows = [dataclasses.asdict(finding) for finding in findings]
     if as_json:
         emit_json({"recipe": str(recipe), "target": target, "findings": rows})
@@ -123,15 +125,13 @@ def verify(
 ) -> None:
     """Deploy a recipe, run it in a fresh process, and compare size, outputs and retention with the promise.
 
-    Exits with 1 where a difference is beyond tolerance, and says which layer it comes from.
+    Exits with 1 where a difference is beyond tolerance; of outputs it says which layer it comes from.
     """
     from evoquant import api
     from evoquant.report.verify import verification_table
 
-    if recipe.is_dir():
-        _require_code(recipe, allow_code)
     network = _optional_network(task, onnx, data, metric, agreement, seed)
-    found = api.verify(recipe, to, network, ungated=ungated, cache=cache)
+    found = api.verify(recipe, to, network, ungated=ungated, cache=cache, allow_code=allow_code or ())
     if as_json:
         emit_json(found)
     else:
@@ -144,12 +144,13 @@ def verify(
 
 def _list_targets() -> None:
     from evoquant.export import TARGETS
+    from evoquant.export.writers import WRITERS
     from evoquant.report.lint import targets_table
 
     for name, target in TARGETS.items():
         show(f"{name:8} {target.description}")
     show("recipe   codes, scales and promises in no consumer's own form; of a network that was measured")
-    draw([targets_table()])
+    draw([targets_table(WRITERS)])
 
 
 def _require_code(run_dir: Path, allow_code: list[str] | None) -> None:
@@ -167,6 +168,8 @@ def _optional_network(
     task: str | None, onnx: str | None, data: str | None, metric: str | None, agreement: bool, seed: int
 ) -> TaskConfig | None:
     if task is None and onnx is None:
+        if data is not None or metric is not None or agreement:
+            raise InputError("--data, --metric and --agreement belong to --onnx MODEL.")
         return None
     return network_of(task, None, onnx, data, metric, agreement, seed)
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto
 
-    from evoquant.export.recipe import Recipe, RecipeLayer
+    from evoquant.export.recipe import Recipe
+    from evoquant.export.recipe_schema import RecipeLayer
     from evoquant.models.deployable import Graph
     from evoquant.models.onnx_layers import OnnxLayer
     from evoquant.quantization.precision import Precision
@@ -122,6 +123,7 @@ def write_onnx(model: ModelProto, path: Path, limit: int = MAX_BYTES) -> list[Pa
             set_external_data(tensor, beside.name, offset=len(content), length=len(tensor.raw_data))
             content += tensor.raw_data
             tensor.ClearField("raw_data")
+    path.unlink(missing_ok=True)  # an old model beside new weights would load without a word
     write_atomic(beside, bytes(content))
     write_atomic(path, model.SerializeToString(deterministic=True))
     return [path, beside]

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from evoquant.export.recipe import Recipe, RecipeLayer
+    from evoquant.export.recipe import Recipe
+    from evoquant.export.recipe_schema import RecipeLayer
     from evoquant.models.deployable import Deployable, Graph
     from evoquant.models.onnx_layers import OnnxLayer
     from evoquant.quantization.numerics import Quantized
@@ -86,6 +87,7 @@ def openvino_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             saved = Path(folder) / path.name
             openvino.save_model(model, saved, compress_to_fp16=False)
+            path.unlink(missing_ok=True)  # an old network beside new weights would load without a word
             write_atomic(beside, saved.with_suffix(_BESIDE).read_bytes())
             write_atomic(path, saved.read_bytes())
     except OSError as fault:

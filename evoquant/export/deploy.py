@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from evoquant.campaign.build import require_allowed
 from evoquant.campaign.build_measured import make_task
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.storage import PROFILE, RunDir
-from evoquant.errors import InputError, MissingExtraError, suggestion
-from evoquant.export.recipe import SUFFIX, Recipe, build_recipe, read_recipe, write_recipe
+from evoquant.errors import InputError
+from evoquant.export.consumers.launch import CONSUMERS, consumer_of, version_notes
+from evoquant.export.lint import Finding, against_profile, lint, refuse
+from evoquant.export.recipe import SUFFIX, Recipe, build_recipe, read_recipe
+from evoquant.export.writers import writer_of
 from evoquant.models.deployable import Deployable, deployable
-from evoquant.models.onnx_measurer import require_onnx
 from evoquant.profiles.model import load_profile
-from evoquant.profiles.targets import TARGETS, target_named
+from evoquant.profiles.targets import target_named
+from evoquant.quantization.precision import Menu
 from evoquant.scoring.problem import compile_problem
 from evoquant.store import cache_folder
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
     from evoquant.campaign.config_measured import TaskConfig
-    from evoquant.export.lint import Finding
-    from evoquant.models.base import MeasuredTask
+    from evoquant.models.base import Failed, MeasuredTask, Outcome, Request
     from evoquant.profiles.model import ModelProfile
-    from evoquant.quantization.precision import Menu
     from evoquant.scoring.statistics import Metric
-
-Write: TypeAlias = Callable[[Recipe, Deployable, Path], list[Path]]
-"""Writes a recipe for one consumer to a path; the files that there are then, the main one first."""
 
 
 def recipe(
-    path: str | Path, source: TaskConfig | None = None, *, ungated: bool = False, cache: str | Path | None = None
+    path: str | Path,
+    source: TaskConfig | None = None,
+    *,
+    ungated: bool = False,
+    cache: str | Path | None = None,
+    allow_code: Sequence[str] = (),
 ) -> tuple[Recipe, Deployable, Metric]:
     """A recipe with its numbers, the network that it is for, and what that is scored by.
 
@@ -41,31 +45,41 @@ def recipe(
         source: the network; needed for a recipe's file, a run directory names its own.
         ungated: of a run the champion, whatever its gate says.
         cache: folder for trained networks.
+        allow_code: what the config of a run directory may import.
 
     Raises:
-        InputError: there is no recipe in it, or the network is another one.
+        InputError: there is no recipe in it, the network is another one, or code would have to be allowed.
         RunDirError: the run has no gate.json, and `ungated` is not given.
     """
     place = Path(path)
     if place.is_dir():
+        config = resolved_config(RunDir.open(place, hold=False))
+        require_allowed(config, allow_code, place)
         found = gated(place, ungated=ungated)
         if found is None:
             raise InputError(
                 f"{path}: a search on profiles has no weights to quantize; export its heuristic (json, yaml, python, "
                 f"rust) or a table (csv)."
             )
-        config = resolved_config(RunDir.open(place, hold=False))
         assert config.task is not None
-        own = cache_folder(config.cache if cache is None else str(cache), place)
-        task = make_task(source or config.task, own)
-        return *recipe_of(*found, task), task.metric
+        if source is not None:
+            raise InputError(f"{path}: a run directory names its own network; leave the options for one out.")
+        task = make_task(config.task, cache_folder(config.cache if cache is None else str(cache), place))
+        return *recipe_of(*found, task, config.task), task.metric
     given = read_recipe(place)
     if source is None:
         raise InputError(
             f"{path}: a recipe does not hold its network; name it: --task NAME, or --onnx MODEL --data FILE."
         )
     task = make_task(source, cache_folder(None if cache is None else str(cache), Path()))
-    check_network(task, given.model_digest, str(path))
+    check_network(task, given.model_digest, str(path), given.provenance.get("task"))
+    profile = task.profile(Menu.parse({layer.precision for layer in given.layers}), _nothing, ())
+    refuse(list(against_profile(given, profile)), str(path))
+    if given.constant_bits != profile.constant_bits:
+        raise InputError(
+            f"{path}: counts {given.constant_bits} bits that no width applies to, {task.name!r} has "
+            f"{profile.constant_bits}; export the recipe anew."
+        )
     return given, deployable(task), task.metric
 
 
@@ -77,25 +91,27 @@ def deploy(
     *,
     ungated: bool = False,
     cache: str | Path | None = None,
+    allow_code: Sequence[str] = (),
 ) -> tuple[list[Path], list[Finding]]:
     """Write a run's or a recipe's allocation in the form that a stack loads: the files, and the linter's warnings.
 
     Args:
-        path, source, ungated, cache: as for `recipe`.
-        target: a key of `evoquant.export.deploy.WRITERS`.
+        path, source, ungated, cache, allow_code: as for `recipe`.
+        target: a key of `evoquant.export.writers.WRITERS`.
         out: the main file.
 
     Raises:
         InputError: as for `recipe`; or the target cannot take the recipe as it is.
         MissingExtraError: the target's packages are not installed.
     """
-    from evoquant.export.lint import lint, refuse
-
     write = writer_of(target)
-    given, ready, _ = recipe(path, source, ungated=ungated, cache=cache)
+    given, ready, _ = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     findings = [] if target == "recipe" else lint(given, target)
     refuse(findings, f"{path}: for {target}")
-    return write(given, ready, Path(out)), findings
+    files = write(given, ready, Path(out))
+    if target in CONSUMERS:
+        findings += [Finding(None, "warning", note) for note in version_notes(target)]
+    return files, findings
 
 
 def verify(
@@ -105,22 +121,25 @@ def verify(
     *,
     ungated: bool = False,
     cache: str | Path | None = None,
+    allow_code: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Deploy a run's or a recipe's allocation, run it in a fresh process, and compare it with what was promised.
 
     Raises:
         InputError: as for `deploy`.
     """
-    from evoquant.export.lint import lint, refuse
     from evoquant.export.verify import verify_recipe
 
+    consumer_of(target)
     write = writer_of(target)
-    given, ready, metric = recipe(path, source, ungated=ungated, cache=cache)
+    given, ready, metric = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     refuse(lint(given, target), f"{path}: for {target}")
     return verify_recipe(given, ready, target, write, metric).to_dict()
 
 
-def recipe_of(champion: Champion, profile: ModelProfile, menu: Menu, task: MeasuredTask) -> tuple[Recipe, Deployable]:
+def recipe_of(
+    champion: Champion, profile: ModelProfile, menu: Menu, task: MeasuredTask, source: TaskConfig
+) -> tuple[Recipe, Deployable]:
     """The recipe of a champion, applied to the network that it was searched for; and that network, ready to export.
 
     Args:
@@ -128,6 +147,7 @@ def recipe_of(champion: Champion, profile: ModelProfile, menu: Menu, task: Measu
         profile: of the network.
         menu: the campaign's precisions.
         task: the network.
+        source: where it comes from, for the recipe's provenance.
 
     Raises:
         InputError: the network is another one now.
@@ -136,11 +156,18 @@ def recipe_of(champion: Champion, profile: ModelProfile, menu: Menu, task: Measu
     check_network(task, str(profile.provenance.get("model", task.model_digest)), profile.name)
     widths = problem.unfold(champion.genome.allocate(problem))
     ready = deployable(task)
-    return build_recipe(profile, widths, ready.weight, task.model_digest, champion.scores, champion.provenance), ready
+    provenance = {**champion.provenance, "task": source.model_dump(mode="json", exclude_none=True)}
+    return build_recipe(profile, widths, ready.weight, task.model_digest, champion.scores, provenance), ready
 
 
-def check_network(task: MeasuredTask, digest: str, source: str) -> None:
+def check_network(task: MeasuredTask, digest: str, source: str, made_for: Any = None) -> None:
     """Whether a task's network is the one of that digest.
+
+    Args:
+        task: the network.
+        digest: of the one that is meant.
+        source: what the message begins with.
+        made_for: the task of the latter, as far as it is known.
 
     Raises:
         InputError: it is another; the message begins with `source`.
@@ -148,71 +175,33 @@ def check_network(task: MeasuredTask, digest: str, source: str) -> None:
     if task.model_digest != digest:
         raise InputError(
             f"{source}: is about another network than task {task.name!r} is now (weights or architecture differ); "
-            f"train or load the one that was searched."
+            f"train or load the one that was searched{f', {made_for}' if made_for else ''}; its seed counts, too."
         )
 
 
-def _recipe(recipe: Recipe, _: Deployable, path: Path) -> list[Path]:
-    return [path, write_recipe(recipe, path)]
-
-
-def _onnx(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
-    from evoquant.export.as_onnx import onnx_model, write_onnx
-
-    return write_onnx(onnx_model(ready.graph(), recipe), path)
-
-
-def _matmulnbits(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
-    from evoquant.export.as_matmulnbits import matmulnbits_model
-    from evoquant.export.as_onnx import write_onnx
-
-    return write_onnx(matmulnbits_model(ready.graph(), recipe), path)
-
-
-def _openvino(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
-    require_onnx("an export to OpenVINO")
-    try:
-        import openvino
-    except ImportError:
-        raise MissingExtraError("an export to OpenVINO", "openvino", "openvino") from None
-    del openvino
-    from evoquant.export.as_openvino import openvino_files
-
-    return openvino_files(recipe, ready, path)
-
-
-WRITERS: dict[str, Write] = {
-    "recipe": _recipe,
-    "onnx": _onnx,
-    "onnx-matmulnbits": _matmulnbits,
-    "openvino": _openvino,
-}
-"""Target → what writes it; names are those of `evoquant.profiles.targets.TARGETS`, and `recipe` itself."""
-
-
-def writer_of(target: str) -> Write:
-    """What writes recipes for a target.
-
-    Raises:
-        InputError: nothing does, or no such target.
-    """
-    if target in WRITERS:
-        return WRITERS[target]
-    if target in TARGETS:
-        raise InputError(f"{target}: recipes can be checked for it (evoquant lint), but it has no exporter yet.")
-    raise InputError(f"unknown export target {target!r}.{suggestion(target, (*WRITERS, *TARGETS))}")
-
-
-def lint_file(path: str | Path, target: str, *, ungated: bool = False) -> list[Finding]:
+def lint_file(path: str | Path, target: str, *, ungated: bool = False, allow_code: Sequence[str] = ()) -> list[Finding]:
     """What a target says of a recipe's file, or of a finished run on a real network.
+
+    Args:
+        path, ungated, allow_code: as for `recipe`.
+        target: a key of `evoquant.profiles.targets.TARGETS`.
 
     Raises:
         InputError: no such target, or there is no recipe in it.
     """
-    from evoquant.export.lint import lint
-
     target_named(target)
     place = Path(path)
     if place.is_dir():
-        return lint(recipe(place, ungated=ungated)[0], target, load_profile(place / PROFILE))
-    return lint(read_recipe(place, tensors=place.with_suffix(SUFFIX).is_file()), target)
+        found, _, _ = recipe(place, ungated=ungated, allow_code=allow_code)
+        return lint(found, target, load_profile(place / PROFILE))
+    numbers = place.with_suffix(SUFFIX)
+    findings = lint(read_recipe(place, tensors=numbers.is_file()), target)
+    if not numbers.is_file():
+        findings.append(Finding(None, "warning", f"its numbers ({numbers.name}) are not here: nobody has seen them"))
+    return findings
+
+
+def _nothing(requests: Sequence[Request]) -> list[Outcome | Failed]:
+    """Measures nothing: a profile without signals asks for nothing."""
+    assert not requests
+    return []

@@ -20,7 +20,8 @@ from evoquant.profiles.targets import fused_groups, scheme, target_named
 from evoquant.quantization.precision import Precision
 
 if TYPE_CHECKING:
-    from evoquant.export.recipe import Recipe, RecipeLayer
+    from evoquant.export.recipe import Recipe
+    from evoquant.export.recipe_schema import RecipeLayer
     from evoquant.profiles.model import ModelProfile
     from evoquant.profiles.targets import Target
 
@@ -67,7 +68,7 @@ def lint(recipe: Recipe, target: str, profile: ModelProfile | None = None) -> li
         if recipe.tensors:
             errors += [Finding(layer.name, "error", text) for text in _bad_numbers(recipe, layer)]
     if profile is not None:
-        errors += _against_profile(recipe, profile)
+        errors += against_profile(recipe, profile)
     errors += [Finding(None, "error", text) for text in _ties(recipe, widths, profile)]
     if stack.fuses:
         errors += [Finding(None, "error", text) for text in _fused(recipe, widths)]
@@ -130,7 +131,7 @@ def _listed(names: Sequence[str], widths: Widths) -> str:
     return text if len(kept) == len(names) else f"{text}, … {len(names)} in all"
 
 
-def _against_profile(recipe: Recipe, profile: ModelProfile) -> Iterator[Finding]:
+def against_profile(recipe: Recipe, profile: ModelProfile) -> Iterator[Finding]:
     """Names that match no layer, layers without a width, and shapes that differ."""
     known = {layer.name: layer for layer in profile.layers}
     for layer in recipe.layers:
@@ -182,6 +183,8 @@ def _warnings(recipe: Recipe, target: Target, widths: Widths) -> Iterator[Findin
     """What the target takes and people should know; the same text once, with its layers."""
     found: dict[str, list[str]] = {}
     for layer in recipe.layers:
+        if target.fault(layer, widths[layer.name]) is not None:
+            continue
         for text in target.doubts(layer, widths[layer.name]):
             found.setdefault(text, []).append(layer.name)
     for text, names in found.items():

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from evoquant.errors import InputError, MissingExtraError, PrecisionError, describe_validation
+from evoquant.export.recipe_schema import Figures, Promise, RecipeFile, RecipeLayer
 from evoquant.files import pretty_json, read_json, write_atomic
 from evoquant.quantization.formats import bf16_bits, bf16_values
 from evoquant.quantization.numerics import (
@@ -44,68 +46,6 @@ _FP8_NAN = 0x7F
 _LARGEST_NF4 = 15
 
 Tensors = Mapping[str, "NDArray[np.generic]"]
-
-
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class RecipeLayer(_Closed):
-    """A layer of a recipe; the facts are those of `LayerProfile`."""
-
-    name: Annotated[str, Field(min_length=1, max_length=500)]
-    type: Annotated[str, Field(min_length=1, max_length=100)]
-    shape: tuple[Annotated[int, Field(ge=1)], ...]
-    channel_axis: int | None
-    groups: Annotated[int, Field(ge=1)]
-    tie_group: str | None
-    precision: str
-    granularity: str
-    effective_bits: float
-
-    @property
-    def parameters(self) -> int:
-        """Weights."""
-        return math.prod(self.shape)
-
-    @property
-    def width(self) -> Precision:
-        """The precision, parsed."""
-        return Precision.parse(self.precision)
-
-
-class Promise(_Closed):
-    """What the recipe says of itself: size of all float tensors, scales counted, and what was measured.
-
-    Attributes:
-        bits: of the layers and of what no width applies to.
-        effective_bits: of the layers, per weight.
-        compression: size of the FP32 model over this one's.
-        scores: split → figures as a champion's.
-    """
-
-    bits: Annotated[int, Field(ge=0)]
-    effective_bits: float
-    compression: float
-    scores: dict[str, dict[str, Any]]
-
-    @property
-    def bytes(self) -> float:
-        """Of all float tensors."""
-        return self.bits / 8
-
-
-class _File(_Closed):
-    schema_name: Literal["evoquant.recipe"] = Field(alias="schema")
-    version: Literal[1]
-    model: str
-    model_digest: str
-    quantizer: str
-    constant_bits: Annotated[int, Field(ge=0)]
-    tensors_sha256: str
-    promise: Promise
-    layers: Annotated[tuple[RecipeLayer, ...], Field(min_length=1)]
-    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,15 +131,32 @@ def build_recipe(
                 effective_bits=own / layer.parameters,
             )
         )
-    weights = sum(layer.parameters for layer in layers)
-    full = 32 * weights + profile.constant_bits
-    promise = Promise(
-        bits=bits + profile.constant_bits,
-        effective_bits=bits / weights,
-        compression=full / (bits + profile.constant_bits),
-        scores={split: dict(figures) for split, figures in scores.items()},
-    )
+    promise = _promise(layers, profile.constant_bits, {split: _figures(one) for split, one in scores.items()})
     return Recipe(profile.name, model_digest, profile.constant_bits, promise, tuple(layers), tensors, dict(provenance))
+
+
+def _promise(layers: Sequence[RecipeLayer], constant_bits: int, scores: dict[str, Figures]) -> Promise:
+    bits = sum(layer.width.bits(layer.shape, layer.channel_axis) for layer in layers)
+    weights = sum(layer.parameters for layer in layers)
+    return Promise(
+        bits=bits + constant_bits,
+        effective_bits=bits / weights,
+        compression=(32 * weights + constant_bits) / (bits + constant_bits),
+        scores=scores,
+    )
+
+
+def _figures(scores: Mapping[str, Any]) -> Figures:
+    """Of what was measured on a split, what a recipe keeps.
+
+    Raises:
+        InputError: figures that are none.
+    """
+    kept = {key: scores[key] for key in Figures.model_fields if scores.get(key) is not None}
+    try:
+        return Figures.model_validate(kept, strict=False)
+    except ValidationError as error:
+        raise InputError(describe_validation(error, "the champion's scores", Figures.model_fields)) from None
 
 
 def _tensors(
@@ -259,24 +216,30 @@ def read_recipe(path: Path, *, tensors: bool = True) -> Recipe:
     """
     source = str(path)
     try:
-        file = _File.model_validate(read_json(path), strict=False)
+        file = RecipeFile.model_validate(read_json(path), strict=False)
         for layer in file.layers:
             require_scales(layer.width)
             _check_text(layer, source)
     except ValidationError as error:
-        raise InputError(describe_validation(error, source, (*_File.model_fields, *RecipeLayer.model_fields))) from None
+        raise InputError(
+            describe_validation(error, source, (*RecipeFile.model_fields, *RecipeLayer.model_fields))
+        ) from None
     except PrecisionError as error:
         raise InputError(f"{source}: {error}") from None
     if file.quantizer != QUANTIZER_VERSION:
         raise InputError(
             f"{source}: its codes are of quantizer version {file.quantizer}, this is {QUANTIZER_VERSION}; export anew."
         )
-    twice = {layer.name for layer in file.layers if sum(layer.name == other.name for other in file.layers) > 1}
-    if twice:
-        raise InputError(f"{source}: the layer {sorted(twice)[0]!r} stands twice.")
-    bits = sum(layer.width.bits(layer.shape, layer.channel_axis) for layer in file.layers) + file.constant_bits
-    if bits != file.promise.bits:
-        raise InputError(f"{source}: promises {file.promise.bits} bits, but its layers come to {bits}; export it anew.")
+    name, times = Counter(layer.name for layer in file.layers).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{source}: the layer {name!r} stands twice.")
+    due = _promise(file.layers, file.constant_bits, file.promise.scores)
+    for key in ("bits", "effective_bits", "compression"):
+        said, made = getattr(file.promise, key), getattr(due, key)
+        if not math.isclose(said, made, rel_tol=1e-9):
+            raise InputError(
+                f"{source}: promises {said:g} {key.replace('_', ' ')}, but its layers come to {made:g}; export it anew."
+            )
     found: Tensors = {}
     if tensors:
         found = _read_tensors(path.with_suffix(SUFFIX), file)
@@ -285,7 +248,7 @@ def read_recipe(path: Path, *, tensors: bool = True) -> Recipe:
     )
 
 
-def _read_tensors(path: Path, file: _File) -> Tensors:
+def _read_tensors(path: Path, file: RecipeFile) -> Tensors:
     safetensors = _safetensors()
     if not path.is_file():
         raise InputError(f"{path}: does not exist; the recipe's numbers lie beside it.")
@@ -311,6 +274,7 @@ def _check_text(layer: RecipeLayer, source: str) -> None:
         InputError: it does not.
     """
     width, axis = layer.width, layer.channel_axis
+    own = width.bits(layer.shape, axis) / layer.parameters if axis is None or 0 <= axis < len(layer.shape) else 0.0
     fault = None
     if axis is not None and not 0 <= axis < len(layer.shape):
         fault = f"channel_axis is {axis}; its shape has the axes 0 to {len(layer.shape) - 1}"
@@ -318,6 +282,8 @@ def _check_text(layer: RecipeLayer, source: str) -> None:
         fault = f"granularity is {layer.granularity!r}; {layer.precision} has {width.granularity!r}"
     elif not width.fits(layer.shape, axis):
         fault = f"groups of {width.group_size} do not divide the weights of a channel of {layer.shape}"
+    elif not math.isclose(layer.effective_bits, own, rel_tol=1e-9):
+        fault = f"effective_bits is {layer.effective_bits:g}; {layer.precision} has {own:g} there"
     if fault:
         raise InputError(f"{source}: layer {layer.name!r}: {fault}; export it anew.")
 

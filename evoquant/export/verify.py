@@ -13,16 +13,17 @@ import numpy as np
 from evoquant.errors import InputError
 from evoquant.export.consumers import write_arrays
 from evoquant.export.consumers.launch import consumer_of, version_notes
+from evoquant.export.recipe_schema import Figures
 from evoquant.export.verification import (
     BYTES_SLACK,
     BYTES_TOLERANCE,
     OUTPUT_GOAL,
+    RETENTION_TOLERANCE,
     Bytes,
     Kept,
     Latency,
     Outputs,
     Verification,
-    retention_tolerance,
 )
 from evoquant.export.verify_layers import Bench, Largest, layer_at_fault, only
 from evoquant.models.base import REFERENCE, SCORE
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from evoquant.scoring.statistics import Metric
 
 SAMPLES, REPEATS = 2048, 15
+OUTPUT_BYTES = 2**30
+"""Of all outputs of two models, which go through files."""
+
 DEPLOYED, FULL = "deployed", "FP32"
 _SCORED = ("deployed", "fp32", "simulated", "reference")
 
@@ -64,18 +68,36 @@ def verify_recipe(
         recipe: with its numbers.
         ready: the network that it is for.
         target: a key of `evoquant.profiles.targets.TARGETS`.
-        write: of `evoquant.export.deploy.WRITERS`.
+        write: of `evoquant.export.writers.WRITERS`.
         metric: the task's.
         split: whose samples are run.
         samples: about how many: whole batches, at least one.
         repeats: timed passes; 0 for none.
 
     Raises:
-        InputError: no such target, evoquant does not run its models, or the recipe cannot be written for it.
+        InputError: no such target, evoquant does not run its models, the recipe cannot be written for it, or there is
+            no room.
         MissingExtraError: its packages are not installed.
     """
     consumer = consumer_of(target)
-    spans = _spans(ready.count(split), ready.batch, samples)
+    spans = _spans(recipe, ready, split, samples)
+    try:
+        return _verified(recipe, ready, target, write, metric, split, spans, consumer, repeats)
+    except OSError as error:  # a full disk, most likely
+        raise InputError(f"verifying needs room in {tempfile.gettempdir()}: {error.strerror or error}.") from error
+
+
+def _verified(
+    recipe: Recipe,
+    ready: Deployable,
+    target: str,
+    write: Write,
+    metric: Metric,
+    split: Split,
+    spans: list[tuple[int, int]],
+    consumer: Consumer,
+    repeats: int,
+) -> Verification:
     with tempfile.TemporaryDirectory(prefix="evoquant-verify-") as folder:
         names = tuple(ready.feeds(split, *spans[0]))
         inputs = Path(folder) / "inputs.npz"
@@ -97,9 +119,8 @@ def _judged(bench: Bench, target: str, files: Mapping[str, list[Path]], answer: 
     promised = recipe.promise.bytes
     most = max(promised * (1 + BYTES_TOLERANCE), promised + BYTES_SLACK)
     size = Bytes(promised, most, None, on_disk[DEPLOYED], on_disk[FULL])
-    scores = recipe.promise.scores.get(bench.split, {})
-    low_high = scores.get("interval")
-    kept = Kept(scores.get("retention"), tuple(low_high) if low_high else None, scores.get("samples"))
+    scores = recipe.promise.scores.get(bench.split, Figures())
+    kept = Kept(scores.retention, scores.interval, scores.samples)
     found = Verification(
         model=recipe.model,
         target=target,
@@ -246,12 +267,25 @@ def _said(apart: Largest) -> str:
 def _retentions(metric: Metric, scores: Mapping[str, NDArray[np.generic]], kept: Kept) -> Kept:
     actual = paired_retention(scores["deployed"], scores["fp32"], metric)
     simulated = paired_retention(scores["simulated"], scores["reference"], metric)
-    kept = replace(kept, simulated=_known(simulated.value), actual=_known(actual.value), samples=actual.samples)
+    kept = replace(
+        kept,
+        simulated=_known(simulated.value),
+        actual=_known(actual.value),
+        samples=actual.samples,
+        tolerance=_tolerance(scores["reference"]),
+    )
     if kept.actual is None:
         return kept
     rng = generator_for(0, 0, "bootstrap verify")
     pair = with_doubt(scores["deployed"], scores["fp32"])
     return replace(kept, actual_interval=bootstrap_interval(*pair, rng, metric=metric))
+
+
+def _tolerance(reference: NDArray[np.generic]) -> float:
+    """Of retention: where a sample counts as 0 or 1, one sample's share of the FP32 network's and a half."""
+    total = float(reference.sum())
+    ones = total > 0 and bool(np.isin(reference, (0, 1)).all())
+    return max(RETENTION_TOLERANCE, 1.5 / total if ones else 0.0)
 
 
 def _known(value: float) -> float | None:
@@ -262,13 +296,12 @@ def _retention_faults(kept: Kept) -> list[str]:
     actual, simulated = kept.actual, kept.simulated
     if actual == simulated:
         return []
-    tolerance = retention_tolerance(kept.samples)
-    if actual is not None and simulated is not None and abs(actual - simulated) <= tolerance:
+    if actual is not None and simulated is not None and abs(actual - simulated) <= kept.tolerance:
         return []
     ours, theirs = ("none" if one is None else f"{one:.4f}" for one in (actual, simulated))
     return [
         f"retention on the same {kept.samples} samples is {ours} deployed and {theirs} as measured (tolerance "
-        f"{tolerance:.2g})."
+        f"{kept.tolerance:.2g})."
     ]
 
 
@@ -282,10 +315,17 @@ def _quartiles(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def _spans(count: int, batch: int, samples: int) -> list[tuple[int, int]]:
-    """Whole batches of about so many samples, at least one; of fewer samples than a batch, one of all."""
+def _spans(recipe: Recipe, ready: Deployable, split: Split, samples: int) -> list[tuple[int, int]]:
+    """Batches of at most so many samples, one at least, whose outputs of two models fit `OUTPUT_BYTES`.
+
+    All of a split that is not larger; of a larger one whole batches.
+    """
+    count = ready.count(split)
     if not count:
         raise InputError("the split has no samples to verify on.")
-    size = min(batch, count)
-    batches = max(1, min(samples, count) // size)
-    return [(size * index, size * (index + 1)) for index in range(batches)]
+    size = min(ready.batch, count)
+    first = ready.outputs(split, 0, size, (REFERENCE,) * len(recipe.layers))
+    most = max(1, OUTPUT_BYTES // max(1, 2 * sum(one.nbytes for one in first)))
+    total = count if count <= samples else max(1, samples // size) * size
+    spans = [(start, min(start + size, total)) for start in range(0, total, size)]
+    return spans[:most]

@@ -9,7 +9,7 @@ from evoquant.profiles.targets import TARGETS
 from evoquant.report.tables import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 _WIDTH = 48  # of a message, so that tables fit 100 columns
 _LONGEST = 34  # of a layer's name on one line
@@ -39,18 +39,26 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def targets_table() -> Table:
-    """Deployment targets: what each can express, where it runs, and with which versions that was verified."""
+def targets_table(exported: Collection[str]) -> Table:
+    """Deployment targets: what each can express, where it runs, and with which versions that was verified.
+
+    Args:
+        exported: targets that evoquant can write; the others it checks recipes for.
+    """
     rows = []
     for name, target in TARGETS.items():
+        kind = [] if name in exported else ["(lint only)"]
         versions = "\n".join(f"{package}\n  {version}" for package, version in target.verified.items())
         rows.append(
             (
-                "\n".join(textwrap.wrap(name, 12, break_on_hyphens=True)),
+                "\n".join([*textwrap.wrap(name, 12, break_on_hyphens=True), *kind]),
                 textwrap.fill(target.expresses, _EXPRESSES),
                 textwrap.fill(target.executes, _EXECUTES),
                 versions or "nothing run",
             )
         )
-    notes = ("For deploy_to in a campaign, and evoquant lint RECIPE --for TARGET.",)
+    notes = (
+        "Nothing is rounded to something else: what a target cannot take, lint refuses, with a remedy.",
+        "deploy_to in a campaign keeps the search to what its targets take.",
+    )
     return Table("Deployment targets", ("Target", "Expresses", "Executes", "Verified with"), rows, notes)

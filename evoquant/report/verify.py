@@ -56,7 +56,7 @@ def _output_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _retention_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
     kept = data["retention"]
-    tolerance = data["tolerances"]["retention"]
+    tolerance = kept["tolerance"]
     ours, theirs = kept["actual"], kept["simulated"]
     known = ours is not None and theirs is not None
     holds = abs(ours - theirs) <= tolerance if known else ours == theirs

@@ -1,6 +1,8 @@
 """From a campaign on an ONNX network to the file that onnxruntime runs, on the command line."""
 
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +14,9 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
 
 from evoquant import api
-from evoquant.export.recipe import read_recipe
+from evoquant.campaign.config import config_from_dict
+from evoquant.errors import InputError
+from evoquant.export.recipe import read_recipe, write_recipe
 from tests.optional_onnx.models import cnn
 
 CONFIG = """
@@ -64,7 +68,8 @@ def test_a_run_becomes_a_recipe_that_says_what_it_promises(folder, recipe):
         for row in (run["gate"]["champion"], *run["gate"]["rivals"])
         if row["name"] == run["gate"]["recommended"]["name"]
     )
-    assert found.promise.scores["gate"]["retention"] == chosen["retention"]
+    assert found.promise.scores["gate"].retention == chosen["retention"]
+    assert found.promise.scores["test"].interval[0] <= found.promise.scores["test"].retention, "for verify"
     assert found.promise.compression == pytest.approx(chosen["compression"])
 
 
@@ -88,8 +93,9 @@ def test_what_a_target_cannot_take_is_said_and_not_written(folder):
     layers = {finding["layer"] for finding in linted["findings"] if finding["severity"] == "error"}
     narrowed = {layer["name"] for layer in recipe["layers"] if layer["type"] == "Conv" and layer["precision"] != "FP32"}
     assert narrowed and narrowed <= layers, "it leaves convolutions in floating point"
-    said = cli(folder, "verify", "free", "--ungated", "--to", "gguf", code=2).stderr
+    said = cli(folder, "export", "free", "--ungated", "--to", "gguf", "-o", "m.gguf", code=2).stderr
     assert "gguf: recipes can be checked for it (evoquant lint), but it has no exporter yet" in said
+    assert "its models are not run" in cli(folder, "verify", "free", "--to", "gguf", code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -98,7 +104,13 @@ def test_what_a_target_cannot_take_is_said_and_not_written(folder):
         (["export", "recipe.json", "--to", "onnx", "-o", "c.onnx"], "a recipe does not hold its network; name it"),
         (["export", "net", "--to", "onnx"], "name it with -o model.onnx"),
         (["export", "net", "--to", "onxn", "-o", "c"], "unknown export target 'onxn'. Did you mean 'onnx'?"),
+        (["export", "net", "--to", "pyton"], "Did you mean 'python'?"),
+        (["export", "net", "--to", "compressed-tensors"], "it has no exporter yet"),
         (["export", "net", "--to", "recipe", "-o", "c.txt"], "a recipe is a .json file"),
+        (["export", "net", "--to", "onnx", "-o", "recipe.json"], "an ONNX model is an .onnx file; name it recipe.onnx"),
+        (["export", "net", "--to", "onnx", "-o", "c.onnx", "--data", "net.npz"], "belong to --onnx MODEL"),
+        (["export", "net", "--to", "onnx", "-o", "c.onnx", "--task", "digits"], "names its own network"),
+        (["export", "net", "--to", "csv", "--task", "digits"], "csv needs no network"),
         (["lint", "recipe.json", "--for", "gguff"], "Did you mean 'gguf'?"),
         (["lint", "net.yaml", "--for", "onnx"], "net.yaml: "),
         (["verify", "recipe.json", "--to", "onnx", "--task", "nothing"], "no task is called 'nothing'"),
@@ -127,3 +139,70 @@ def test_a_recipe_of_another_network_is_refused(folder, recipe):
         "--agreement",
     ]
     assert "is about another network" in cli(folder, *words, code=2).stderr
+
+
+def layers_changed(path, to, change):
+    data = json.loads(path.read_text())
+    change(data)
+    to.write_text(json.dumps(data))
+    to.with_suffix(".safetensors").write_bytes(path.with_suffix(".safetensors").read_bytes())
+
+
+SOURCE = ["--onnx", "net.onnx", "--data", "net.npz", "--agreement"]
+
+
+@pytest.mark.parametrize("command", [["export", "-o", "c.onnx"], ["verify"]])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data["promise"]["scores"]["test"].update(retention="high"), "promise.scores.test.retention"),
+        (lambda data: data["promise"]["scores"]["test"].update(interval=5), "promise.scores.test.interval"),
+        (lambda data: data["promise"].update(effective_bits=1.0), "promises 1 effective bits, but its layers come to"),
+        (lambda data: data["layers"][0].update(effective_bits=1.0), "layer 'conv': effective_bits is 1;"),
+        (lambda data: data["layers"][0].update(shape=[]), "layers.0.shape"),
+        (lambda data: data["layers"].append(data["layers"][0]), "the layer 'conv' stands twice"),
+    ],
+)
+def test_a_recipe_that_says_otherwise_than_its_layers_is_refused(folder, recipe, command, change, said):
+    layers_changed(recipe, folder / "changed.json", change)
+    assert said in cli(folder, command[0], "changed.json", "--to", "onnx", *command[1:], *SOURCE, code=2).stderr
+
+
+def test_a_recipe_whose_layers_are_not_the_networks_is_refused(folder, recipe):
+    """With the right digest: names and shapes are compared, or the wrong weights would be written without a word."""
+    found = read_recipe(recipe)
+    head = found.layers[-1]
+    flipped = head.model_copy(update={"shape": head.shape[::-1], "channel_axis": 1})
+    tensors = {name: array.T if array.shape == head.shape else array for name, array in found.tensors.items()}
+    ghost = head.model_copy(update={"name": "ghost"})
+    renamed = {name.replace("head:", "ghost:"): array for name, array in found.tensors.items()}
+    for layers, numbers, said in (
+        ((*found.layers[:-1], flipped), tensors, "layer 'head': is of shape"),
+        ((*found.layers[:-1], ghost), renamed, "layer 'ghost': net has no such layer"),
+    ):
+        write_recipe(dataclasses.replace(found, layers=layers, tensors=numbers), folder / "other.json")
+        words = ["export", "other.json", "--to", "onnx", "-o", "d.onnx", *SOURCE]
+        assert said in cli(folder, *words, code=2).stderr
+    assert not (folder / "d.onnx").exists()
+
+
+def test_numbers_that_are_not_there_are_said(folder, recipe):
+    (folder / "alone.json").write_bytes(recipe.read_bytes())
+    linted = json.loads(cli(folder, "lint", "alone.json", "--for", "onnx", "--json").stdout)
+    assert ["alone.safetensors" in finding["message"] for finding in linted["findings"]] == [True]
+
+
+def test_code_that_a_run_names_is_allowed_by_the_caller_alone(folder, tmp_path):
+    (tmp_path / "mine.py").write_text("raise SystemExit('imported')\n")
+    shutil.copytree(folder / "net", tmp_path / "net")
+    resolved = json.loads((tmp_path / "net" / "resolved.json").read_text())
+    resolved["config"]["task"]["metric"] = "mine:metric"
+    resolved["hash"] = config_from_dict(resolved["config"], "resolved").hash()
+    (tmp_path / "net" / "resolved.json").write_text(json.dumps(resolved))
+    for call in (
+        api.recipe,
+        lambda path: api.deploy(path, "onnx", tmp_path / "m.onnx"),
+        lambda path: api.verify(path, "onnx"),
+    ):
+        with pytest.raises(InputError, match="mine:metric"):
+            call(tmp_path / "net")

@@ -1,0 +1,93 @@
+"""The table of what writes recipes: one consumer's form each, every package imported only where it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from evoquant.errors import InputError, MissingExtraError, suggestion
+from evoquant.export.recipe import Recipe, write_recipe
+from evoquant.models.onnx_measurer import require_onnx
+from evoquant.profiles.targets import TARGETS
+
+if TYPE_CHECKING:
+    from evoquant.models.deployable import Deployable
+
+Write: TypeAlias = Callable[[Recipe, "Deployable", Path], list[Path]]
+"""Writes a recipe for one consumer to a path; the files that there are then, the main one first."""
+
+LEAST_ONNX = (1, 20)  # the first with the types INT2 and UINT2
+
+
+def _recipe(recipe: Recipe, _: Deployable, path: Path) -> list[Path]:
+    return [path, write_recipe(recipe, path)]
+
+
+def _require_onnx(path: Path | None) -> None:
+    """Whether onnx can be used; `path`, where there is one, is that of an ONNX file."""
+    if path is not None and path.suffix != ".onnx":
+        raise InputError(f"{path}: an ONNX model is an .onnx file; name it {path.with_suffix('.onnx').name}.")
+    require_onnx("an export through ONNX")
+    found = metadata.version("onnx")
+    if tuple(int(part) for part in found.split(".")[:2]) < LEAST_ONNX:
+        least = ".".join(map(str, LEAST_ONNX))
+        raise InputError(f"onnx {found} is installed; exports need {least} at least: pip install 'evoquant[onnx]' -U.")
+
+
+def _onnx(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    _require_onnx(path)
+    from evoquant.export.as_onnx import onnx_model, write_onnx
+
+    return write_onnx(onnx_model(ready.graph(), recipe), path)
+
+
+def _matmulnbits(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    _require_onnx(path)
+    from evoquant.export.as_matmulnbits import matmulnbits_model
+    from evoquant.export.as_onnx import write_onnx
+
+    return write_onnx(matmulnbits_model(ready.graph(), recipe), path)
+
+
+def _openvino(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    _require_onnx(None)
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtraError("an export to OpenVINO", "openvino", "openvino") from None
+    del openvino
+    from evoquant.export.as_openvino import openvino_files
+
+    return openvino_files(recipe, ready, path)
+
+
+WRITERS: dict[str, Write] = {
+    "recipe": _recipe,
+    "onnx": _onnx,
+    "onnx-matmulnbits": _matmulnbits,
+    "openvino": _openvino,
+}
+"""Target → what writes it; names are those of `evoquant.profiles.targets.TARGETS`, and `recipe` itself."""
+
+
+SUFFIXES = {"recipe": ".json", "onnx": ".onnx", "onnx-matmulnbits": ".onnx", "openvino": ".xml"}
+"""Of the main file."""
+
+
+def writer_of(target: str, others: Iterable[str] = ()) -> Write:
+    """What writes recipes for a target.
+
+    Args:
+        target: its name.
+        others: names that people may have meant besides.
+
+    Raises:
+        InputError: nothing does, or no such target.
+    """
+    if target in WRITERS:
+        return WRITERS[target]
+    if target in TARGETS:
+        raise InputError(f"{target}: recipes can be checked for it (evoquant lint), but it has no exporter yet.")
+    raise InputError(f"unknown export target {target!r}.{suggestion(target, {*WRITERS, *TARGETS, *others})}")
