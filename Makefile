@@ -37,7 +37,7 @@ test: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(BENCH)  ## install what the tests ne
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-onnx: $(DEV) $(TORCH) $(ONNX)  ## only what ONNX Runtime runs
-	@$(BIN)/python -m pytest tests/optional_onnx $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/optional_onnx tests/export/test_verify.py $(PYTEST_ARGS)
 
 test-openvino: $(DEV) $(TORCH) $(OPENVINO)  ## only what OpenVINO runs
 	@$(BIN)/python -m pytest tests/optional_openvino $(PYTEST_ARGS)
