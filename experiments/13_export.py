@@ -17,7 +17,14 @@ from evoquant.report.verify import export_table
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("digits", "tabular", "char_lm", "fashion_cnn", "fashion_vit")
 TARGETS = [name for name in WRITERS if name != "recipe"]
-MENU = "menu=[INT4-g32, INT8-channel, FP16, FP32]"  # MatMulNBits takes groups
+CHANGES = (
+    "menu=[INT4-g32, INT8-channel, FP16, FP32]",  # MatMulNBits takes groups
+    "signals=[fisher]",
+    "genome={kind: direct}",
+    "search={kind: surrogate}",
+    "stop={passes: 15, generations: 1000}",
+    "executor.kind=local",
+)
 HEAD = "# What was promised, and what the stacks make of it\n\nMade by `python experiments/13_export.py`.\n\n"
 
 
@@ -29,7 +36,7 @@ def main() -> None:
         if (out / "resolved.json").is_file():
             api.resume(out)
         else:
-            api.run(ROOT / f"configs/{task}.yaml", out=out, overrides=[MENU, "stop.passes=15", "executor.kind=local"])
+            api.run(ROOT / f"configs/{task}.yaml", out=out, overrides=CHANGES)
         rows += [{"task": task, "target": target, **api.verify(out, target)} for target in TARGETS]
     write_rows(ROOT / "results/export.jsonl", rows)
     (ROOT / "results/export.md").write_text(HEAD + export_table(rows).to_markdown(), encoding="utf-8")

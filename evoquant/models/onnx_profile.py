@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evoquant.quantization.precision import Menu, Precision
 
 REPRESENTATIVE_BITS = 4
-CHEAP_SAMPLES = 512
+CHEAP_SAMPLES, CHEAP_SHARE = 256, 8  # so many, or one in so many: what PyTorch's Fisher costs take
 NOT_AVAILABLE = ("hessian", "gradient_sensitivity")
 """Signals that need gradients. Asked for, they are left out of the profile, which says so in its provenance."""
 
@@ -36,11 +36,12 @@ def profile_onnx(task: OnnxTask, menu: Menu, measure: Measure, signals: Sequence
     """The profile of an ONNX network for `menu`.
 
     `loss` is measured one layer and width at a time on the whole calibration split, and gives `divergence` at no cost.
-    Without it, `divergence` is that of each unit at one representative width on about `CHEAP_SAMPLES` samples, shared
-    out over its members and extrapolated to other widths in proportion to the squared error of the weights. `fisher`,
-    asked for beside `loss`, is this extrapolated table; otherwise it is the same table as `divergence`, so that
-    searches that start from Fisher costs can. A width that a layer cannot be held at, or whose measurement failed, is
-    not in its `allowed`.
+    Without it, `divergence` is that of each unit at one representative width on the first blocks, about
+    `CHEAP_SAMPLES` samples or, of a split with few (of sequences, say), an eighth of it, shared out over its members
+    and extrapolated to other widths in proportion to the squared error of the weights. `fisher`, asked for beside
+    `loss`, is this extrapolated table; otherwise it is the same table as `divergence`, so that searches that start
+    from Fisher costs can. A width that a layer cannot be held at, or whose measurement failed, is not in its
+    `allowed`.
 
     Raises:
         CampaignError: the FP32 network could not be measured.
@@ -236,11 +237,13 @@ def _representative(menu: Menu, holds: Sequence[dict[str, bool]], activations: b
 
 
 def _some_blocks(task: OnnxTask) -> list[int]:
-    """The first blocks of the calibration split that together have `CHEAP_SAMPLES` samples."""
+    """The first blocks of the calibration split that together have enough samples."""
     chosen: list[int] = []
     samples = 0
-    for block in task.blocks("calibration"):
-        if samples >= CHEAP_SAMPLES:
+    blocks = task.blocks("calibration")
+    enough = min(CHEAP_SAMPLES, sum(block.samples for block in blocks) // CHEAP_SHARE)
+    for block in blocks:
+        if chosen and samples >= enough:
             break
         chosen.append(block.index)
         samples += block.samples
