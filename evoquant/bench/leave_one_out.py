@@ -155,7 +155,7 @@ def evolve(profiles: Sequence[Path], genome: str, menu: Menu, seed: int, folder:
         "models": {"train": models, "valid": models, "test": []},
         "menu": list(menu.names),
         "objective": OBJECTIVE,
-        "aggregate": "mean",
+        "aggregate": "min",
         "relative_to_optimum": True,
         "genome": shape,
         "search": SEARCH,
