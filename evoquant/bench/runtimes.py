@@ -135,8 +135,6 @@ def runtime_table(rows: list[dict[str, Any]]) -> Table:
         "onnx / torch's in ONNX",
         "Retention apart, at most",
     )
-    sizes = (
-        "A graph counts constants that PyTorch has no parameters for (char_lm's masks): sizes and fitness differ."
-    )
+    sizes = "A graph counts constants that PyTorch has no parameters for (char_lm's masks): sizes and fitness differ."
     note = f"Retention of {DRAWN} random allocations on the whole calibration split, measured by both."
     return Table("Budget of 40 passes", columns, cells, (note, sizes), frozenset(range(1, len(columns))))

@@ -5,6 +5,7 @@ Imported only once onnx is known to be there.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -200,6 +201,14 @@ def _drop_input(graph: GraphProto, name: str) -> None:
 
 
 def float_bytes(model: ModelProto) -> int:
-    """Bytes of all tensors that hold weights, scales and other numbers; shapes and indices are not among them."""
+    """Bytes of all tensors that hold weights, scales and other numbers.
+
+    Shapes and indices are not among them, nor single numbers in `Constant` nodes; masks are.
+    """
     whole = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.STRING}
-    return sum(tensor_bytes(tensor) for tensor in model.graph.initializer if tensor.data_type not in whole)
+    return sum(
+        tensor_bytes(constant.tensor)
+        for scope in scopes_of(model.graph)
+        for constant in scope.constants.values()
+        if constant.tensor.data_type not in whole and (constant.node is None or math.prod(constant.dims) > 1)
+    )

@@ -142,20 +142,26 @@ def _judged(bench: Bench, target: str, files: Mapping[str, list[Path]], answer: 
     )
     if answer.fault or answer.facts is None or answer.seconds is None:
         return found
-    stored = consumer.stored(files[DEPLOYED][0])
+    stored, full = (consumer.stored(files[name][0]) for name in (DEPLOYED, FULL))
     weights = sum(layer.parameters for layer in recipe.layers)
+    own = max(0, full - (32 * weights + recipe.constant_bits) // 8)  # what the graph holds at any width, such as masks
+    size = replace(size, most=size.most + own)
     rounding = consumer.rounding(answer.facts[DEPLOYED], answer.facts[FULL])
     outputs, kept, faults = _compared(bench, kept, on_disk[FULL])
     faults = [*_size_faults(size, stored), *_rounding_faults(consumer, rounding), *faults]
     defaults = consumer.defaults(answer.facts[DEPLOYED])
     notes = [*found.notes, *_size_notes(size, stored)]
+    if own > BYTES_SLACK:
+        notes.append(
+            f"{own} bytes are constants that the graph holds at any width, such as masks; no recipe counts them."
+        )
     if defaults:
         notes.append(f"{consumer.name}'s defaults on this machine would round activations: {defaults}.")
     if rounding is None:
         notes.append(f"{consumer.name} cannot save the optimized graph, so whether it rounds activations is not known.")
     return replace(
         found,
-        actual_bits=(8 * stored - recipe.constant_bits) / weights,
+        actual_bits=(8 * (stored - own) - recipe.constant_bits) / weights,
         bytes=replace(size, stored=stored),
         outputs=outputs,
         retention=kept,
@@ -185,7 +191,7 @@ def _size_faults(size: Bytes, stored: int) -> list[str]:
 def _size_notes(size: Bytes, stored: int) -> list[str]:
     """Fewer bytes than promised break no promise; they are said all the same."""
     missing = size.promised - stored
-    if missing <= size.most - size.promised:
+    if missing <= max(size.promised * BYTES_TOLERANCE, BYTES_SLACK):
         return []
     return [f"{missing:.0f} bytes fewer than promised are stored: of weights that the graph does not use."]
 
