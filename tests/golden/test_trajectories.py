@@ -57,6 +57,8 @@ EXPECTED = {
     "level_switch": ("8af3329ae4b8e87c", 2.087),
     "random": ("c8edab8c28858981", 2.6656),
 }
+OTHER_CPUS = {"cmaes": ("34537f0854f6cc31", 3.2392)}
+"""Where OpenBLAS has AVX-512 kernels: the eigenvectors of equal eigenvalues are others there."""
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -70,4 +72,5 @@ def test_trajectory(name):
         evaluations = estimator.evaluate(batch, {})
         best = max(best, float(np.nanmax(evaluations.fitness)))
         search.tell(evaluations)
-    assert (digest.hexdigest()[:16], round(best, 4)) == EXPECTED[name]
+    found = (digest.hexdigest()[:16], round(best, 4))
+    assert found in (EXPECTED[name], OTHER_CPUS.get(name))
