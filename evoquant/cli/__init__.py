@@ -271,6 +271,9 @@ def _finish(outcome: Any) -> None:
     if outcome.champion is None:
         say(f"not finished; continue with: evoquant resume {outcome.path}")
         return
-    draw(run_tables(load_run(outcome.path)))
+    data = load_run(outcome.path)
+    draw(run_tables(data))
+    allocated = data.config.task is not None and data.config.genome.kind == "direct"
+    target = "onnx -o model.onnx" if allocated else "python"
     show(f"results: {outcome.path}    report: evoquant report {outcome.path}")
-    show(f"export:  evoquant export {outcome.path} --to python")
+    show(f"export:  evoquant export {outcome.path} --to {target}")

@@ -359,7 +359,7 @@ def test_networks_deploy_with_packed_products(ready):
     count = samples(network)
     feeds = network.feeds("test", 0, count)
     menu = Menu.parse(("INT2-g16", "INT4-g16-asym", "INT8-g16", "INT4-channel", "FP32"))
-    for key in range(3):
+    for key in range(ALLOCATIONS):
         widths = drawn(profile, key, menu)
         recipe = build_recipe(profile, widths, network.weight, digest, {}, {})
         model = matmulnbits_model(network.graph(), recipe)
