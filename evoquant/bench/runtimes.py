@@ -13,10 +13,7 @@ from evoquant.campaign.config import load_config
 from evoquant.campaign.finals_measured import Judge, measured_figures
 from evoquant.campaign.measure import measure_allocations
 from evoquant.campaign.score import allocation_of
-from evoquant.campaign.storage import PROFILE
 from evoquant.models.tasks import load_task
-from evoquant.profiles.model import load_profile
-from evoquant.report.data import load_run
 from evoquant.report.tables import Table
 from evoquant.rng import generator_for
 from evoquant.scoring.problem import compile_problem
@@ -55,9 +52,12 @@ def runtime_rows(configs: Path, task: str, work: Path) -> list[dict[str, Any]]:
         run = api.run(configs / f"{task}.yaml", out=work / f"{task}-{runtime}", overrides=overrides)
         assert run.champion is not None
         if runtime == "torch":
-            problem = compile_problem(load_profile(run.path / PROFILE), load_run(run.path).config.resolved_menu)
-            found = problem.unfold(run.champion.genome.allocate(problem))
-            widths = dict(zip(problem.layers, found, strict=True))
+            found = api.gated(run.path, ungated=True)
+            assert found is not None
+            champion, profile, menu = found
+            problem = compile_problem(profile, menu)
+            names = problem.unfold(champion.genome.allocate(problem))
+            widths = dict(zip(problem.layers, names, strict=True))
         config, _ = load_config(configs / f"{task}.yaml", overrides)
         rows.append(
             {

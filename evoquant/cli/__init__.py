@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from evoquant.cli.bench import bench
-from evoquant.cli.deploy import export, lint, verify
+from evoquant.cli.deploy import AllowOption, export, lint, verify
 from evoquant.cli.networks import profile, score
 from evoquant.cli.output import draw, emit, say, show
 from evoquant.errors import EvoquantError, InputError
@@ -31,9 +31,6 @@ RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run d
 ExecutorOption = Annotated[str | None, typer.Option("--executor", help="local, ray or auto.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="How many workers (Ray).")]
 AddressOption = Annotated[str | None, typer.Option("--address", help="An existing Ray cluster; else RAY_ADDRESS.")]
-AllowOption = Annotated[
-    list[str] | None, typer.Option("--allow-code", help="module:attribute that the run's config may import.")
-]
 
 
 @app.command()

@@ -21,6 +21,7 @@ from evoquant.export.onnx_tensors import (
     OPSET,
     OPSET_OF_INT2,
     Parts,
+    fits_fp32,
     float_parts,
     has_type,
     order_back,
@@ -35,7 +36,6 @@ from evoquant.models.onnx_variants import opset_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto
 
     from evoquant.export.recipe import Recipe
@@ -83,7 +83,7 @@ def onnx_model(graph: Graph, recipe: Recipe) -> ModelProto:
         _drop_input(model.graph, layer.input)
         recipe_layer = by_name[view.layer]
         original = graph.opened.weights[layer.name].reshape(layer.dims)
-        if recipe_layer.precision == "FP32" and holders[view.layer] == 1 and not _fits_fp32(original):
+        if recipe_layer.precision == "FP32" and holders[view.layer] == 1 and not fits_fp32(original):
             model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(original), layer.input))
             continue
         if view.layer not in made:  # one copy, however many tensors of the graph are the layer
@@ -134,11 +134,6 @@ def _bytes(model: ModelProto) -> int:
     """Of the file, nearly: protobuf cannot say it of what it cannot hold."""
     nodes: int = sum(node.ByteSize() for node in model.graph.node)
     return nodes + sum(tensor_bytes(tensor) + len(tensor.name) + _HEADER for tensor in model.graph.initializer)
-
-
-def _fits_fp32(original: NDArray[np.generic]) -> bool:
-    """Whether a weight takes 64 bits without need."""
-    return original.dtype == np.float64 and bool((original.astype(np.float32) == original).all())
 
 
 def _versions(width: Precision) -> tuple[int, int]:

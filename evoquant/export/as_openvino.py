@@ -26,7 +26,7 @@ from openvino import Type, opset13
 
 from evoquant.errors import InputError
 from evoquant.export.as_onnx import PREFIX
-from evoquant.export.onnx_tensors import order_back
+from evoquant.export.onnx_tensors import fits_fp32, order_back
 from evoquant.files import write_atomic
 from evoquant.quantization.formats import bf16_bits
 
@@ -114,7 +114,7 @@ def openvino_model(graph: Graph, recipe: Recipe) -> openvino.Model:
     for layer, view in zip(graph.opened.layers, graph.views, strict=True):
         recipe_layer = by_name[view.layer]
         original = graph.opened.weights[layer.name].reshape(layer.dims)
-        if recipe_layer.precision == "FP32" and holders[view.layer] == 1 and not _fits_fp32(original):
+        if recipe_layer.precision == "FP32" and holders[view.layer] == 1 and not fits_fp32(original):
             value = _constant(f"{PREFIX}{layer.input}", original, _TYPES[layer.stored])
         else:
             if view.layer not in made:  # one copy, however many tensors of the graph are the layer
@@ -154,11 +154,6 @@ def _read(content: bytes, name: str) -> openvino.Model:
             f"{name}: OpenVINO cannot read the network: {text} Export it to another target (onnx), or write the "
             f"operator in others that OpenVINO has."
         ) from None
-
-
-def _fits_fp32(original: NDArray[np.generic]) -> bool:
-    """Whether a weight takes 64 bits without need."""
-    return original.dtype == np.float64 and bool((original.astype(np.float32) == original).all())
 
 
 def _weight(recipe: Recipe, layer: RecipeLayer) -> openvino.Output:

@@ -168,6 +168,11 @@ def order_back(shape: tuple[int, ...], channel_axis: int | None, transposed: boo
     return tuple(moved.index(axis) for axis in wanted)
 
 
+def fits_fp32(original: NDArray[np.generic]) -> bool:
+    """Whether a weight takes 64 bits without need."""
+    return original.dtype == np.float64 and bool((original.astype(np.float32) == original).all())
+
+
 def tensor_bytes(tensor: TensorProto) -> int:
     """Bytes of a tensor's numbers in the file."""
     if tensor.HasField("raw_data"):

@@ -131,11 +131,18 @@ def build_recipe(
                 effective_bits=own / layer.parameters,
             )
         )
-    promise = _promise(layers, profile.constant_bits, {split: _figures(one) for split, one in scores.items()})
+    promise = promise_of(layers, profile.constant_bits, {split: _figures(one) for split, one in scores.items()})
     return Recipe(profile.name, model_digest, profile.constant_bits, promise, tuple(layers), tensors, dict(provenance))
 
 
-def _promise(layers: Sequence[RecipeLayer], constant_bits: int, scores: dict[str, Figures]) -> Promise:
+def promise_of(layers: Sequence[RecipeLayer], constant_bits: int, scores: dict[str, Figures]) -> Promise:
+    """What layers at their widths come to.
+
+    Args:
+        layers: of the model.
+        constant_bits: of what no width applies to.
+        scores: split → what was measured.
+    """
     bits = sum(layer.width.bits(layer.shape, layer.channel_axis) for layer in layers)
     weights = sum(layer.parameters for layer in layers)
     return Promise(
@@ -233,7 +240,7 @@ def read_recipe(path: Path, *, tensors: bool = True) -> Recipe:
     name, times = Counter(layer.name for layer in file.layers).most_common(1)[0]
     if times > 1:
         raise InputError(f"{source}: the layer {name!r} stands twice.")
-    due = _promise(file.layers, file.constant_bits, file.promise.scores)
+    due = promise_of(file.layers, file.constant_bits, file.promise.scores)
     for key in ("bits", "effective_bits", "compression"):
         said, made = getattr(file.promise, key), getattr(due, key)
         if not math.isclose(said, made, rel_tol=1e-9):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from evoquant.export.consumers.launch import Answer, Consumer
     from evoquant.export.recipe import Recipe
-    from evoquant.export.verify_layers import Write
+    from evoquant.export.writers import Write
     from evoquant.models.base import Split
     from evoquant.models.deployable import Deployable
     from evoquant.scoring.statistics import Metric

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evoquant.errors import InputError
 from evoquant.export.consumers.launch import run_consumer
-from evoquant.export.recipe import Recipe
+from evoquant.export.recipe import Recipe, promise_of
 from evoquant.export.verification import OUTPUT_TOLERANCE
 from evoquant.models.base import REFERENCE
 from evoquant.models.deployable import Deployable
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evoquant.export.consumers.launch import Answer, Consumer
+    from evoquant.export.writers import Write
     from evoquant.models.base import Split
     from evoquant.scoring.statistics import Metric
-
-Write: TypeAlias = Callable[[Recipe, Deployable, Path], list[Path]]
-"""See `evoquant.export.deploy.Write`."""
 
 ONE_BY_ONE = 64  # layers that are each tried alone; more are halved first
 _CHUNK_BYTES = 2**29  # of models that lie on the disk at once while a layer is looked for
@@ -139,23 +137,13 @@ def only(recipe: Recipe, ready: Deployable, kept: set[str]) -> Recipe:
     full = Precision.parse(REFERENCE)
     tensors = {name: array for name, array in recipe.tensors.items() if name.rpartition(":")[0] in kept}
     layers = []
-    bits = 0.0
     for layer in recipe.layers:
         if layer.name not in kept:
             update = {"precision": full.name, "granularity": full.granularity, "effective_bits": 32.0}
             layer = layer.model_copy(update=update)
             tensors[f"{layer.name}:values"] = np.ascontiguousarray(ready.weight(layer.name), dtype=np.float32)
         layers.append(layer)
-        bits += layer.effective_bits * layer.parameters
-    weights = sum(layer.parameters for layer in layers)
-    total = round(bits) + recipe.constant_bits
-    sizes = {
-        "bits": total,
-        "effective_bits": bits / weights,
-        "compression": (32 * weights + recipe.constant_bits) / total,
-        "scores": {},
-    }
-    promise = recipe.promise.model_copy(update=sizes)
+    promise = promise_of(layers, recipe.constant_bits, {})
     return replace(recipe, promise=promise, layers=tuple(layers), tensors=tensors)
 
 

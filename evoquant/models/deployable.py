@@ -100,17 +100,15 @@ def deployable(task: MeasuredTask) -> Deployable:
     Raises:
         InputError: a task of anyone's own kind.
     """
-    runtime = task.payload()["runtime"]
-    if runtime == "torch":
+    from evoquant.models.onnx_task import OnnxTask
+    from evoquant.models.torch_task import TorchTask
+
+    if isinstance(task, TorchTask):
         from evoquant.models.deployable_torch import TorchDeployable
-        from evoquant.models.torch_task import TorchTask
 
-        assert isinstance(task, TorchTask)
         return TorchDeployable(task)
-    if runtime == "onnx":
+    if isinstance(task, OnnxTask):
         from evoquant.models.deployable_onnx import OnnxDeployable
-        from evoquant.models.onnx_task import OnnxTask
 
-        assert isinstance(task, OnnxTask)
         return OnnxDeployable(task)
-    raise InputError(f"networks of the runtime {runtime!r} cannot be exported; torch and onnx can.")
+    raise InputError(f"task {task.name!r}: networks of its kind cannot be exported; those of torch and onnx can.")

@@ -97,7 +97,7 @@ class OnnxDeployable:
         part = self._task.data[split].part(start, stop)
         if not np.isfinite(outputs[self.scored]).all():
             raise InputError(f"{self._task.source}: an output of {split} is not finite once it is deployed.")
-        mask = self._task.payload()["mask"]
+        mask = self._task.mask
         return outcomes(self._task.scoring, outputs, reference, part.get(TARGETS), None if mask is None else part[mask])
 
 

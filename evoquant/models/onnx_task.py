@@ -101,9 +101,13 @@ class OnnxTask:
             scale = f", variance {hashlib.sha256(canonical_json(scoring.variance).encode()).hexdigest()[:16]}"
         return f"{numeric_environment(self.batch)}; {how}{scale}{_code_digest(scoring.own)}"
 
+    @property
+    def mask(self) -> str | None:
+        """Name of the array that says which positions of a sequence count, None where all do."""
+        return next((f"input{i}" for i, spec in enumerate(self.specs) if spec.name in _MASKS), None)
+
     def payload(self) -> dict[str, Any]:
         """For `evoquant.models.measurer.start_measurer`: plain data and arrays; an own metric travels by its name."""
-        mask = next((f"input{i}" for i, spec in enumerate(self.specs) if spec.name in _MASKS), None)
         return {
             "runtime": "onnx",
             "model": self.model,
@@ -116,7 +120,7 @@ class OnnxTask:
             "block": self.block,
             "batch": self.batch,
             "fixed": self.fixed,
-            "mask": mask,
+            "mask": self.mask,
             "source": self.source,
         }
 

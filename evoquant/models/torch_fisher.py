@@ -93,8 +93,7 @@ def fisher_costs(
             there are none, and it is not entered.
     """
     rows = subject.rows(samples)
-    with_inputs = [one.name for one in menu if one.activation_bits is not None]
-    applied = sum(1 + (one.name in with_inputs) for one in menu if one.name != REFERENCE)
+    applied = sum(1 + (one.activation_bits is not None) for one in menu if one.name != REFERENCE)
     share = len(rows) / samples_of(subject.data)
     with one_thread(), torch.no_grad():
         output = call_network(subject.network, subject.data, slice(0, 1))
@@ -104,7 +103,9 @@ def fisher_costs(
     errors = Errors(subject, menu, possible)
     totals = np.zeros((len(subject.layers), len(menu)))
     with one_thread():
-        alone = not (with_inputs and direct)  # else the first way, for what the second leaves out
+        alone = not direct or all(
+            one.activation_bits is None for one in menu
+        )  # else the first way, for what the second leaves out
         if others and alone and (squares := _vectorised(subject, errors, rows, noise)) is not None:
             return squares / (2 * len(rows)), (3 + applied) * share
         with watch or contextlib.nullcontext():
