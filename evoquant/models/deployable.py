@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evoquant.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from evoquant.models.arrays import Arrays
@@ -53,6 +54,34 @@ class Deployable(Protocol):
 
         Raises:
             InputError: it cannot be exported.
+        """
+
+    def network(self, target: str) -> torch.nn.Module:
+        """The live PyTorch network, FP32 and in eval mode; it is not to be changed.
+
+        Raises:
+            InputError: it is none; the message begins with `target`.
+        """
+
+    def recreation(self) -> dict[str, Any] | None:
+        """Plain data from which `evoquant.models.recreate.recreate` makes it in another process; None where its file
+        is all there is.
+
+        Raises:
+            InputError: a fresh process cannot make it.
+        """
+
+    def generated(self, split: Split, prompt: int, count: int, widths: tuple[str, ...]) -> list[int]:
+        """Tokens that a language model continues a split's first sample with, each layer at its width.
+
+        Args:
+            split: of the sample.
+            prompt: tokens of it that are given.
+            count: tokens, fewer where the sample has no room for them.
+            widths: of the layers.
+
+        Returns:
+            The most likely tokens; none of a network that is no causal language model.
         """
 
     def feeds(self, split: Split, start: int, stop: int) -> Arrays:

@@ -23,6 +23,7 @@ from evoquant.models.onnx_task import open_network
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import torch
     from numpy.typing import NDArray
     from onnx import ModelProto, TensorProto
 
@@ -58,6 +59,25 @@ class OnnxDeployable:
         if self._task.fixed is not None and stop - start != self._task.fixed:
             raise InputError(f"{self._task.source}: takes {self._task.fixed} samples at a time, not {stop - start}.")
         return {spec.name: np.asarray(part[f"input{i}"], order="C") for i, spec in enumerate(self._task.specs)}
+
+    def network(self, target: str) -> torch.nn.Module:
+        """None: it is a file.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"{target} takes PyTorch networks, and {self._task.source} is an ONNX file; choose onnx or openvino, or "
+            f"search on the PyTorch network."
+        )
+
+    def recreation(self) -> None:
+        """Its file is all there is."""
+        return
+
+    def generated(self, split: Split, prompt: int, count: int, widths: tuple[str, ...]) -> list[int]:
+        """None: which input is what, a file does not say."""
+        return []
 
     def count(self, split: Split) -> int:
         """Samples of a split; whole batches of them where the graph fixes its batch."""

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evoquant.errors import EvoquantError, InputError, raised_by
+from evoquant.models.generating import continued
 from evoquant.models.onnx_measurer import require_onnx
+from evoquant.models.recreate import recreation
 from evoquant.models.torch import Measurer
 from evoquant.models.torch_data import TARGETS, call_on_tensors, input_tensors, samples_of
 from evoquant.models.torch_kinds import Judge
 from evoquant.models.torch_threads import one_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -106,6 +108,18 @@ class TorchDeployable:
         parameters = dict(self._task.network.named_parameters(remove_duplicate=False))
         weight: NDArray[np.generic] = parameters[self._layers[layer].parameter].detach().numpy()
         return weight
+
+    def network(self, target: str) -> torch.nn.Module:
+        """The task's."""
+        return self._task.network
+
+    def recreation(self) -> dict[str, Any]:
+        """By architecture, factory or configuration.
+
+        Raises:
+            InputError: a live network of somebody's own without a factory.
+        """
+        return recreation(self._task)
 
     def graph(self) -> Graph:
         """Exported once with a free number of samples; copied at each call.
@@ -246,6 +260,19 @@ class TorchDeployable:
         with one_thread(), torch.inference_mode(), self._measurer.quantized(widths):
             output: Any = call_on_tensors(self._task.network, tensors)
             return [output.numpy().copy()]
+
+    def generated(self, split: Split, prompt: int, count: int, widths: tuple[str, ...]) -> list[int]:
+        """See `Deployable`; tokens and scored output of one shape make a language model causal enough to try."""
+        if self._task.kind != "language":
+            return []
+        with one_thread(), torch.inference_mode(), self._measurer.quantized(widths):
+
+            def run(feeds: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic]:
+                tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+                logits: NDArray[np.generic] = call_on_tensors(self._task.network, tensors).numpy()
+                return logits
+
+            return continued(run, self.feeds(split, 0, 1), prompt, count)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ them. A job is plain data:
     outputs   names of the outputs
     folder    where NAME.npz goes, output j of batch i as `i.j`, and answer.json
     repeats   timed runs of the first batch; 0 for none
+    network   how `evoquant.models.recreate` makes a PyTorch network, for files that hold but its state; else null
+    generate  of a language model, tokens of the first sample that are given and how many are to follow; else null
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from evoquant.models.generating import continued
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,14 +51,17 @@ class Loaded:
     Attributes:
         run: input name → array, to the outputs in the job's order; inputs that the model lacks are left out.
         facts: plain data about how it is run.
+        generate: (tokens, count) → the most likely tokens to follow, by the consumer's own means; None where it has
+            none.
     """
 
     run: Callable[[Feeds], list[NDArray[np.generic]]]
     facts: Mapping[str, Any]
+    generate: Callable[[list[int], int], list[int]] | None = None
 
 
-Load: TypeAlias = Callable[[Path, Sequence[str], Path], Loaded]
-"""(model file, names of the outputs, folder for files of the consumer's own) → the model, loaded."""
+Load: TypeAlias = Callable[[Path, Mapping[str, Any], Path], Loaded]
+"""(model file, the job, folder for files of the consumer's own) → the model, loaded."""
 
 
 def serve(arguments: Sequence[str], version: str, load: Load) -> int:
@@ -71,14 +78,15 @@ def serve(arguments: Sequence[str], version: str, load: Load) -> int:
             own = folder / f"{name}.consumer"
             own.mkdir()
             try:
-                one = load(Path(file), job["outputs"], own)
+                one = load(Path(file), job, own)
                 batches = (_feeds(inputs, index, job["names"]) for index in range(job["batches"]))
                 write_arrays(folder / f"{name}.npz", (one.run(feeds) for feeds in batches))
+                tokens = _generated(one, _feeds(inputs, 0, job["names"]), job["generate"])
             except Exception as error:  # the consumer's own classes
                 text = " ".join(str(error).split())
                 sys.stderr.write(f"\nthe {name} model: {type(error).__name__}: {text}\n")
                 return 1
-            facts[name] = dict(one.facts)
+            facts[name] = {**one.facts, "tokens": tokens}
             if job["repeats"]:
                 loaded[name] = one
         seconds = timed(loaded, _feeds(inputs, 0, job["names"]), job["repeats"])
@@ -89,6 +97,17 @@ def serve(arguments: Sequence[str], version: str, load: Load) -> int:
 
 def _feeds(inputs: Mapping[str, Any], batch: int, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
     return {name: inputs[f"{batch}.{index}"] for index, name in enumerate(names)}
+
+
+def _generated(one: Loaded, feeds: Feeds, wanted: Sequence[int] | None) -> list[int]:
+    if wanted is None:
+        return []
+    prompt, count = wanted
+    first = {name: array[:1] for name, array in feeds.items()}
+    if one.generate is not None:
+        tokens = next(iter(first.values()))[0]
+        return one.generate([int(token) for token in tokens[:prompt]], min(count, len(tokens) - prompt))
+    return continued(lambda inputs: one.run(inputs)[0], first, prompt, count)
 
 
 def timed(loaded: Mapping[str, Loaded], feeds: Feeds, repeats: int) -> dict[str, list[float]]:

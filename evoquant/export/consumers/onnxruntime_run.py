@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evoquant.export.consumers import Feeds, Loaded, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -18,13 +18,13 @@ _ERRORS_ONLY = 3
 OPTIMIZED = "optimized.onnx"
 
 
-def load(path: Path, outputs: Sequence[str], folder: Path) -> Loaded:
+def load(path: Path, job: Mapping[str, Any], folder: Path) -> Loaded:
     """The model in a session; its optimized graph is saved to `folder`, for it says in what arithmetic it runs."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), _options(), providers=["CPUExecutionProvider"])
     inputs = {value.name for value in session.get_inputs()}
-    names = list(outputs)
+    names = list(job["outputs"])
     saved: Any = str(folder / OPTIMIZED)
     try:  # in a session of its own: a graph that cannot be saved can be run
         options = _options()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evoquant.export.consumers import Feeds, Loaded, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -18,7 +18,7 @@ EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "
 """Without these the plugin may compute in BF16 and round activations to INT8, as the machine allows."""
 
 
-def load(path: Path, outputs: Sequence[str], _: Path) -> Loaded:
+def load(path: Path, job: Mapping[str, Any], _: Path) -> Loaded:
     """The model compiled with `EXACT`; facts are the settings in force, and what they would be without it."""
     import openvino
 
@@ -27,7 +27,7 @@ def load(path: Path, outputs: Sequence[str], _: Path) -> Loaded:
     compiled = core.compile_model(model, "CPU", {**EXACT, "INFERENCE_NUM_THREADS": 1})
     defaults = _settings(core.compile_model(model, "CPU"))
     inputs = {name: port.get_any_name() for port in compiled.inputs for name in port.get_names()}
-    places = _places(compiled, outputs)
+    places = _places(compiled, job["outputs"])
 
     def run(feeds: Feeds) -> list[NDArray[np.generic]]:
         results = compiled({inputs[name]: array for name, array in feeds.items() if name in inputs})

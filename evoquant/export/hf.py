@@ -1,0 +1,113 @@
+"""What exports of transformers' networks share: which module a layer is, the network's state, folders that appear whole.
+
+Imports PyTorch; itself it is imported where a network is exported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from torch import nn
+
+from evoquant.errors import InputError
+from evoquant.models.hf import require_transformers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from transformers import PreTrainedModel
+
+    from evoquant.models.deployable import Deployable
+
+Holder: TypeAlias = nn.Linear | nn.Embedding | nn.Conv2d
+_HOLDERS = (nn.Linear, nn.Embedding, nn.Conv2d)
+
+
+def pretrained(ready: Deployable, target: str) -> PreTrainedModel:
+    """The network that is exported, one of transformers.
+
+    Raises:
+        InputError: it is another.
+        MissingExtraError: transformers is not installed.
+    """
+    require_transformers(f"an export to {target}")
+    from transformers import PreTrainedModel
+
+    network = ready.network(target)
+    if not isinstance(network, PreTrainedModel):
+        raise InputError(
+            f"{target} takes networks of transformers, and this is a {type(network).__name__}; choose onnx, openvino "
+            f"or torchao."
+        )
+    return network
+
+
+def linear(network: nn.Module, layer: str, target: str) -> Holder:
+    """The module whose `weight` is a layer: a Linear, an Embedding or a Conv2d, called for what it computes.
+
+    Args:
+        network: all of it.
+        layer: its name.
+        target: for the message.
+
+    Raises:
+        InputError: it is none of these, or another module reads its weight past it.
+    """
+    modules = dict(network.named_modules())
+    module = modules.get(layer)
+    parent = modules.get(layer.rpartition(".")[0])
+    if isinstance(parent, nn.MultiheadAttention):
+        raise InputError(
+            f"layer {layer!r}: nn.MultiheadAttention reads its weights past the module, so {target} cannot hold them; "
+            f"choose FP32, or write the attention with nn.Linear."
+        )
+    if not isinstance(module, _HOLDERS):
+        kind = "no module" if module is None else f"a {type(module).__name__}"
+        raise InputError(f"layer {layer!r} is {kind}; {target} holds nn.Linear and nn.Embedding; choose FP32.")
+    return module
+
+
+def network_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Name → tensor of the network's state, contiguous and without gradients; a shared one once, by its first name."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor.detach().contiguous()
+    return found
+
+
+@contextlib.contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` at the end; where anything goes wrong, nothing is left.
+
+    Raises:
+        InputError: `path` is there and is no empty folder, or it cannot be written.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path}: is there already; name a new folder, or remove it first.")
+    made: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        made.chmod(0o777 & ~_umask())
+        yield made
+        os.replace(made, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}.") from None
+    finally:
+        if made is not None and made.exists():
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
