@@ -1,0 +1,44 @@
+"""Hugging Face's transformers, imported where a network of theirs is at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from evoquant.errors import MissingExtraError
+from evoquant.models.networks import require_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOISY = ("torchao", "torch.utils._pytree")
+"""Loggers that warn of CUDA libraries and of each other while transformers loads; nothing follows from it here."""
+
+
+def require_transformers(what: str) -> None:
+    """Check that PyTorch and transformers are installed, and load transformers; `what` names who needs it.
+
+    Raises:
+        MissingExtraError: one of them is not.
+    """
+    require_torch(what)
+    try:
+        with _silent(NOISY):
+            import transformers.modeling_utils  # noqa: F401  (loads torchao, where that is installed)
+    except ImportError:
+        raise MissingExtraError(what, "transformers", "huggingface") from None
+
+
+@contextlib.contextmanager
+def _silent(names: tuple[str, ...]) -> Iterator[None]:
+    """Without what these loggers say, but for what is critical."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
