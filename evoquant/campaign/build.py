@@ -33,7 +33,7 @@ from evoquant.genomes.tree import TreeSpace
 from evoquant.genomes.tree_numpy import signal_values
 from evoquant.profiles.builtin import builtin_profile
 from evoquant.profiles.model import ModelProfile, load_profile
-from evoquant.profiles.targets import constrained
+from evoquant.profiles.narrowing import constrained
 from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.objective import BitBudget, Cliff, FeasibleFirst, Objective
 from evoquant.scoring.problem import Problem, compile_problem

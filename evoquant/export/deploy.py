@@ -11,7 +11,7 @@ from evoquant.campaign.build_measured import make_task
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.storage import PROFILE, RunDir
 from evoquant.errors import InputError
-from evoquant.export.consumers.launch import CONSUMERS, consumer_of, version_notes
+from evoquant.export.consumers.table import CONSUMERS, consumer_of, version_notes
 from evoquant.export.lint import Finding, against_profile, lint, refuse
 from evoquant.export.recipe import SUFFIX, Recipe, build_recipe, read_recipe
 from evoquant.export.writers import writer_of

@@ -1,4 +1,4 @@
-"""What exports of transformers' networks share: which module a layer is, the network's state, folders that appear whole.
+"""What exports of transformers' networks share: a layer's module, the network's state, folders that appear whole.
 
 Imports PyTorch; itself it is imported where a network is exported.
 """

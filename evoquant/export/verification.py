@@ -23,12 +23,14 @@ class Bytes:
 
     Attributes:
         promised, stored: of the tensors.
+        due: what the form takes for them, where that is not what was promised.
         most: that may be stored.
         on_disk, fp32_on_disk: of the files.
     """
 
     promised: float
     most: float
+    due: float | None = None
     stored: int | None = None
     on_disk: int | None = None
     fp32_on_disk: int | None = None
@@ -77,6 +79,27 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """What a language model continues the split's first sample with, each time with the most likely token.
+
+    Attributes:
+        prompt: tokens that were given.
+        deployed: by the deployed model.
+        measured: by the network as it is measured; once a token differs, so does what follows.
+    """
+
+    prompt: int
+    deployed: tuple[int, ...]
+    measured: tuple[int, ...]
+
+    @property
+    def alike(self) -> int:
+        """Tokens before the first that differs."""
+        pairs = zip(self.deployed, self.measured, strict=False)
+        return next((at for at, (ours, theirs) in enumerate(pairs) if ours != theirs), len(self.deployed))
+
+
+@dataclass(frozen=True)
 class Latency:
     """Milliseconds of one batch in one thread: quartiles, the median in the middle.
 
@@ -103,6 +126,7 @@ class Verification:
         split, batch: of the samples.
         promised_bits, actual_bits: effective bits per weight of the layers.
         bytes, outputs, retention, latency: promised and actual; latency is None where nothing ran.
+        tokens: of a language model; None of anything else.
         rounding: what rounds activations; None where that cannot be known.
         defaults: what the consumer would round if it were left to itself; empty for nothing.
         notes: for people.
@@ -122,6 +146,7 @@ class Verification:
     outputs: Outputs
     retention: Kept
     latency: Latency | None
+    tokens: Tokens | None
     rounding: tuple[str, ...] | None
     defaults: str
     notes: tuple[str, ...]
@@ -135,6 +160,8 @@ class Verification:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with `passed`; what is not finite is None."""
         data: dict[str, Any] = _plain(asdict(self))
+        if self.tokens is not None:
+            data["tokens"]["alike"] = self.tokens.alike
         return {**data, "passed": self.passed}
 
 

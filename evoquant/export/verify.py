@@ -12,17 +12,17 @@ import numpy as np
 
 from evoquant.errors import InputError
 from evoquant.export.consumers import write_arrays
-from evoquant.export.consumers.launch import consumer_of, version_notes
+from evoquant.export.consumers.table import consumer_of, version_notes
 from evoquant.export.recipe_schema import Figures
 from evoquant.export.verification import (
     BYTES_SLACK,
     BYTES_TOLERANCE,
     OUTPUT_GOAL,
-    RETENTION_TOLERANCE,
     Bytes,
     Kept,
     Latency,
     Outputs,
+    Tokens,
     Verification,
 )
 from evoquant.export.verify_layers import Bench, Largest, layer_at_fault, only
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from evoquant.scoring.statistics import Metric
 
 SAMPLES, REPEATS = 2048, 15
+PROMPT, TOKENS = 16, 32
+"""Of a language model: tokens that are given, and that are generated."""
+
 OUTPUT_BYTES = 2**30
 """Of all outputs of two models, which go through files."""
 
@@ -80,7 +83,7 @@ def verify_recipe(
         MissingExtraError: its packages are not installed.
     """
     consumer = consumer_of(target)
-    spans = _spans(recipe, ready, split, samples)
+    spans = _spans(recipe, ready, split, samples if consumer.samples is None else min(samples, consumer.samples))
     try:
         return _verified(recipe, ready, target, write, metric, split, spans, consumer, repeats)
     except OSError as error:  # a full disk, most likely
@@ -108,17 +111,23 @@ def _verified(
             DEPLOYED: bench.written(recipe, "deployed"),
             FULL: bench.written(only(recipe, ready, set()), "fp32"),
         }
-        answer = bench.run({name: found[0] for name, found in files.items()}, "run", len(spans), repeats)
-        return _judged(bench, target, files, answer)
+        models = {name: found[0] for name, found in files.items()}
+        tokens = tuple(ready.generated(split, PROMPT, TOKENS, bench.widths))
+        answer = bench.run(models, "run", len(spans), repeats, (PROMPT, TOKENS) if tokens else None)
+        return _judged(bench, target, files, answer, tokens)
 
 
-def _judged(bench: Bench, target: str, files: Mapping[str, list[Path]], answer: Answer) -> Verification:
-    """What the consumer's answer amounts to."""
+def _judged(
+    bench: Bench, target: str, files: Mapping[str, list[Path]], answer: Answer, measured: tuple[int, ...]
+) -> Verification:
+    """What the consumer's answer amounts to; `measured` are the tokens that the network as it is measured generates."""
     recipe, consumer = bench.recipe, bench.consumer
     on_disk = {name: sum(path.stat().st_size for path in found) for name, found in files.items()}
     promised = recipe.promise.bytes
-    most = max(promised * (1 + BYTES_TOLERANCE), promised + BYTES_SLACK)
-    size = Bytes(promised, most, None, on_disk[DEPLOYED], on_disk[FULL])
+    due = None if consumer.due is None else consumer.due(recipe)
+    wanted = promised if due is None else due
+    most = max(wanted * (1 + BYTES_TOLERANCE), wanted + BYTES_SLACK)
+    size = Bytes(promised, most, due, None, on_disk[DEPLOYED], on_disk[FULL])
     scores = recipe.promise.scores.get(bench.split, Figures())
     kept = Kept(scores.retention, scores.interval, scores.samples)
     found = Verification(
@@ -135,6 +144,7 @@ def _judged(bench: Bench, target: str, files: Mapping[str, list[Path]], answer: 
         outputs=Outputs(),
         retention=kept,
         latency=None,
+        tokens=None,
         rounding=None,
         defaults="",
         notes=version_notes(target),
@@ -151,6 +161,11 @@ def _judged(bench: Bench, target: str, files: Mapping[str, list[Path]], answer: 
     faults = [*_size_faults(size, stored), *_rounding_faults(consumer, rounding), *faults]
     defaults = consumer.defaults(answer.facts[DEPLOYED])
     notes = [*found.notes, *_size_notes(size, stored)]
+    if consumer.rounds:
+        notes.append(
+            f"{consumer.rounds}: outputs may differ by {consumer.outputs:.0%} of their range and retention by "
+            f"{100 * consumer.retention:g} points."
+        )
     if own > BYTES_SLACK:
         notes.append(
             f"{own} bytes are constants that the graph holds at any width, such as masks; no recipe counts them."
@@ -166,6 +181,7 @@ def _judged(bench: Bench, target: str, files: Mapping[str, list[Path]], answer: 
         outputs=outputs,
         retention=kept,
         latency=_latency(answer.seconds) if answer.seconds else None,
+        tokens=Tokens(PROMPT, tuple(answer.facts[DEPLOYED]["tokens"]), measured) if measured else None,
         rounding=rounding,
         defaults=defaults,
         notes=tuple(notes),
@@ -174,7 +190,7 @@ def _judged(bench: Bench, target: str, files: Mapping[str, list[Path]], answer: 
 
 
 def _rounding_faults(consumer: Consumer, rounding: tuple[str, ...] | None) -> list[str]:
-    if not rounding:
+    if not rounding or consumer.rounds:
         return []
     shown = ", ".join(rounding[:3]) + (f" and {len(rounding) - 3} more" if len(rounding) > 3 else "")
     return [f"{consumer.name} rounds activations, which the recipe leaves in floating point: {shown}."]
@@ -183,13 +199,14 @@ def _rounding_faults(consumer: Consumer, rounding: tuple[str, ...] | None) -> li
 def _size_faults(size: Bytes, stored: int) -> list[str]:
     if stored <= size.most:
         return []
-    return [
-        f"{stored} bytes of tensors are stored, {size.promised:.0f} were promised (tolerance {BYTES_TOLERANCE:.0%})."
-    ]
+    wanted = f"{size.promised:.0f} were promised" if size.due is None else f"{size.due:.0f} are due in this form"
+    return [f"{stored} bytes of tensors are stored, {wanted} (tolerance {BYTES_TOLERANCE:.0%})."]
 
 
 def _size_notes(size: Bytes, stored: int) -> list[str]:
     """Fewer bytes than promised break no promise; they are said all the same."""
+    if size.due is not None and size.due > size.promised:
+        return [f"stored are {stored} bytes and not the promised {size.promised:.0f}: this form holds no fewer."]
     missing = size.promised - stored
     if missing <= max(size.promised * BYTES_TOLERANCE, BYTES_SLACK):
         return []
@@ -198,7 +215,7 @@ def _size_notes(size: Bytes, stored: int) -> list[str]:
 
 def _compared(bench: Bench, kept: Kept, model_bytes: int) -> tuple[Outputs, Kept, list[str]]:
     """Outputs and retention against the network as it is measured, and what does not hold."""
-    apart = {DEPLOYED: Largest(), FULL: Largest()}
+    apart = {name: Largest(bench.consumer.outputs) for name in (DEPLOYED, FULL)}
     scores: dict[str, list[NDArray[np.generic]]] = {name: [] for name in _SCORED}
     ready = bench.ready
     full = (REFERENCE,) * len(bench.widths)
@@ -209,8 +226,8 @@ def _compared(bench: Bench, kept: Kept, model_bytes: int) -> tuple[Outputs, Kept
     ):
         for index, (start, stop) in enumerate(bench.spans):
             ours, theirs = ([file[f"{index}.{i}"] for i in range(len(ready.names))] for file in (deployed, fp32))
-            simulated = ready.outputs(bench.split, start, stop, bench.widths)
-            reference = ready.outputs(bench.split, start, stop, full)
+            simulated = bench.measured((start, stop), bench.widths)
+            reference = bench.measured((start, stop), full)
             apart[DEPLOYED].add(ours, simulated)
             apart[FULL].add(theirs, reference)
             try:
@@ -222,7 +239,8 @@ def _compared(bench: Bench, kept: Kept, model_bytes: int) -> tuple[Outputs, Kept
     outputs, faults = _output_faults(bench, apart, model_bytes)
     if unscored:
         return outputs, kept, [*faults, unscored]
-    kept = _retentions(bench.metric, {name: np.concatenate(parts) for name, parts in scores.items()}, kept)
+    found = {name: np.concatenate(parts) for name, parts in scores.items()}
+    kept = _retentions(bench.metric, found, kept, bench.consumer.retention)
     return outputs, kept, [*faults, *_retention_faults(kept)]
 
 
@@ -270,7 +288,7 @@ def _said(apart: Largest) -> str:
     )
 
 
-def _retentions(metric: Metric, scores: Mapping[str, NDArray[np.generic]], kept: Kept) -> Kept:
+def _retentions(metric: Metric, scores: Mapping[str, NDArray[np.generic]], kept: Kept, tolerated: float) -> Kept:
     actual = paired_retention(scores["deployed"], scores["fp32"], metric)
     simulated = paired_retention(scores["simulated"], scores["reference"], metric)
     kept = replace(
@@ -278,7 +296,7 @@ def _retentions(metric: Metric, scores: Mapping[str, NDArray[np.generic]], kept:
         simulated=_known(simulated.value),
         actual=_known(actual.value),
         samples=actual.samples,
-        tolerance=_tolerance(scores["reference"]),
+        tolerance=_tolerance(scores["reference"], tolerated),
     )
     if kept.actual is None:
         return kept
@@ -287,11 +305,11 @@ def _retentions(metric: Metric, scores: Mapping[str, NDArray[np.generic]], kept:
     return replace(kept, actual_interval=bootstrap_interval(*pair, rng, metric=metric))
 
 
-def _tolerance(reference: NDArray[np.generic]) -> float:
+def _tolerance(reference: NDArray[np.generic], tolerated: float) -> float:
     """Of retention: where a sample counts as 0 or 1, one sample's share of the FP32 network's and a half."""
     total = float(reference.sum())
     ones = total > 0 and bool(np.isin(reference, (0, 1)).all())
-    return max(RETENTION_TOLERANCE, 1.5 / total if ones else 0.0)
+    return max(tolerated, 1.5 / total if ones else 0.0)
 
 
 def _known(value: float) -> float | None:

@@ -14,7 +14,6 @@ import numpy as np
 from evoquant.errors import InputError
 from evoquant.export.consumers.launch import run_consumer
 from evoquant.export.recipe import Recipe, promise_of
-from evoquant.export.verification import OUTPUT_TOLERANCE
 from evoquant.models.base import REFERENCE
 from evoquant.models.deployable import Deployable
 from evoquant.quantization.precision import Precision
@@ -70,10 +69,46 @@ class Bench:
         place.mkdir()
         return self.write(recipe, self.ready, place / f"model{self.consumer.suffix}")
 
-    def run(self, models: Mapping[str, Path], name: str, batches: int, repeats: int = 0) -> Answer:
+    def run(
+        self,
+        models: Mapping[str, Path],
+        name: str,
+        batches: int,
+        repeats: int = 0,
+        generate: tuple[int, int] | None = None,
+    ) -> Answer:
         """Run models in a fresh process on the first batches; outputs lie in the folder `name`."""
-        place = self.folder / name
-        return run_consumer(self.consumer, models, self.inputs, self.names, batches, self.ready.names, place, repeats)
+        network = self.ready.recreation() if self.consumer.network else None
+        return run_consumer(
+            self.consumer,
+            models,
+            self.inputs,
+            self.names,
+            batches,
+            self.ready.names,
+            self.folder / name,
+            repeats,
+            network,
+            generate,
+        )
+
+    def measured(self, span: tuple[int, int], widths: tuple[str, ...]) -> list[NDArray[np.generic]]:
+        """Outputs of the network as it is measured, in the consumer's form.
+
+        Args:
+            span: (start, stop) of the samples.
+            widths: of the layers.
+        """
+        outputs = self.ready.outputs(self.split, *span, widths)
+        return [_log_softmax(one) for one in outputs] if self.consumer.log_probabilities else outputs
+
+
+def _log_softmax(logits: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Over the last axis, in the type of the logits."""
+    exact = logits.astype(np.float64)
+    exact -= exact.max(axis=-1, keepdims=True)
+    exact -= np.log(np.exp(exact).sum(axis=-1, keepdims=True))
+    return exact.astype(logits.dtype)
 
 
 @dataclass
@@ -81,10 +116,12 @@ class Largest:
     """How far outputs are from their references, batch by batch.
 
     Attributes:
+        tolerated: by the consumer, of `relative`.
         difference, reference: output → largest absolute difference, and largest absolute reference.
         step: the type of the outputs resolves so much of 1.
     """
 
+    tolerated: float
     difference: dict[int, float] = field(default_factory=dict)
     reference: dict[int, float] = field(default_factory=dict)
     step: float = 0.0
@@ -112,7 +149,7 @@ class Largest:
     @property
     def tolerance(self) -> float:
         """What `relative` may be."""
-        return max(OUTPUT_TOLERANCE, STEPS * self.step)
+        return max(self.tolerated, STEPS * self.step)
 
 
 def _apart(ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> tuple[float, float]:
@@ -179,7 +216,6 @@ def _differences(bench: Bench, groups: Sequence[tuple[str, ...]], model_bytes: i
 
 
 def _chunk(bench: Bench, groups: Sequence[tuple[str, ...]]) -> list[float]:
-    span = bench.split, *bench.spans[0]
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         inside = replace(bench, folder=Path(folder))
         models, widths = {}, {}
@@ -194,7 +230,7 @@ def _chunk(bench: Bench, groups: Sequence[tuple[str, ...]]) -> list[float]:
         for name in models:
             with np.load(Path(folder) / "run" / f"{name}.npz", allow_pickle=False) as file:
                 outputs = [file[f"0.{i}"] for i in range(len(bench.ready.names))]
-            largest = Largest()
-            largest.add(outputs, bench.ready.outputs(*span, widths[name]))
+            largest = Largest(bench.consumer.outputs)
+            largest.add(outputs, bench.measured(bench.spans[0], widths[name]))
             found.append(largest.relative)
     return found

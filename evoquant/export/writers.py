@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +12,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from evoquant.errors import InputError, MissingExtraError, suggestion
 from evoquant.export.recipe import Recipe, write_recipe
 from evoquant.models.onnx_measurer import require_onnx
-from evoquant.profiles.targets import TARGETS
 
 if TYPE_CHECKING:
     from evoquant.models.deployable import Deployable
@@ -63,17 +64,67 @@ def _openvino(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
     return openvino_files(recipe, ready, path)
 
 
+def _tensorrt(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    _require_onnx(path)
+    from evoquant.export.as_tensorrt import tensorrt_files
+
+    return tensorrt_files(recipe, ready, path)
+
+
+def _by(module: str, function: str, **needed: str) -> Write:
+    """A writer whose module is imported once the packages that it needs are known to be there.
+
+    Args:
+        module: of `evoquant.export`.
+        function: of it.
+        needed: what a package is imported by → the extra that brings it.
+    """
+
+    def write(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+        for package, extra in {"torch": "torch", "safetensors": "torch", **needed}.items():
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError("this export", package, extra)
+        found: Write = getattr(importlib.import_module(f"evoquant.export.{module}"), function)
+        return found(recipe, ready, path)
+
+    return write
+
+
 WRITERS: dict[str, Write] = {
     "recipe": _recipe,
     "onnx": _onnx,
     "onnx-matmulnbits": _matmulnbits,
     "openvino": _openvino,
+    "compressed-tensors": _by(
+        "as_compressed_tensors",
+        "compressed_tensors_files",
+        transformers="huggingface",
+        compressed_tensors="huggingface",
+    ),
+    "torchao": _by("as_torchao", "torchao_files", torchao="torchao"),
+    "gguf": _by("as_gguf", "gguf_files", gguf="gguf", transformers="gguf"),
+    "modelopt": _by("as_modelopt", "modelopt_files", modelopt="modelopt", requests="modelopt"),
+    "tensorrt": _tensorrt,
+    "executorch": _by("as_executorch", "executorch_files"),
+    "coreml": _by("as_coreml", "coreml_files"),
 }
 """Target → what writes it; names are those of `evoquant.profiles.targets.TARGETS`, and `recipe` itself."""
 
 
-SUFFIXES = {"recipe": ".json", "onnx": ".onnx", "onnx-matmulnbits": ".onnx", "openvino": ".xml"}
-"""Of the main file."""
+SUFFIXES = {
+    "recipe": ".json",
+    "onnx": ".onnx",
+    "onnx-matmulnbits": ".onnx",
+    "openvino": ".xml",
+    "compressed-tensors": "",
+    "torchao": ".safetensors",
+    "gguf": ".gguf",
+    "modelopt": "",
+    "tensorrt": ".onnx",
+    "executorch": ".py",
+    "coreml": ".yaml",
+}
+"""Of the main file; empty for a folder."""
 
 
 def writer_of(target: str, others: Iterable[str] = ()) -> Write:
@@ -84,10 +135,8 @@ def writer_of(target: str, others: Iterable[str] = ()) -> Write:
         others: names that people may have meant besides.
 
     Raises:
-        InputError: nothing does, or no such target.
+        InputError: no such target.
     """
     if target in WRITERS:
         return WRITERS[target]
-    if target in TARGETS:
-        raise InputError(f"{target}: recipes can be checked for it (evoquant lint), but it has no exporter yet.")
-    raise InputError(f"unknown export target {target!r}.{suggestion(target, {*WRITERS, *TARGETS, *others})}")
+    raise InputError(f"unknown export target {target!r}.{suggestion(target, {*WRITERS, *others})}")

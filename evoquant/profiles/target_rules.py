@@ -144,6 +144,13 @@ def rows_of_outputs(layer: Facts, precision: Precision) -> str | None:
     return "only matrices of (outputs, inputs) are quantized; choose FP32"
 
 
+def not_past_module(layer: Facts, precision: Precision) -> str | None:
+    """The input projection of PyTorch's own attention is a parameter without a module of its own."""
+    if not precision.has_scales or layer.type != "Attention" or not layer.name.endswith("in_proj"):
+        return None
+    return "nn.MultiheadAttention reads its input projection past any module; choose FP32"
+
+
 def if_not_convolution(rule: Rule) -> Rule:
     """A rule that lets convolutions pass."""
     return lambda layer, precision: None if layer.type == "Conv" else rule(layer, precision)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evoquant.errors import InputError, suggestion
@@ -30,6 +30,7 @@ from evoquant.profiles.target_rules import (
     more_than,
     no_activations,
     nominal,
+    not_past_module,
     of_format,
     off_marlin,
     only,
@@ -45,8 +46,7 @@ from evoquant.profiles.target_rules import (
 )
 
 if TYPE_CHECKING:
-    from evoquant.profiles.model import LayerProfile, ModelProfile
-    from evoquant.quantization.precision import Menu, Precision
+    from evoquant.quantization.precision import Precision
 
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
 _EXPERT = re.compile(r"(.*\bexperts)\.\d+\.(.+)")
@@ -64,6 +64,7 @@ class Target:
         extra: of evoquant, that brings those packages; None where none does.
         rules: asked in order, the first reason counts.
         fuses: whether the consumer merges query, key and value, gate and up, and experts, so that they share a width.
+        oversized: like rules, but what they find is taken at more bits than promised: a search leaves it out.
         cautions: like rules, but what they find is taken; people should know it.
         notes: what people should know of every export.
     """
@@ -75,16 +76,26 @@ class Target:
     extra: str | None
     rules: tuple[Rule, ...]
     fuses: bool = False
+    oversized: tuple[Rule, ...] = ()
     cautions: tuple[Rule, ...] = ()
     notes: tuple[str, ...] = ()
 
     def fault(self, layer: Facts, precision: Precision) -> str | None:
         """Why `layer` cannot be deployed at `precision`; None where it can."""
-        return next((reason for rule in self.rules if (reason := rule(layer, precision)) is not None), None)
+        return _first(self.rules, layer, precision)
+
+    def excludes(self, layer: Facts, precision: Precision) -> str | None:
+        """Why a search for this target leaves `precision` out for `layer`; None where it does not."""
+        return _first((*self.rules, *self.oversized), layer, precision)
 
     def doubts(self, layer: Facts, precision: Precision) -> list[str]:
         """What people should know where `layer` is deployed at `precision`."""
-        return [reason for rule in self.cautions if (reason := rule(layer, precision)) is not None]
+        found = (rule(layer, precision) for rule in (*self.oversized, *self.cautions))
+        return [reason for reason in found if reason is not None]
+
+
+def _first(rules: Sequence[Rule], layer: Facts, precision: Precision) -> str | None:
+    return next((reason for rule in rules if (reason := rule(layer, precision)) is not None), None)
 
 
 _LOW = ("INT2", "INT4", "INT8", "FP8", *FLOATS)
@@ -145,11 +156,12 @@ TARGETS: dict[str, Target] = {
         "INT2 to INT8, FP8; tensor, channel, group; Linear and Embedding, other layers FP32",
         "transformers (floating-point arithmetic after decompression) and vLLM",
         {"compressed-tensors": "0.20.0", "transformers": "5.22.0"},
-        None,
+        "huggingface",
         (
             *_BASE,
             only((*MATRICES, "Embedding"), "compressed-tensors"),
             rows_of_outputs,
+            not_past_module,
             symmetric,
             formats(*_INTEGERS, "FP8", *FLOATS, of="compressed-tensors has no"),
             slices({"FP8": ("tensor", "channel")}, "compressed-tensors"),
@@ -171,19 +183,21 @@ TARGETS: dict[str, Target] = {
     ),
     "torchao": Target(
         "a state dict of torchao's tensors",
-        "INT8, FP8; tensor, channel, group; Linear, Embedding, Conv2d by channel; FP16, BF16, FP32",
+        "INT2 to INT8, FP8; tensor, channel, group; Linear, Embedding, Conv2d by channel; other layers FP32",
         "PyTorch; floating-point arithmetic, exactly the measured weights",
         {"torchao": "0.18.0", "torch": "2.13.0"},
-        None,
+        "torchao",
         (
             *_BASE,
             only((*MATRICES, "Embedding", "Conv"), "torchao"),
             plain_convolution,
             if_not_convolution(rows_of_outputs),
             symmetric,
+            not_past_module,
             formats(*_INTEGERS, "FP8", *FLOATS, of="torchao has no"),
-            stored_in_8,
+            plain_float("FP32", why="layers in 16 bits do not take inputs in 32"),
         ),
+        oversized=(stored_in_8,),
         notes=(
             "some of its tensors keep a zero point of 8 bits beside each scale, which the promised size leaves out",
         ),
@@ -192,8 +206,8 @@ TARGETS: dict[str, Target] = {
         "GGUF, a type for each tensor",
         "INT8-g32 (Q8_0), INT4-g32 (Q4_0), FP16, BF16, FP32; matrices of Llama-like models",
         "llama.cpp; its kernels round activations to 8 bits",
-        {"gguf": "0.19.0"},
-        None,
+        {"gguf": "0.19.0", "xllamacpp": "2026.10.11549"},
+        "gguf",
         (
             llama_names,
             nominal,
@@ -213,11 +227,12 @@ TARGETS: dict[str, Target] = {
         "INT4 by group, INT8-channel, FP8-tensor; Linear, other layers FP32",
         "TensorRT-LLM, vLLM, SGLang; not run here",
         {"nvidia-modelopt": "0.47.0"},
-        None,
+        "modelopt",
         (
             *_BASE,
             only(MATRICES, "the checkpoint"),
             rows_of_outputs,
+            not_past_module,
             symmetric,
             formats("INT4", "INT8", "FP8", *FLOATS, of="the checkpoint has no"),
             even_rows,
@@ -317,67 +332,3 @@ def scheme(precision: Precision) -> tuple[object, ...]:
         precision.asymmetric,
         precision.activation_bits,
     )
-
-
-def constrained(profile: ModelProfile, menu: Menu, targets: Sequence[str]) -> ModelProfile:
-    """The profile with what all of these targets can take: narrower `allowed`, and fused layers tied.
-
-    Raises:
-        InputError: no such target, or a layer (or layers that share a width) cannot be deployed at any width of the
-            menu; the message says why.
-    """
-    chosen = {name: target_named(name) for name in targets}
-    layers = [_narrowed(layer, menu, chosen) for layer in profile.layers]
-    if any(target.fuses for target in chosen.values()):
-        layers = _tied(layers, fused_groups(layers))
-        _check_ties(layers, menu)
-    return replace(profile, layers=tuple(layers))
-
-
-def _narrowed(layer: LayerProfile, menu: Menu, targets: Mapping[str, Target]) -> LayerProfile:
-    faults = {}
-    for precision in menu:
-        if layer.allows(precision):
-            faults[precision.name] = next(
-                (f"{name}: {why}" for name, target in targets.items() if (why := target.fault(layer, precision))), None
-            )
-    allowed = tuple(name for name, fault in faults.items() if fault is None)
-    if not allowed:
-        reasons = list(dict.fromkeys(fault for fault in faults.values() if fault)) or ["its own list allows none"]
-        raise InputError(
-            f"deploy_to: layer {layer.name!r} ({layer.type}, {'x'.join(map(str, layer.shape))}) cannot be deployed at "
-            f"any width of the menu {', '.join(menu.names)}. {'; '.join(reasons[:3])}. Widen the menu, or leave the "
-            f"target out."
-        )
-    return layer if len(allowed) == len(menu) else replace(layer, allowed=allowed)
-
-
-def _check_ties(layers: Sequence[LayerProfile], menu: Menu) -> None:
-    groups: dict[str, list[LayerProfile]] = {}
-    for layer in layers:
-        if layer.tie_group is not None:
-            groups.setdefault(layer.tie_group, []).append(layer)
-    for members in groups.values():
-        if not any(all(layer.allows(precision) for layer in members) for precision in menu):
-            options = "; ".join(
-                f"{layer.name}: {', '.join(p.name for p in menu if layer.allows(p))}" for layer in members[:4]
-            )
-            raise InputError(
-                f"deploy_to: {len(members)} layers are fused and must share a width, but nothing of the menu is "
-                f"possible for all of them ({options}). Widen the menu, or leave the target out."
-            )
-
-
-def _tied(layers: Sequence[LayerProfile], groups: Sequence[tuple[str, ...]]) -> list[LayerProfile]:
-    """Tie the members of each group with each other and with all that they are tied to already."""
-    group_of = {layer.name: layer.tie_group for layer in layers}
-    for names in groups:
-        merged = {group_of[name] for name in names} - {None}
-        label = next((group_of[name] for name in names if group_of[name]), f"{names[0]}+{len(names) - 1}")
-        for name, group in group_of.items():
-            if name in names or (group is not None and group in merged):
-                group_of[name] = label
-    return [
-        layer if layer.tie_group == group_of[layer.name] else replace(layer, tie_group=group_of[layer.name])
-        for layer in layers
-    ]

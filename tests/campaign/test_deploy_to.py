@@ -12,7 +12,7 @@ from evoquant.campaign.config import CampaignConfig, config_from_dict, load_conf
 from evoquant.campaign.gate_rivals import rivals_of
 from evoquant.errors import ConfigError, InputError, Interrupted
 from evoquant.profiles.model import LayerProfile, ModelProfile, load_profile, profile_to_json
-from evoquant.profiles.targets import constrained
+from evoquant.profiles.narrowing import constrained
 from evoquant.quantization.precision import Menu, Precision
 from evoquant.scoring.objective import FeasibleFirst
 from evoquant.scoring.problem import compile_problem

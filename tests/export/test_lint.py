@@ -11,7 +11,8 @@ from evoquant.export.lint import Finding, lint, refuse
 from evoquant.export.recipe import Recipe, build_recipe
 from evoquant.export.recipe_schema import Promise, RecipeLayer
 from evoquant.profiles.model import LayerProfile, ModelProfile
-from evoquant.profiles.targets import TARGETS, constrained, fused_groups, scheme
+from evoquant.profiles.narrowing import constrained
+from evoquant.profiles.targets import TARGETS, fused_groups, scheme
 from evoquant.quantization.precision import Menu, Precision
 from evoquant.report.lint import lint_table, targets_table
 from evoquant.report.progress import draw

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from evoquant.errors import InputError, MissingExtraError
 from evoquant.export import verify_layers
 from evoquant.export.as_onnx import onnx_model
-from evoquant.export.consumers.launch import CONSUMERS, consumer_of
+from evoquant.export.consumers.table import CONSUMERS, consumer_of
 from evoquant.export.recipe import build_recipe
 from evoquant.export.verify import verify_recipe
 from evoquant.models.deployable import deployable
@@ -259,7 +259,7 @@ def test_openvino_names_what_its_settings_round():
 
 def test_targets_that_are_not_run_here_are_refused():
     with pytest.raises(InputError, match="verify can run onnx"):
-        consumer_of("gguf")
+        consumer_of("coreml")
     with pytest.raises(InputError, match="Did you mean 'onnx'"):
         consumer_of("onx")
 

@@ -6,7 +6,8 @@ import pytest
 
 from evoquant.errors import InputError
 from evoquant.profiles.model import LayerProfile, ModelProfile
-from evoquant.profiles.targets import TARGETS, constrained, fused_groups, target_named
+from evoquant.profiles.narrowing import constrained
+from evoquant.profiles.targets import TARGETS, fused_groups, target_named
 from evoquant.quantization.precision import Menu, Precision
 from evoquant.scoring.problem import compile_problem
 
@@ -38,7 +39,7 @@ TAKEN = [
     ("compressed-tensors", LINEAR, "INT2-channel INT3-g32 INT4-g128 INT5-channel INT8-tensor FP8-channel FP32"),
     ("compressed-tensors", EMBEDDING, "INT8-channel FP32"),
     ("compressed-tensors", CONV, "FP32"),
-    ("torchao", LINEAR, "INT8-channel INT8-g32 INT8-tensor FP8-tensor FP8-g32 FP16 FP32"),
+    ("torchao", LINEAR, "INT4-g32 INT7-channel INT8-channel INT8-g32 INT8-tensor FP8-tensor FP8-g32 FP32"),
     ("torchao", CONV, "INT8-channel FP32"),
     ("gguf", LINEAR, "INT8-g32 INT4-g32 INT4-g32-mse FP16 BF16 FP32"),
     ("gguf", NORM, "FP32"),
@@ -58,7 +59,7 @@ REFUSED = [
     ("compressed-tensors", CONV, "INT8-channel FP16"),
     ("compressed-tensors", NORM, "INT8-channel"),
     ("compressed-tensors", FLIPPED, "INT8-channel"),
-    ("torchao", LINEAR, "INT4-g32 INT7-channel INT8-channel-asym NF4-g32 INT8-g48"),
+    ("torchao", LINEAR, "INT8-channel-asym NF4-g32 INT8-g48 FP16 BF16"),
     ("torchao", CONV, "FP8-channel INT8-tensor INT8-g36 INT4-channel"),
     ("torchao", DEPTHWISE, "INT8-channel"),
     ("torchao", CONV1D, "INT8-channel"),
@@ -107,6 +108,25 @@ def test_refused_and_whoever_follows_the_remedies_arrives(target, one, name):
         followed.append(re.search(r"choose ([\w-]+)", fault)[1])
         assert len(followed) < 6, followed
         fault = stack.fault(one, Precision.parse(followed[-1]))
+
+
+def test_what_is_stored_in_more_bits_is_exported_but_not_searched_for():
+    four, eight = Precision.parse("INT4-g32"), Precision.parse("INT8-g32")
+    stack = TARGETS["torchao"]
+    assert stack.fault(LINEAR, four) is None
+    assert "stored in 8" in stack.excludes(LINEAR, four)
+    assert any("stored in 8" in doubt for doubt in stack.doubts(LINEAR, four))
+    assert stack.excludes(LINEAR, eight) is None and not stack.doubts(LINEAR, eight)
+
+
+@pytest.mark.parametrize("target", ["compressed-tensors", "torchao", "modelopt"])
+def test_the_input_projection_of_pytorch_s_own_attention_stays_as_it_is(target):
+    projection = layer("Attention", (96, 32), "attention.in_proj")
+    mamba = layer("Linear", (96, 32), "mixer.in_proj")
+    stack = TARGETS[target]
+    assert "past any module" in stack.fault(projection, Precision.parse("INT8-channel"))
+    assert stack.fault(projection, Precision.parse("FP32")) is None
+    assert stack.fault(mamba, Precision.parse("INT8-channel")) is None
 
 
 def test_every_target_is_tested_both_ways():
