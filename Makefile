@@ -14,13 +14,14 @@ DEV := $(VENV)/.dev.stamp
 TORCH := $(VENV)/.torch.stamp
 ONNX := $(VENV)/.onnx.stamp
 OPENVINO := $(VENV)/.openvino.stamp
+LLM := $(VENV)/.llm.stamp
 BENCH := $(VENV)/.bench.stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-onnx test-openvino lint format results install install-torch install-onnx install-openvino \
-    install-dev clean
+.PHONY: help run test test-onnx test-openvino test-llm lint format results install install-torch install-onnx \
+    install-openvino install-llm install-dev clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -33,7 +34,7 @@ run: $(CORE)  ## replay the published journey on Ray; resume it if it was interr
 	    $(BIN)/evoquant run configs/journey.yaml --out '$(OUT)'; \
 	fi
 
-test: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(BENCH)  ## install what the tests need, PyTorch too, and run them (PYTEST_ARGS=… is passed on)
+test: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## install what the tests need, PyTorch too, and run them (PYTEST_ARGS=… is passed on)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-onnx: $(DEV) $(TORCH) $(ONNX)  ## only what ONNX Runtime runs
@@ -42,8 +43,11 @@ test-onnx: $(DEV) $(TORCH) $(ONNX)  ## only what ONNX Runtime runs
 test-openvino: $(DEV) $(TORCH) $(OPENVINO)  ## only what OpenVINO runs
 	@$(BIN)/python -m pytest tests/optional_openvino $(PYTEST_ARGS)
 
+test-llm: $(DEV) $(TORCH) $(LLM)  ## only what transformers, torchao, llama.cpp and ModelOpt run
+	@$(BIN)/python -m pytest tests/optional_hf tests/optional_torchao tests/optional_gguf tests/optional_modelopt $(PYTEST_ARGS)
+
 # mypy reads PyTorch's own types, so linting wants it too.
-lint: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(BENCH)  ## ruff (lint, format) and mypy --strict
+lint: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## ruff (lint, format) and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -52,7 +56,7 @@ format: $(DEV)  ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-results: $(TORCH) $(ONNX) $(OPENVINO) $(BENCH)  ## make everything in results/ again
+results: $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## make everything in results/ again
 	@for script in experiments/*.py; do echo $$script >&2; $(BIN)/python $$script || exit 1; done
 
 install: $(CORE)  ## the package alone, editable, in .venv
@@ -62,6 +66,8 @@ install-torch: $(TORCH)  ## also PyTorch and scikit-learn, for real networks
 install-onnx: $(ONNX)  ## also onnx and onnxruntime, for networks in ONNX files
 
 install-openvino: $(OPENVINO)  ## also openvino, to export to it and to run what was exported
+
+install-llm: $(LLM)  ## also transformers, compressed-tensors, torchao, llama.cpp and ModelOpt, to deploy language models
 
 install-dev: $(DEV)  ## also pytest, ruff and mypy
 
@@ -95,6 +101,11 @@ $(ONNX): $(CORE)
 
 $(OPENVINO): $(CORE)
 	@$(PIP) -e '.[openvino]'
+	@touch $@
+
+$(LLM): $(CORE)
+	@echo 'installing transformers, torchao, llama.cpp and ModelOpt' >&2
+	@$(PIP) -e '.[llm]'
 	@touch $@
 
 $(BENCH): $(CORE)

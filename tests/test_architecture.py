@@ -40,7 +40,10 @@ MAX_FILE, MAX_FUNCTION = 400, 80
 PRINTS = "evoquant.cli"
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators")  # the second seeds DEAP's `random`, and restores it
 LOADS_CODE = ("evoquant.campaign.build", "evoquant.models.torch_factory")  # `module:attribute` that the user has named
-HEAVY = ("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna", "openvino")
+HEAVY = (
+    *("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna", "openvino"),
+    *("transformers", "compressed_tensors", "torchao", "gguf", "xllamacpp", "modelopt"),
+)
 # module → heavy packages it may import at its top; itself imported lazily
 HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.bench.networks": ("torch",),
@@ -58,6 +61,7 @@ HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.export.as_matmulnbits": ("onnx",),
     "evoquant.export.as_onnx": ("onnx",),
     "evoquant.export.as_openvino": ("openvino",),
+    "evoquant.export.hf": ("torch",),
     "evoquant.export.onnx_tensors": ("onnx",),
     "evoquant.models.torch_kinds": ("torch",),
     "evoquant.models.torch_layers": ("torch",),

@@ -39,9 +39,16 @@ def export(
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="A target; `--list` shows them.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write to this file; heuristics go to stdout without it.")
+        Path | None,
+        typer.Option("--out", "-o", help="Write to this file or folder; heuristics go to stdout without it."),
     ] = None,
     model: Annotated[str | None, typer.Option("--profile", help="The model, for csv.")] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base", metavar="GGUF", help="For gguf: the model as llama.cpp converts it, for its vocabulary."
+        ),
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the targets.")] = False,
     ungated: UngatedOption = False,
     task: TaskOption = None,
@@ -64,8 +71,8 @@ def export(
         raise InputError("export needs RUN_DIR and --to TARGET; `evoquant export --list` shows the targets.")
     network = _optional_network(task, onnx, data, metric, agreement, seed)
     if to in TARGETS:
-        if network is not None:
-            raise InputError(f"{to} needs no network; leave --task and --onnx out.")
+        if network is not None or base is not None:
+            raise InputError(f"{to} needs no network; leave --task, --onnx and --base out.")
         if source.is_dir():
             _require_code(source, allow_code)
         emit(_rendered(source, to, model, ungated), out)
@@ -76,8 +83,11 @@ def export(
     if model is not None:
         raise InputError(f"--profile is for csv; {to} is made of the network itself.")
     if out is None:
-        raise InputError(f"{to} is written to a file: name it with -o model{SUFFIXES[to]}.")
-    files, findings = api.deploy(source, to, out, network, ungated=ungated, cache=cache, allow_code=allow_code or ())
+        kind = "file" if SUFFIXES[to] else "folder"
+        raise InputError(f"{to} is written to a {kind}: name it with -o model{SUFFIXES[to]}.")
+    files, findings = api.deploy(
+        source, to, out, network, ungated=ungated, cache=cache, allow_code=allow_code or (), base=base
+    )
     for finding in findings:
         say(f"warning: {finding.message if finding.layer is None else f'{finding.layer}: {finding.message}'}")
     for file in files:
@@ -111,7 +121,9 @@ def lint(
 
 def verify(
     recipe: RecipeArgument,
-    to: Annotated[str, typer.Option("--to", metavar="TARGET", help="onnx, onnx-matmulnbits, openvino.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="TARGET", help="onnx, openvino, gguf, … (`evoquant export --list`).")
+    ],
     ungated: UngatedOption = False,
     task: TaskOption = None,
     onnx: OnnxOption = None,

@@ -14,7 +14,7 @@ from evoquant.errors import InputError
 from evoquant.export.consumers.table import CONSUMERS, consumer_of, version_notes
 from evoquant.export.lint import Finding, against_profile, lint, refuse
 from evoquant.export.recipe import SUFFIX, Recipe, build_recipe, read_recipe
-from evoquant.export.writers import writer_of
+from evoquant.export.writers import with_base, writer_of
 from evoquant.models.deployable import Deployable, deployable
 from evoquant.profiles.model import load_profile
 from evoquant.profiles.targets import target_named
@@ -92,19 +92,22 @@ def deploy(
     ungated: bool = False,
     cache: str | Path | None = None,
     allow_code: Sequence[str] = (),
+    base: str | Path | None = None,
 ) -> tuple[list[Path], list[Finding]]:
     """Write a run's or a recipe's allocation in the form that a stack loads: the files, and the linter's warnings.
 
     Args:
         path, source, ungated, cache, allow_code: as for `recipe`.
         target: a key of `evoquant.export.writers.WRITERS`.
-        out: the main file.
+        out: the main file, or the folder.
+        base: for gguf, the same model's file as llama.cpp's converter makes it: vocabulary and settings are taken
+            from it.
 
     Raises:
         InputError: as for `recipe`; or the target cannot take the recipe as it is.
         MissingExtraError: the target's packages are not installed.
     """
-    write = writer_of(target)
+    write = writer_of(target) if base is None else with_base(target, Path(base))
     given, ready, _ = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     findings = [] if target == "recipe" else lint(given, target)
     refuse(findings, f"{path}: for {target}")

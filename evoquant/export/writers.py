@@ -81,13 +81,22 @@ def _by(module: str, function: str, **needed: str) -> Write:
     """
 
     def write(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
-        for package, extra in {"torch": "torch", "safetensors": "torch", **needed}.items():
-            if importlib.util.find_spec(package) is None:
-                raise MissingExtraError("this export", package, extra)
         found: Write = getattr(importlib.import_module(f"evoquant.export.{module}"), function)
         return found(recipe, ready, path)
 
-    return write
+    return _checked(write, **needed)
+
+
+def _checked(write: Write, **needed: str) -> Write:
+    """The writer, which first looks whether its packages are there: what each is imported by → its extra."""
+
+    def checked(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+        for package, extra in {"torch": "torch", "safetensors": "torch", **needed}.items():
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError("this export", package, extra)
+        return write(recipe, ready, path)
+
+    return checked
 
 
 WRITERS: dict[str, Write] = {
@@ -140,3 +149,26 @@ def writer_of(target: str, others: Iterable[str] = ()) -> Write:
     if target in WRITERS:
         return WRITERS[target]
     raise InputError(f"unknown export target {target!r}.{suggestion(target, {*WRITERS, *others})}")
+
+
+def with_base(target: str, base: Path) -> Write:
+    """What writes GGUF files with the vocabulary and the settings of another.
+
+    Args:
+        target: gguf.
+        base: the other file.
+
+    Raises:
+        InputError: another target, which takes none.
+    """
+    if target != "gguf":
+        raise InputError(
+            f"{target} takes no base; it is for gguf: a file that llama.cpp's converter made of the model."
+        )
+
+    def write(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+        from evoquant.export.as_gguf import gguf_files
+
+        return gguf_files(recipe, ready, path, base)
+
+    return _checked(write, gguf="gguf", transformers="gguf")

@@ -24,8 +24,10 @@ def verification_table(data: Mapping[str, Any]) -> Table:
         rows += [*_size_rows(data), *_output_rows(data), *_retention_rows(data)]
         if data["rounding"] is not None:
             nodes = len(data["rounding"])
-            rows.append(("roundings of activations", "0", str(nodes), _verdict(not nodes)))
-        rows += _latency_rows(data)
+            known = nodes and not any("rounds activations" in fault for fault in data["faults"])
+            verdict = "known and tolerated" if known else _verdict(not nodes)
+            rows.append(("roundings of activations", "0", str(nodes), verdict))
+        rows += [*_token_rows(data), *_latency_rows(data)]
     outcome = "as promised" if data["passed"] else "NOT AS PROMISED"
     consumer = f"{data['consumer']} {data['version']}".strip()
     notes = [*(f"FAULT: {fault}" for fault in data["faults"]), *data["notes"]]
@@ -36,8 +38,10 @@ def verification_table(data: Mapping[str, Any]) -> Table:
 def _size_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
     size = data["bytes"]
     fits = size["stored"] <= size["most"]
+    due = [] if size["due"] is None else [("bytes due in this form", f"{size['due']:,.0f}", "", "")]
     return [
         ("bytes of tensors", f"{size['promised']:,.0f}", f"{size['stored']:,}", _verdict(fits)),
+        *due,
         ("effective bits of the layers", f"{data['promised_bits']:.4f}", f"{data['actual_bits']:.4f}", ""),
         ("bytes of files (FP32, deployed)", f"{size['fp32_on_disk']:,}", f"{size['on_disk']:,}", ""),
     ]
@@ -70,6 +74,20 @@ def _retention_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def _token_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    tokens = data["tokens"]
+    if tokens is None:
+        return []
+    return [
+        (f"tokens generated after {tokens['prompt']}, as measured", str(len(tokens["measured"])), _alike(tokens), "")
+    ]
+
+
+def _alike(tokens: Mapping[str, Any]) -> str:
+    made, alike = len(tokens["deployed"]), tokens["alike"]
+    return f"{made}, all alike" if alike == made else f"{made}, the first {alike} alike"
+
+
 def _latency_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
     latency = data["latency"]
     if latency is None:
@@ -87,6 +105,8 @@ def export_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
     Args:
         rows: each of `Verification.to_dict`, with `task` where several tasks are deployed.
+
+    Stored bits are those of the layers, per weight.
     """
     cells = []
     notes = []
@@ -101,17 +121,25 @@ def export_table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 "yes" if row["loaded"] else "NO",
                 f"{size['promised']:,.0f}",
                 UNKNOWN if size["stored"] is None else f"{size['stored']:,}",
+                UNKNOWN if row["actual_bits"] is None else f"{row['actual_bits']:.2f}",
+                _activations(row["rounding"]),
                 UNKNOWN if apart is None else f"{apart:.1e}",
                 _with_interval(kept["promised"], kept["promised_interval"]),
                 _with_interval(kept["actual"], kept["actual_interval"]),
+                UNKNOWN if row["tokens"] is None else _alike(row["tokens"]),
                 UNKNOWN if row["latency"] is None else _quartiles(row["latency"]["ratio"], 2),
                 "as promised" if row["passed"] else "NOT AS PROMISED",
             )
         )
         notes += [f"FAULT: {name}, {row['target']}: {fault}" for fault in row["faults"]]
-    sizes = ("Task", "Target", "Loaded", "Promised bytes", "Actual", "Output difference")
-    columns = (*sizes, "Promised retention", "Actual", "Latency / FP32", "Verdict")
-    return Table("Deployed models against their recipes", columns, cells, tuple(notes), frozenset(range(3, 9)))
+    sizes = ("Task", "Target", "Loaded", "Promised bytes", "Actual", "Stored bits", "Activations", "Output difference")
+    columns = (*sizes, "Promised retention", "Actual", "Tokens", "Latency / FP32", "Verdict")
+    right = frozenset((3, 4, 5, 7, 8, 9, 10, 11))
+    return Table("Deployed models against their recipes", columns, cells, tuple(notes), right)
+
+
+def _activations(rounding: Sequence[str] | None) -> str:
+    return UNKNOWN if rounding is None else "rounded" if rounding else "as measured"
 
 
 def _verdict(holds: bool) -> str:
