@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from evoquant.errors import InputError, MissingExtraError, suggestion
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from evoquant.models.arrays import Arrays
+
+    Build: TypeAlias = Callable[[Mapping[str, Any]], torch.nn.Module]
 
 
 def require_torch(what: str) -> None:
@@ -36,7 +38,7 @@ def build_network(architecture: Mapping[str, Any], weights: Arrays | None = None
 
     Raises:
         InputError: no such kind.
-        MissingExtraError: PyTorch is not installed.
+        MissingExtraError: PyTorch is not installed, or transformers, for a network of theirs.
     """
     require_torch("building a network")
     import torch
@@ -44,9 +46,12 @@ def build_network(architecture: Mapping[str, Any], weights: Arrays | None = None
     kind = architecture["kind"]
     if kind not in NETWORKS:
         raise InputError(f"unknown kind of network {kind!r}.{suggestion(str(kind), NETWORKS)}")
+    build = NETWORKS[kind]()
     with torch.device("meta"):  # PyTorch's own initial values would draw from its global generator
-        network = NETWORKS[kind](architecture)
-    network.to_empty(device="cpu")
+        network = build(architecture)
+    for module in network.modules():  # what was made on the CPU has its values already
+        if any(tensor.is_meta for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
+            module.to_empty(device="cpu", recurse=False)
     if weights is not None:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return network.eval()
@@ -76,20 +81,66 @@ def _small_cnn(architecture: Mapping[str, Any]) -> torch.nn.Module:
     return nn.Sequential(parts)
 
 
-def _other(name: str) -> Callable[[Mapping[str, Any]], torch.nn.Module]:
-    def build(architecture: Mapping[str, Any]) -> torch.nn.Module:
+def _other(name: str) -> Callable[[], Build]:
+    def load() -> Build:
         from evoquant.models import architectures
 
-        network: torch.nn.Module = getattr(architectures, name)(architecture)
-        return network
+        build: Build = getattr(architectures, name)
+        return build
+
+    return load
+
+
+def _llama() -> Build:
+    """Llama of transformers (Touvron et al. 2023), its output layer apart from its embedding.
+
+    Sizes: `vocabulary`, `length` of the longest context, `width`, `heads`, `key_value_heads`, `hidden`, `depth`; the
+    tokens `begin` and `end` of a text.
+    """
+    from evoquant.models.hf import require_transformers
+
+    require_transformers("a network of kind 'llama'")
+    import torch
+    from transformers import LlamaConfig
+    from transformers.models.llama import modeling_llama
+
+    modeling: Any = modeling_llama  # whose types do not say what it takes
+
+    def build(architecture: Mapping[str, Any]) -> torch.nn.Module:
+        sizes = {theirs: architecture[ours] for theirs, ours in _LLAMA_SIZES.items()}
+        config = LlamaConfig(**sizes, **_LLAMA_SETTINGS)
+        network: Any = modeling.LlamaForCausalLM(config)
+        with torch.device("cpu"):  # its frequencies are computed, and are in no state that could be loaded
+            network.model.rotary_emb = modeling.LlamaRotaryEmbedding(config)
+        return cast("torch.nn.Module", network)
 
     return build
 
 
-NETWORKS: dict[str, Callable[[Mapping[str, Any]], torch.nn.Module]] = {
-    "small_cnn": _small_cnn,
+_LLAMA_SIZES = {
+    "vocab_size": "vocabulary",
+    "max_position_embeddings": "length",
+    "hidden_size": "width",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "key_value_heads",
+    "intermediate_size": "hidden",
+    "num_hidden_layers": "depth",
+    "bos_token_id": "begin",
+    "eos_token_id": "end",
+}
+_LLAMA_SETTINGS: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "tie_word_embeddings": False,
+    "use_cache": False,  # an ONNX graph has no place for a cache, and scoring has no use for one
+    "attn_implementation": "eager",  # matrix products that ONNX, too, has
+}
+
+NETWORKS: dict[str, Callable[[], Build]] = {
+    "small_cnn": lambda: _small_cnn,
     "cnn": _other("cnn"),
     "vision_transformer": _other("VisionTransformer"),
     "language_model": _other("LanguageModel"),
     "mlp": _other("mlp"),
+    "llama": _llama,
 }
+"""Kind → what loads its code and returns what builds it: libraries make tensors while they load, and not on "meta"."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from evoquant.models.torch_task import TorchTask
 
 BLOCK, BATCH = 500, 250
-OWN_SIZES = {"char_lm": (80, 40)}
+OWN_SIZES = {"char_lm": (80, 40), "llama": (80, 40)}
 """Block and batch of tasks whose samples are sequences; of the others they are `BLOCK` and `BATCH`."""
 
 
@@ -41,6 +41,12 @@ def _char_lm(seed: int, cache: Path, block: int, batch: int) -> TorchTask:
     return char_lm.load(seed, cache, block, batch)
 
 
+def _llama(seed: int, cache: Path, block: int, batch: int) -> TorchTask:
+    from evoquant.models.tasks import llama
+
+    return llama.load(seed, cache, block, batch)
+
+
 def _tabular(seed: int, cache: Path, block: int, batch: int) -> TorchTask:
     from evoquant.models.tasks import tabular
 
@@ -52,6 +58,7 @@ TASKS: dict[str, Callable[[int, Path, int, int], TorchTask]] = {
     "fashion_cnn": _fashion_cnn,
     "fashion_vit": _fashion_vit,
     "char_lm": _char_lm,
+    "llama": _llama,
     "tabular": _tabular,
 }
 

@@ -70,16 +70,24 @@ def read_text() -> NDArray[np.int64]:
     Raises:
         InputError: it is not the text it was.
     """
+    table = np.zeros(256, dtype=np.int64)
+    table[[ord(character) for character in ALPHABET]] = np.arange(len(ALPHABET))
+    return table[read_bytes()]
+
+
+def read_bytes() -> NDArray[np.uint8]:
+    """`(characters,)` ASCII codes of the text that ships with the package.
+
+    Raises:
+        InputError: it is not the text it was.
+    """
     packed = resources.files("evoquant.models.tasks").joinpath(TEXT).read_bytes()
     if hashlib.sha256(packed).hexdigest() != TEXT_SHA256:
         raise InputError(f"{TEXT}: is damaged; install evoquant anew.")
-    codes = np.frombuffer(gzip.decompress(packed), dtype=np.uint8)
-    table = np.zeros(256, dtype=np.int64)
-    table[[ord(character) for character in ALPHABET]] = np.arange(len(ALPHABET))
-    return table[codes]
+    return np.frombuffer(gzip.decompress(packed), dtype=np.uint8)
 
 
-def cut_windows(text: NDArray[np.int64], seed: int) -> dict[str, Arrays]:
+def cut_windows(text: NDArray[np.int64], seed: int, training_windows: int = TRAINING_WINDOWS) -> dict[str, Arrays]:
     """The splits, held-out ones in windows side by side, the training windows at random in the rest of the text.
 
     Each of `inputs` and `targets` is `(windows, 64)`; a target is the character after its input.
@@ -95,8 +103,8 @@ def cut_windows(text: NDArray[np.int64], seed: int) -> dict[str, Arrays]:
         splits[split] = _inputs_and_targets(held_out)
         start += taken
     rest = pieces[order[start:]]
-    at = generator.integers(0, PIECE - LENGTH, TRAINING_WINDOWS)
-    of = generator.integers(0, len(rest), TRAINING_WINDOWS)
+    at = generator.integers(0, PIECE - LENGTH, training_windows)
+    of = generator.integers(0, len(rest), training_windows)
     splits[TRAIN] = _inputs_and_targets(rest[of[:, None], at[:, None] + np.arange(LENGTH + 1)])
     return splits
 

@@ -14,7 +14,7 @@ from evoquant.files import canonical_json, write_atomic
 from evoquant.models.arrays import Arrays, digest_arrays, pack_arrays, unpack_arrays
 from evoquant.models.networks import build_network
 from evoquant.models.tasks.splits import TRAIN
-from evoquant.models.torch_data import INPUTS, TARGETS
+from evoquant.models.torch_data import INPUTS, TARGETS, output_tensor
 from evoquant.models.torch_task import TorchTask
 from evoquant.models.torch_threads import numeric_environment, one_thread
 from evoquant.rng import generator_for
@@ -136,7 +136,7 @@ def train(
             for start in range(0, len(order), training.batch):
                 chosen = order[start : start + training.batch]
                 optimizer.zero_grad()
-                outputs = network(torch.from_numpy(inputs[chosen]))
+                outputs = output_tensor(network(torch.from_numpy(inputs[chosen])))
                 _loss(kind, outputs, torch.from_numpy(targets[chosen])).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 if training.one_cycle:
