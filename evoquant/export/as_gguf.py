@@ -1,0 +1,259 @@
+"""GGUF for llama.cpp: a type for each tensor, the recipe's codes and scales in its blocks.
+
+    INT8-g32    Q8_0        FP16, BF16    F16, BF16
+    INT4-g32    Q4_0        FP32          F32, and every vector
+
+Names, the order of the rows of queries and keys, and the settings are llama.cpp's. Without a base file, the network is
+a Llama whose tokens are bytes; with one, made from the same network by llama.cpp's converter, vocabulary and settings
+are the base's, and so are the tensors that the recipe does not have. Beside the file lies what `llama-quantize
+--tensor-type-file` takes, for who wants llama.cpp's own rounding at these types.
+Imported only once gguf is known to be there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+
+from evoquant.errors import InputError
+from evoquant.export.gguf_base import Base, read_base
+from evoquant.export.gguf_blocks import permuted, q4_0, q8_0
+from evoquant.export.gguf_llama import add_byte_vocabulary, add_llama, llama_heads, require_llama
+from evoquant.files import sync_folder, write_atomic
+from evoquant.profiles.llama_names import gguf_name
+from evoquant.quantization.formats import bf16_bits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evoquant.export.recipe import Recipe
+    from evoquant.export.recipe_schema import RecipeLayer
+    from evoquant.models.deployable import Deployable
+
+SUFFIX = ".gguf"
+TYPES_SUFFIX = ".tensor-types.txt"
+
+_VERSION_OF_BLOCKS = 2  # of all types since 2023; llama.cpp refuses others
+_FLOATS = {"FP16": "F16", "BF16": "BF16", "FP32": "F32"}
+_PACKED = {("INT8", 32): ("Q8_0", q8_0), ("INT4", 32): ("Q4_0", q4_0)}
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """What stands in the file.
+
+    Attributes:
+        kind: GGUF's name of its type.
+        data: float16 or float32 numbers, or bytes with rows along the last axis.
+    """
+
+    kind: str
+    data: NDArray[np.generic]
+
+
+def gguf_files(recipe: Recipe, ready: Deployable, path: Path, base: Path | None = None) -> list[Path]:
+    """Write the network with the recipe's weights to `path` (ending in .gguf), its types to a .txt beside it.
+
+    Args:
+        recipe: with its numbers.
+        ready: the network.
+        path: of the .gguf file.
+        base: a GGUF of the same network, made by llama.cpp's converter, for another vocabulary than bytes or another
+            architecture than Llama.
+
+    Returns:
+        Both paths, the .gguf first.
+
+    Raises:
+        InputError: another ending, a network or a layer that GGUF cannot hold, a base of another network, or a file
+            cannot be written.
+        MissingExtraError: transformers is not installed, and there is no base.
+    """
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path}: a GGUF model is a {SUFFIX} file; name it {path.with_suffix(SUFFIX).name}.")
+    types = tensor_types(recipe)
+    writer = _from_network(recipe, ready) if base is None else _from_base(recipe, ready, read_base(base))
+    beside = path.with_name(f"{path.stem}{TYPES_SUFFIX}")
+    write_atomic(beside, types)
+    _write(writer, path)
+    return [path, beside]
+
+
+def tensor_types(recipe: Recipe) -> str:
+    """What `llama-quantize --tensor-type-file` reads: `^blk\\.0\\.attn_q\\.weight$=q4_0`, a matrix a line.
+
+    Raises:
+        InputError: a layer that GGUF cannot hold.
+    """
+    lines = []
+    for layer in recipe.layers:
+        kind = _kind(layer)
+        if len(layer.shape) > 1:
+            lines.append(f"^{re.escape(_tensor_name(layer))}$={kind.lower()}\n")
+    return "".join(lines)
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes of all tensors of a GGUF file.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return sum(int(tensor.n_bytes) for tensor in GGUFReader(path).tensors)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    except Exception as error:  # whatever a damaged file makes of the reader
+        raise InputError(f"{path}: no GGUF file, or a damaged one ({type(error).__name__}: {error}).") from None
+
+
+def _tensor_name(layer: RecipeLayer) -> str:
+    name = gguf_name(layer.name)
+    if name is None:
+        raise InputError(
+            f"layer {layer.name!r}: llama.cpp has no such tensor in its models of Llama's kind "
+            f"(model.layers.0.self_attn.q_proj and the like); choose onnx, openvino or torchao."
+        )
+    return name
+
+
+def _kind(layer: RecipeLayer) -> str:
+    """GGUF's type that holds a layer exactly as it was measured, at the size that was promised."""
+    width = layer.width
+    kind = _FLOATS.get(width.format)
+    if width.has_scales:
+        found = _PACKED.get((width.format, width.group_size or 0))
+        kind = found[0] if found else None
+    if kind is None or width.asymmetric:
+        raise InputError(
+            f"layer {layer.name!r}: no type of GGUF holds {layer.precision}; choose INT8-g32, INT4-g32, FP16, BF16 or "
+            f"FP32."
+        )
+    if width.activation_bits is not None:
+        raise InputError(
+            f"layer {layer.name!r}: {layer.precision} was measured with inputs in INT8, which llama.cpp rounds in its "
+            f"own way; choose {layer.precision.removesuffix('-a8')}."
+        )
+    if len(layer.shape) == 1 and kind != "F32":
+        raise InputError(f"layer {layer.name!r}: vectors are FP32 in GGUF, not {layer.precision}; choose FP32.")
+    if len(layer.shape) > 2 or (width.has_scales and layer.channel_axis != 0):
+        raise InputError(
+            f"layer {layer.name!r} of shape {layer.shape}: GGUF's blocks lie in matrices of (outputs, inputs) alone; "
+            f"choose onnx or openvino."
+        )
+    return kind
+
+
+def _tensor(recipe: Recipe, layer: RecipeLayer, heads: int | None) -> Tensor:
+    """A layer in its type; the rows permuted where there are heads. Blocks move with their rows, whole."""
+    kind = _kind(layer)
+    if layer.width.has_scales:
+        quantized = recipe.quantized(layer)
+        codes: NDArray[Any] = quantized.codes
+        scales = quantized.scales.reshape(len(codes), -1)
+        if heads is not None:
+            codes, scales = permuted(codes, heads), permuted(scales, heads)
+        pack = _PACKED[layer.width.format, layer.width.group_size or 0][1]
+        return Tensor(kind, pack(codes, scales.reshape(-1)))
+    values = recipe.values(layer)
+    return float_tensor(kind, values if heads is None else permuted(values, heads))
+
+
+def float_tensor(kind: str, values: NDArray[np.float32]) -> Tensor:
+    """F32, F16 or BF16, which hold these values exactly."""
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if kind == "BF16":
+        return Tensor(kind, bf16_bits(values).astype("<u2").view(np.uint8))
+    return Tensor(kind, values.astype(np.float16) if kind == "F16" else values)
+
+
+def _from_network(recipe: Recipe, ready: Deployable) -> GGUFWriter:
+    """Of a Llama of transformers, whose tokens are bytes.
+
+    Vectors and matrices that no layer is stay in FP32.
+    """
+    from evoquant.export.hf import network_state, pretrained
+
+    network = pretrained(ready, "gguf")
+    config = network.config
+    state = network_state(network)
+    require_llama(config, type(network).__name__, state)
+    layers = {f"{layer.name}.weight": layer for layer in recipe.layers}
+    if strange := sorted(layers.keys() - state.keys()):
+        raise InputError(f"layer {strange[0].removesuffix('.weight')!r} is not in the network; is the recipe of it?")
+    heads = llama_heads(config)
+    writer = GGUFWriter(None, "llama")
+    _sign(writer, recipe.model)
+    add_llama(writer, config)
+    add_byte_vocabulary(writer, config)
+    for full, values in state.items():
+        name = gguf_name(full.removesuffix(".weight")) or full
+        layer = layers.get(full)
+        if layer is None:
+            own: NDArray[np.float32] = values.numpy()
+            of = heads.of(name)
+            tensor = float_tensor("F32", own if of is None else permuted(own, of))
+        else:
+            tensor = _tensor(recipe, layer, heads.of(name))
+        _add(writer, name, tensor)
+    return writer
+
+
+def _from_base(recipe: Recipe, ready: Deployable, base: Base) -> GGUFWriter:
+    """With the base's settings, vocabulary and vectors; a converter may store vectors in another form than the network.
+
+    A matrix that is a layer is the recipe's. Whether the rows of queries and keys are permuted depends on the
+    architecture, so that the base's own matrix says it; it says too whether the base is of this network at all.
+    """
+    layers = {_tensor_name(layer): layer for layer in recipe.layers}
+    base.require(layers)
+    writer = GGUFWriter(None, base.architecture)
+    base.add_settings(writer)
+    _sign(writer, None)
+    for tensor in base.tensors:
+        layer = layers.get(tensor.name)
+        if layer is None or len(layer.shape) == 1:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+            continue
+        of = base.heads.of(tensor.name)
+        moved = base.permutes(tensor, ready.weight(layer.name), of)
+        _add(writer, tensor.name, _tensor(recipe, layer, of if moved else None))
+    return writer
+
+
+def _sign(writer: GGUFWriter, model: str | None) -> None:
+    if model is not None:
+        writer.add_name(model)
+    writer.add_quantized_by("evoquant, a type for each tensor")
+    writer.add_quantization_version(_VERSION_OF_BLOCKS)
+
+
+def _add(writer: GGUFWriter, name: str, tensor: Tensor) -> None:
+    writer.add_tensor(name, tensor.data, raw_dtype=GGMLQuantizationType[tensor.kind])
+
+
+def _write(writer: GGUFWriter, path: Path) -> None:
+    """To a temporary file, which then takes the name."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            saved = Path(folder) / path.name
+            try:
+                writer.write_header_to_file(saved)
+                writer.write_kv_data_to_file()
+                writer.write_tensors_to_file()
+            finally:
+                writer.close()
+            with saved.open("rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(saved, path)
+        sync_folder(path.parent)
+    except OSError as fault:
+        raise InputError(f"{path}: cannot be written: {fault.strerror or fault}.") from None
