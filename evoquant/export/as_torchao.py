@@ -133,7 +133,7 @@ def _config(layer: RecipeLayer) -> Any:
     width, block = layer.width, _block(layer)
     parts = {"tensor": PerTensor(), "channel": PerRow(), "group": PerGroup(block[1])}
     own: Any = parts[width.granularity]
-    # its "recommended" settings of the compiler would let products be rounded to TF32
+    # the settings of PyTorch's compiler that it would change hold for the whole process
     if width.format == "FP8":
         return Float8WeightOnlyConfig(granularity=own, set_inductor_config=False)
     by_tensor = width.format == "INT8" and width.granularity == "tensor" and len(block) == 2
