@@ -240,7 +240,8 @@ def score(
     """Measure and gate an allocation from elsewhere: figures by split, rivals, what is recommended, as plain data.
 
     Args:
-        allocation: a CSV or JSON file of layer and width, a champion file, or a run directory.
+        allocation: a CSV or JSON file of layer and width, a champion file, or a run directory; or a recipe of another
+            tool, see `evoquant.campaign.imported`.
         source: the network.
         objective: by which it is compared.
         menu: names of the precisions to compare on; by default the usual ones and those of the allocation.
@@ -250,20 +251,32 @@ def score(
         InputError: the file, the network or a layer cannot be used.
         CampaignError: a network cannot be measured.
     """
-    from evoquant.campaign.build_measured import opened_network
+    from evoquant.campaign.build_measured import make_task, opened_network
     from evoquant.campaign.config_measured import OnnxTaskConfig
     from evoquant.campaign.finals_measured import Judge
-    from evoquant.campaign.score import allocation_of, menu_for, read_allocation, score_allocation
+    from evoquant.campaign.score import (
+        Unresolved,
+        allocation_of,
+        menu_for,
+        read_allocation,
+        resolved,
+        score_allocation,
+    )
     from evoquant.campaign.signals import signals_read
 
     given = read_allocation(Path(allocation))
     place = cache_folder(None if cache is None else str(cache), Path())
+    task = make_task(source, place)
+    warnings: tuple[str, ...] = ()
+    if isinstance(given, Unresolved):
+        given, warnings = resolved(given, task)
     read = () if isinstance(given, dict) else signals_read(given)
     signals = ("divergence" if isinstance(source, OnnxTaskConfig) else "fisher", *read)
-    with opened_network(source, menu_for(given, menu), signals, place) as opened:
+    with opened_network(source, menu_for(given, menu), signals, place, task) as opened:
         judge = Judge(opened.measurer, opened.problem, objective, source.seed)
         scored = score_allocation(judge, allocation_of(given, opened.problem, str(allocation)))
-        return {**scored, "signals": dict(opened.profile.passes)}
+        said = [*warnings, *scored["warnings"]]
+        return {**scored, "warnings": said, "signals": dict(opened.profile.passes)}
 
 
 def _go(config: CampaignConfig, directory: RunDir, observer: Observer) -> Run:

@@ -114,15 +114,24 @@ def open_network(
 
 
 @contextlib.contextmanager
-def opened_network(config: TaskConfig, menu: Menu, signals: Sequence[str], cache: Path) -> Iterator[Opened]:
+def opened_network(
+    config: TaskConfig, menu: Menu, signals: Sequence[str], cache: Path, task: MeasuredTask | None = None
+) -> Iterator[Opened]:
     """A network outside of a campaign, measured in this process; closed at the end.
+
+    Args:
+        config: where it comes from.
+        menu, signals: to profile it with.
+        cache: folder for outcomes and trained networks.
+        task: what `make_task` has made of `config`, where that is done.
 
     Raises:
         InputError: it cannot be used or profiled.
     """
     executor = make_executor("local", None, None)
     try:
-        opened = open_network(make_task(config, cache), menu, signals, cache, executor)
+        made = make_task(config, cache) if task is None else task
+        opened = open_network(made, menu, signals, cache, executor)
         try:
             yield opened
         finally:

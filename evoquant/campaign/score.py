@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,13 @@ from evoquant.campaign.champion import SCHEMA as CHAMPION_SCHEMA
 from evoquant.campaign.champion import champion_from_dict
 from evoquant.campaign.finals_measured import REPORTED, Judge, disagreements, measured_figures
 from evoquant.campaign.gate import run_gate
+from evoquant.campaign.imported import KINDS, foreign_binary, foreign_folder, foreign_json
+from evoquant.campaign.imported_layers import sites
 from evoquant.campaign.storage import CHAMPION
 from evoquant.errors import InputError, PrecisionError, suggestion
 from evoquant.files import parse_json, read_text
 from evoquant.genomes.direct import Direct
+from evoquant.models.base import REFERENCE
 from evoquant.quantization.precision import Menu, Precision
 
 if TYPE_CHECKING:
@@ -24,7 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from evoquant.campaign.imported_layers import Foreign
     from evoquant.genomes.base import Genome
+    from evoquant.models.base import Failed, MeasuredTask, Outcome, Request
     from evoquant.scoring.problem import Problem
 
 MAX_BYTES = 2**26
@@ -32,16 +38,31 @@ MEASURED_MENU = ("INT2-channel", "INT4-channel", "INT8-channel", "FP16", "FP32")
 LAYER, WIDTH = "layer", ("width", "precision")
 
 
-def read_allocation(path: Path) -> dict[str, str] | Genome:
+@dataclass(frozen=True)
+class Unresolved:
+    """A recipe of another tool, whose layers are not known before the network is: `resolved` makes widths of it."""
+
+    recipe: Foreign
+
+
+def read_allocation(path: Path) -> dict[str, str] | Genome | Unresolved:
     """Layer → width of a CSV file (columns `layer` and `width` or `precision`) or a JSON object, or a genome.
 
-    A champion file, or a run directory, gives its genome.
+    A champion file, or a run directory, gives its genome. Recipes of other tools are known by what they hold, not by
+    their names: see `evoquant.campaign.imported`.
 
     Raises:
         InputError: the file is none of these; the message names file and line.
     """
     if path.is_dir():
+        if not (path / CHAMPION).exists():
+            recipe = foreign_folder(path, MAX_BYTES)
+            if recipe is not None:
+                return Unresolved(recipe)
         path = path / CHAMPION
+    recipe = foreign_binary(path)
+    if recipe is not None:
+        return Unresolved(recipe)
     text = read_text(path, limit=MAX_BYTES, error=InputError)
     if path.suffix == ".csv":
         try:
@@ -51,11 +72,32 @@ def read_allocation(path: Path) -> dict[str, str] | Genome:
     data = parse_json(text, str(path), error=InputError)
     if isinstance(data, dict) and data.get("schema") == CHAMPION_SCHEMA:
         return champion_from_dict(data, str(path)).genome
+    recipe = foreign_json(data, str(path))
+    if recipe is not None:
+        return Unresolved(recipe)
     if not isinstance(data, dict) or not data or not all(isinstance(width, str) for width in data.values()):
         raise InputError(
-            f"{path}: should be a JSON object {{layer: width}}, a champion file, or CSV of layer and width."
+            f"{path}: should be a JSON object {{layer: width}}, a champion file, CSV of layer and width, or a recipe "
+            f"of another tool: {KINDS}."
         )
     return data
+
+
+def resolved(given: Unresolved, task: MeasuredTask) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Layer → width of another tool's recipe on a network, and where that is only near what the tool does.
+
+    Raises:
+        InputError: the recipe is for another network; the message names the layer.
+    """
+    profile = task.profile(Menu.parse([REFERENCE]), _nothing, ())
+    found = given.recipe.resolve(sites(task, profile))
+    return found.widths, found.warnings
+
+
+def _nothing(requests: Sequence[Request]) -> list[Outcome | Failed]:
+    """Measures nothing: a profile without signals asks for nothing."""
+    assert not requests
+    return []
 
 
 def _from_csv(text: str, source: str) -> dict[str, str]:

@@ -73,7 +73,13 @@ def profile(
 
 def score(
     allocation: Annotated[
-        Path, typer.Argument(metavar="ALLOCATION", help="CSV or JSON of layer and width, or a champion.")
+        Path,
+        typer.Argument(
+            metavar="ALLOCATION",
+            help="CSV or JSON of layer and width; a champion or a run directory; or another tool's recipe: a "
+            "compressed-tensors checkpoint or its config.json, ModelOpt's quant_cfg or hf_quant_config.json, "
+            "a GGUF file.",
+        ),
     ],
     task: Annotated[str | None, typer.Option("--task", help="An example task, or module:factory.")] = None,
     onnx: OnnxOption = None,
