@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFWriter
 
 from evoquant.errors import InputError
-from evoquant.export.gguf_base import Base, read_base
+from evoquant.export.gguf_base import Base, open_gguf, read_base
 from evoquant.export.gguf_blocks import permuted, q4_0, q8_0
 from evoquant.export.gguf_llama import add_byte_vocabulary, add_llama, llama_heads, require_llama
 from evoquant.files import sync_folder, write_atomic
@@ -104,14 +104,9 @@ def stored_bytes(path: Path) -> int:
     """Bytes of all tensors of a GGUF file.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none, or it cannot be read.
     """
-    try:
-        return sum(int(tensor.n_bytes) for tensor in GGUFReader(path).tensors)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    except Exception as error:  # whatever a damaged file makes of the reader
-        raise InputError(f"{path}: no GGUF file, or a damaged one ({type(error).__name__}: {error}).") from None
+    return sum(int(tensor.n_bytes) for tensor in open_gguf(path).tensors)
 
 
 def _tensor_name(layer: RecipeLayer) -> str:

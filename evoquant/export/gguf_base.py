@@ -113,32 +113,52 @@ class Base:
         return nearest
 
 
+class _WholeFile(GGUFReader):
+    """The reader, which says so where a file ends too early: it would go on for as long as the file's numbers say."""
+
+    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+        found = super()._get(offset, dtype, count, override_order)
+        if len(found) < count:
+            raise ValueError(f"it ends where {count} numbers should stand")
+        return found
+
+
+def open_gguf(path: Path) -> GGUFReader:
+    """A GGUF file's keys and tensors.
+
+    Raises:
+        InputError: it is none, or it cannot be read.
+    """
+    try:
+        return _WholeFile(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    except Exception as error:  # whatever a damaged file makes of the reader
+        raise InputError(f"{path}: no GGUF file, or a damaged one ({type(error).__name__}: {error}).") from None
+
+
 def read_base(path: Path) -> Base:
     """A base from its file.
 
     Raises:
         InputError: no GGUF, a part of one, in another byte order, or without what an export needs.
     """
-    try:
-        reader = GGUFReader(path)
-        architecture = reader.fields["general.architecture"].contents()
-        heads = reader.fields[f"{architecture}.attention.head_count"].contents()
-        keys = reader.fields.get(f"{architecture}.attention.head_count_kv")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    except Exception as error:  # whatever a damaged file makes of the reader
-        raise InputError(
-            f"{path}: no GGUF model, or a damaged one ({type(error).__name__}: {error}); make it with llama.cpp's "
-            f"converter."
-        ) from None
+    reader = open_gguf(path)
+    found: dict[str, Any] = {}
+    for key in ("general.architecture", "{}.attention.head_count", "{}.attention.head_count_kv"):
+        field = reader.fields.get(key.format(found.get("general.architecture")))
+        found[key] = None if field is None else field.contents()
+    architecture, queries, keys = found.values()
+    if architecture is None or queries is None:
+        raise InputError(f"{path}: does not say what model it is; make it with llama.cpp's converter.")
     if reader.endianess is not GGUFEndian.LITTLE:
         raise InputError(f"{path}: has its bytes in the order of rare machines; convert it without --bigendian.")
     if nested := next((key for key, field in reader.fields.items() if len(field.types) > _PLAIN_ARRAY), None):
         raise InputError(f"{path}: its key {nested!r} is an array of arrays, which cannot be copied; remove it.")
     if "split.count" in reader.fields and int(reader.fields["split.count"].contents()) > 1:
         raise InputError(f"{path}: is a part of a model; join the parts first: llama-gguf-split --merge.")
-    of = Heads(heads, heads if keys is None else keys.contents())
-    return Base(path, architecture, reader.fields, tuple(reader.tensors), of)
+    heads = Heads(queries, queries if keys is None else keys)
+    return Base(path, architecture, reader.fields, tuple(reader.tensors), heads)
 
 
 def _copy(writer: GGUFWriter, key: str, field: ReaderField) -> None:

@@ -5,6 +5,7 @@
 
 import importlib.util
 import os
+import struct
 from functools import cache
 
 import numpy as np
@@ -413,11 +414,32 @@ def test_bases_of_other_networks_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"'blk\.0\.attn_q\.weight' is of shape \(128, 64\), layer '.*' of \(64, 64\)"):
         written(uniform("FP16"), tmp_path, base=tmp_path / "base.gguf")
     (tmp_path / "base.gguf").write_bytes(b"GGUF\x03\0\0\0")
-    with pytest.raises(InputError, match=r"base\.gguf: no GGUF model, or a damaged one"):
+    with pytest.raises(InputError, match=r"base\.gguf: no GGUF file, or a damaged one"):
         written(uniform("FP16"), tmp_path, base=tmp_path / "base.gguf")
     with pytest.raises(InputError, match=r"nothing\.gguf: cannot be read: No such file"):
         written(uniform("FP16"), tmp_path, base=tmp_path / "nothing.gguf")
     assert [file.name for file in tmp_path.iterdir()] == ["base.gguf"]
+
+
+def test_damaged_and_hostile_files_are_refused(tmp_path):
+    path, _ = written(uniform("INT4-g32"), tmp_path)
+    content = path.read_bytes()
+    header = len(content) - stored_bytes(path)
+    damaged = tmp_path / "damaged.gguf"
+    for length in (0, 3, 20, 100, 5000, header - 100, header, len(content) - 1):
+        damaged.write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"damaged\.gguf: (no GGUF file, or a damaged one|cannot be read)"):
+            stored_bytes(damaged)
+        with pytest.raises(InputError, match=r"damaged\.gguf: "):
+            written(uniform("INT4-g32"), tmp_path / "out", base=damaged)
+    key = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 0, 1 << 60)  # an array of 2^60 bytes
+    damaged.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key)
+    with pytest.raises(InputError, match=r"damaged\.gguf: no GGUF file"):
+        stored_bytes(damaged)
+    damaged.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    with pytest.raises(InputError, match=r"damaged\.gguf: does not say what model it is"):
+        written(uniform("INT4-g32"), tmp_path / "out", base=damaged)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 It gives probabilities for the token that comes next alone, so each place is a request of its own; the cache of the one
 before it makes that one token's work. The cache is in FP32 and attention computed in full: with llama.cpp's own
-settings, FP16 and flash attention, an FP32 file is 500 times as far from the network.
+settings, FP16 and flash attention, an FP32 file is hundreds of times as far from the network.
 """
 
 from __future__ import annotations
