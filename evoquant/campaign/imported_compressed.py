@@ -69,8 +69,8 @@ class CompressedTensors:
         ignored = _Targets(self.ignore, patterns)
         widths, alone, doubtful = {}, [], []
         for site in sites:
-            found = targets.of(site)
-            if not found or ignored.of(site):
+            found, left = targets.of(site), ignored.of(site)
+            if not found or left:
                 widths[site.name] = self.rest
                 continue
             width = self.widths[found[0]]
