@@ -24,6 +24,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from evoquant.campaign.imported import foreign_json
+from evoquant.campaign.imported_layers import sites
 from evoquant.errors import InputError, MissingExtraError
 from evoquant.export import as_modelopt
 from evoquant.export.as_modelopt import due_bytes, modelopt_files, stored_bytes
@@ -438,3 +440,14 @@ def test_a_layer_that_modelopt_leaves_alone_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(as_modelopt, "quantize", lambda network, config: None)
     with pytest.raises(InputError, match="layer 'head': ModelOpt does not quantize a Linear; choose FP32"):
         modelopt_files(*recipe_of(plain(), {"head": "INT8-channel"}), tmp_path / "m")
+
+
+@pytest.mark.parametrize("make", [lambda: llama(layers=1), plain])
+def test_the_config_reads_back_as_the_same_allocation(make, tmp_path):
+    task = make()
+    widths = drawn(task, generator_for(2, 0, "allocations"))
+    recipe, ready = recipe_of(task, widths)
+    files = modelopt_files(recipe, ready, tmp_path / "m")
+    layers = sites(task, task.profile(Menu.parse(["FP32"]), None, ()))
+    found = foreign_json(json.loads(files[0].read_text()), str(files[0])).resolve(layers).widths
+    assert [found[layer.name] for layer in recipe.layers] == [width.removesuffix("-mse") for width in widths]
