@@ -1,0 +1,140 @@
+"""Core ML: a config for coremltools that says how each layer is quantized. Nothing here runs Core ML.
+
+coremltools quantizes by itself, and knows a weight by the name that converting gave it. It passes over names that it
+does not find without a word; the lines above the config say how to find out. Imports PyTorch where it is used.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from evoquant.errors import InputError
+from evoquant.export.source import one_line
+from evoquant.files import write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from evoquant.export.recipe import Recipe
+    from evoquant.export.recipe_schema import RecipeLayer
+    from evoquant.models.deployable import Deployable
+
+SUFFIX = ".yaml"
+_TYPES = {("INT4", False): "int4", ("INT8", False): "int8", ("INT4", True): "uint4", ("INT8", True): "uint8"}
+
+_HOW = """\
+#   import coremltools as ct, coremltools.optimize.coreml as cto
+#   model = ct.convert(torch.jit.trace(network, inputs), inputs=[...], convert_to="mlprogram",
+#                      minimum_deployment_target=ct.target.iOS18, compute_precision=ct.precision.FLOAT32)
+#   config = cto.OptimizationConfig.from_yaml("THIS_FILE")
+#   names = {name for name, layer in config.op_name_configs.items() if layer is not None}
+#   print(names - set(cto.get_weights_metadata(model, weight_threshold=0)))  # has to be empty
+#   model = cto.linear_quantize_weights(model, config)
+#
+# coremltools passes over names that it does not find. These are the names after torch.jit.trace with FLOAT32; after
+# torch.export they begin with p_, and with FLOAT16 they end in _to_fp16. It makes codes and scales by itself, scales
+# in the model's type: FP32 here, of 32 bits each, where evoquant counts 16.
+"""
+
+
+def coreml_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    """Write the config to `path` (ending in .yaml), for `coremltools.optimize.coreml.OptimizationConfig.from_yaml`.
+
+    Args:
+        recipe: its text counts, not its numbers.
+        ready: a PyTorch network.
+        path: of the .yaml file.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: another ending, no PyTorch network, a layer that coremltools cannot hold or cannot tell from
+            another, or the file cannot be written.
+    """
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path}: the config for coremltools is a {SUFFIX} file; name it {path.stem}{SUFFIX}.")
+    parameters = {name for name, _ in ready.network("coreml").named_parameters(remove_duplicate=False)}
+    configs: dict[str, dict[str, Any] | None] = {}
+    by_name: dict[str, str] = {}
+    for layer in recipe.layers:
+        name = weight_name(f"{layer.name}.weight" if f"{layer.name}.weight" in parameters else layer.name)
+        if name in by_name:
+            raise InputError(
+                f"layers {by_name[name]!r} and {layer.name!r}: coremltools would call both weights {name}; rename one."
+            )
+        by_name[name] = layer.name
+        configs[name] = _config(layer)
+    data = {"config_type": "OpLinearQuantizerConfig", "op_name_configs": configs}
+    body = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    write_atomic(path, f"{_introduction(recipe)}{body}")
+    return [path]
+
+
+def weight_name(parameter: str) -> str:
+    """What coremltools calls a parameter of a traced network: `blocks.0.weight` → `blocks_0_weight`."""
+    name = re.sub(r"[^a-zA-Z0-9_]", "_", parameter)
+    return f"op_{name}" if name[:1].isdigit() else name
+
+
+def _config(layer: RecipeLayer) -> dict[str, Any] | None:
+    """Of one weight; None leaves it as it is.
+
+    Raises:
+        InputError: coremltools has no such type.
+    """
+    width = layer.width
+    if width.format in ("FP16", "FP32"):
+        return None
+    kind = _TYPES.get((width.format, width.asymmetric))
+    if kind is None or width.activation_bits is not None or len(layer.shape) < 2:
+        raise InputError(
+            f"layer {layer.name!r}: coremltools has no {layer.precision} of {len(layer.shape)} axes; choose INT4 or "
+            f"INT8 for weights of two and more, else FP16 or FP32."
+        )
+    return {
+        "mode": "linear" if width.asymmetric else "linear_symmetric",
+        "dtype": kind,
+        **_slices(layer),
+        "weight_threshold": 0,  # else weights of 2048 numbers and fewer stay as they are
+    }
+
+
+def _slices(layer: RecipeLayer) -> dict[str, Any]:
+    """What shares a scale. Blocks say it for each axis, 0 for all of it; by channel coremltools would pick the axis.
+
+    Raises:
+        InputError: groups that are no blocks.
+    """
+    width, axis = layer.width, layer.channel_axis
+    if width.granularity == "tensor" or axis is None:
+        return {"granularity": "per_tensor"}
+    block = [0] * len(layer.shape)
+    block[axis] = 1
+    if width.granularity == "group":
+        kernel = math.prod(layer.shape[2:])
+        if axis != 0 or width.group_size % kernel:
+            raise InputError(
+                f"layer {layer.name!r}: groups of {width.group_size} are no blocks of whole input channels; choose "
+                f"{width.format}-channel."
+            )
+        block[1] = width.group_size // kernel
+    return {"granularity": "per_block", "block_size": block}
+
+
+def _introduction(recipe: Recipe) -> str:
+    halves = [layer.name for layer in recipe.layers if layer.precision == "FP16"]
+    lines = [
+        f"# {one_line(recipe.model)} for Core ML, made by evoquant.",
+        "# NOT RUN BY EVOQUANT: compare the outputs yourself before you rely on it.",
+        "#",
+    ]
+    text = "".join(f"{line}\n" for line in lines) + _HOW
+    if halves:
+        text += "#\n# FP16 in the recipe, which is a matter of compute_precision (ct.transform.FP16ComputePrecision):\n"
+        text += "".join(f"#   {one_line(name)}\n" for name in halves)
+    return text
