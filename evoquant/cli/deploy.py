@@ -28,6 +28,10 @@ TaskOption = Annotated[str | None, typer.Option("--task", help="For a recipe: an
 UngatedOption = Annotated[
     bool, typer.Option("--ungated", help="Take a measured run's champion past its gate; the export says so.")
 ]
+BaseOption = Annotated[
+    Path | None,
+    typer.Option("--base", metavar="GGUF", help="For gguf: the model as llama.cpp converts it, for its vocabulary."),
+]
 AllowOption = Annotated[
     list[str] | None, typer.Option("--allow-code", help="module:attribute that the run's config may import.")
 ]
@@ -96,7 +100,9 @@ def export(
 
 def lint(
     recipe: RecipeArgument,
-    target: Annotated[str, typer.Option("--for", metavar="TARGET", help="onnx, openvino, compressed-tensors, …")],
+    target: Annotated[
+        str, typer.Option("--for", metavar="TARGET", help="onnx, openvino, … (`evoquant export --list`).")
+    ],
     ungated: UngatedOption = False,
     allow_code: AllowOption = None,
     as_json: JsonOption = False,
@@ -124,6 +130,7 @@ def verify(
     to: Annotated[
         str, typer.Option("--to", metavar="TARGET", help="onnx, openvino, gguf, … (`evoquant export --list`).")
     ],
+    base: BaseOption = None,
     ungated: UngatedOption = False,
     task: TaskOption = None,
     onnx: OnnxOption = None,
@@ -143,7 +150,7 @@ def verify(
     from evoquant.report.verify import verification_table
 
     network = _optional_network(task, onnx, data, metric, agreement, seed)
-    found = api.verify(recipe, to, network, ungated=ungated, cache=cache, allow_code=allow_code or ())
+    found = api.verify(recipe, to, network, ungated=ungated, cache=cache, allow_code=allow_code or (), base=base)
     if as_json:
         emit_json(found)
     else:
@@ -156,13 +163,15 @@ def verify(
 
 def _list_targets() -> None:
     from evoquant.export import TARGETS
-    from evoquant.export.writers import WRITERS
+    from evoquant.export.writers import SUFFIXES
     from evoquant.report.lint import targets_table
 
+    show("Heuristics, and tables of one model:")
     for name, target in TARGETS.items():
         show(f"{name:8} {target.description}")
-    show("recipe   codes, scales and promises in no consumer's own form; of a network that was measured")
-    draw([targets_table(WRITERS)])
+    show("A real network's recipe:")
+    show("recipe   codes, scales and promises in no consumer's own form (.json, .safetensors)")
+    draw([targets_table(SUFFIXES)])
 
 
 def _require_code(run_dir: Path, allow_code: list[str] | None) -> None:

@@ -347,9 +347,12 @@ def stored_bytes(path: Path) -> int:
     return total
 
 
-def due_bytes(recipe: Recipe) -> float:
-    """Bytes that the checkpoint takes: as promised, but with scales in FP32."""
+def due_bytes(recipe: Recipe, *, checkpoint: bool) -> float:
+    """Bytes that the files take: as promised, but with scales in FP32; without a checkpoint all weights are FP32."""
     scales = sum(
         layer.width.slices(layer.shape, layer.channel_axis) for layer in recipe.layers if layer.width.has_scales
     )
-    return recipe.promise.bytes + (_EXPORTED_SCALE - 2) * scales
+    if checkpoint:
+        return recipe.promise.bytes + (_EXPORTED_SCALE - 2) * scales
+    weights = sum(layer.parameters for layer in recipe.layers)
+    return 4 * (weights + scales) + recipe.constant_bits / 8

@@ -54,12 +54,14 @@ _CHANGED = {"GroupNormalization": 21, "Hardmax": 13, "Resize": 11}
 _LEAST_EXTERNAL, _ALIGNMENT, _HEADER = 1024, 4096, 256
 
 
-def onnx_model(graph: Graph, recipe: Recipe) -> ModelProto:
+def onnx_model(graph: Graph, recipe: Recipe, *, per_axis: bool = False) -> ModelProto:
     """The graph with the recipe's weights in it.
 
     Args:
         graph: its model is changed in place.
         recipe: with its numbers.
+        per_axis: of matrices too, scales by channel or tensor are those of an axis, not of blocks; ONNX Runtime would
+            round activations then.
 
     Raises:
         InputError: a precision that the target does not have, or the graph's operators cannot be brought to the
@@ -87,7 +89,7 @@ def onnx_model(graph: Graph, recipe: Recipe) -> ModelProto:
             model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(original), layer.input))
             continue
         if view.layer not in made:  # one copy, however many tensors of the graph are the layer
-            made[view.layer] = parts = _parts(recipe, recipe_layer)
+            made[view.layer] = parts = _parts(recipe, recipe_layer, per_axis=per_axis)
             model.graph.initializer.extend(parts.initializers)
             nodes += parts.nodes
         nodes += _placed(made[view.layer], recipe_layer, layer, view.transposed, model.graph)
@@ -165,10 +167,10 @@ def _upgraded(model: ModelProto, opset: int) -> ModelProto:
         ) from None
 
 
-def _parts(recipe: Recipe, layer: RecipeLayer) -> Parts:
+def _parts(recipe: Recipe, layer: RecipeLayer, *, per_axis: bool) -> Parts:
     name = f"{PREFIX}{layer.name}"
     if layer.width.has_scales:
-        return quantized_parts(name, recipe.quantized(layer))
+        return quantized_parts(name, recipe.quantized(layer), per_axis=per_axis)
     return float_parts(name, recipe.values(layer), layer.width.format)
 
 

@@ -44,7 +44,7 @@ def tensorrt_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
     """
     if path.suffix != ".onnx":
         raise InputError(f"{path}: an ONNX model is an .onnx file; name it {path.with_suffix('.onnx').name}.")
-    model = onnx_model(ready.graph(), recipe)
+    model = onnx_model(ready.graph(), recipe, per_axis=True)  # TensorRT has blocks of INT4 alone
     shapes = _free_shapes(model, ready)
     files = write_onnx(model, path)
     beside = path.with_name(f"{path.stem}{BESIDE}")

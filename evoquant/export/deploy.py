@@ -125,8 +125,11 @@ def verify(
     ungated: bool = False,
     cache: str | Path | None = None,
     allow_code: Sequence[str] = (),
+    base: str | Path | None = None,
 ) -> dict[str, Any]:
     """Deploy a run's or a recipe's allocation, run it in a fresh process, and compare it with what was promised.
+
+    Arguments are those of `deploy`.
 
     Raises:
         InputError: as for `deploy`.
@@ -134,7 +137,7 @@ def verify(
     from evoquant.export.verify import verify_recipe
 
     consumer_of(target)
-    write = writer_of(target)
+    write = writer_of(target) if base is None else with_base(target, Path(base))
     given, ready, metric = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     refuse(lint(given, target), f"{path}: for {target}")
     return verify_recipe(given, ready, target, write, metric).to_dict()

@@ -99,6 +99,8 @@ def fresh_folder(path: Path) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         made.chmod(0o777 & ~_umask())
         yield made
+        for file in made.rglob("*"):  # libraries write some for their owner alone
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
         os.replace(made, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}.") from None

@@ -11,7 +11,8 @@ channel), whatever the tensor's shape is.
 onnxruntime's optimizer turns DequantizeLinear and MatMul side by side into MatMulNBits with accuracy level 4, which
 rounds activations to INT8 without a word. A Transpose between keeps them apart, but the optimizer moves it to the
 other side of a DequantizeLinear by channel or by tensor. It does not of one by blocks: so the scales of a matrix are
-those of blocks, be the block a whole channel or the whole matrix.
+those of blocks, be the block a whole channel or the whole matrix; `per_axis` leaves that out, for consumers that have
+no blocks of such kinds.
 Imported only once onnx is known to be there.
 """
 
@@ -102,8 +103,14 @@ def has_type(precision: Precision) -> bool:
     return known and precision.activation_bits is None
 
 
-def quantized_parts(name: str, quantized: Quantized) -> Parts:
-    """Codes, scales and zero points that make the weight, its channels first: `Parts.shape` says in which shape."""
+def quantized_parts(name: str, quantized: Quantized, *, per_axis: bool = False) -> Parts:
+    """Codes, scales and zero points that make the weight, its channels first: `Parts.shape` says in which shape.
+
+    Args:
+        name: prefix of all names.
+        quantized: the weight.
+        per_axis: no blocks by channel or tensor.
+    """
     precision = quantized.precision
     codes, axis = quantized.codes, quantized.channel_axis
     moved = codes if axis is None else np.moveaxis(codes, axis, 0)
@@ -111,7 +118,7 @@ def quantized_parts(name: str, quantized: Quantized) -> Parts:
     channels = 1 if axis is None else moved.shape[0]
     if precision.granularity == "group":
         stored, block = moved.reshape(channels, -1), precision.group_size
-    elif moved.ndim == 2:  # see above: blocks
+    elif moved.ndim == 2 and not per_axis:  # see above: blocks
         rows = 1 if precision.granularity == "tensor" else channels
         stored = moved.reshape(rows, -1)
         block = stored.shape[1]

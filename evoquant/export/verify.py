@@ -113,7 +113,9 @@ def _verified(
         }
         models = {name: found[0] for name, found in files.items()}
         tokens = tuple(ready.generated(split, PROMPT, TOKENS, bench.widths))
-        answer = bench.run(models, "run", len(spans), repeats, (PROMPT, TOKENS) if tokens else None)
+        answer = bench.run(
+            models, "run", len(spans), repeats if consumer.timed else 0, (PROMPT, TOKENS) if tokens else None
+        )
         return _judged(bench, target, files, answer, tokens)
 
 
@@ -124,7 +126,7 @@ def _judged(
     recipe, consumer = bench.recipe, bench.consumer
     on_disk = {name: sum(path.stat().st_size for path in found) for name, found in files.items()}
     promised = recipe.promise.bytes
-    due = None if consumer.due is None else consumer.due(recipe)
+    due = None if consumer.due is None else consumer.due(recipe, files[DEPLOYED][0])
     wanted = promised if due is None else due
     most = max(wanted * (1 + BYTES_TOLERANCE), wanted + BYTES_SLACK)
     size = Bytes(promised, most, due, None, on_disk[DEPLOYED], on_disk[FULL])

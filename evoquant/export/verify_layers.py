@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ONE_BY_ONE = 64  # layers that are each tried alone; more are halved first
 _CHUNK_BYTES = 2**29  # of models that lie on the disk at once while a layer is looked for
+LEAST_LOG = -87.0  # where probabilities in float32 begin to lose digits, and consumers that give them end
 STEPS = 4  # of the outputs' type, where those are coarser than the tolerance
 
 
@@ -104,11 +105,11 @@ class Bench:
 
 
 def _log_softmax(logits: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Over the last axis, in the type of the logits."""
+    """Over the last axis, at least `LEAST_LOG`, in the type of the logits."""
     exact = logits.astype(np.float64)
     exact -= exact.max(axis=-1, keepdims=True)
     exact -= np.log(np.exp(exact).sum(axis=-1, keepdims=True))
-    return exact.astype(logits.dtype)
+    return np.maximum(exact, LEAST_LOG).astype(logits.dtype)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.util
 from collections.abc import Callable, Iterable
 from importlib import metadata
@@ -71,20 +71,40 @@ def _tensorrt(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
     return tensorrt_files(recipe, ready, path)
 
 
-def _by(module: str, function: str, **needed: str) -> Write:
-    """A writer whose module is imported once the packages that it needs are known to be there.
+def _compressed_tensors(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    from evoquant.export.as_compressed_tensors import compressed_tensors_files
 
-    Args:
-        module: of `evoquant.export`.
-        function: of it.
-        needed: what a package is imported by → the extra that brings it.
-    """
+    return compressed_tensors_files(recipe, ready, path)
 
-    def write(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
-        found: Write = getattr(importlib.import_module(f"evoquant.export.{module}"), function)
-        return found(recipe, ready, path)
 
-    return _checked(write, **needed)
+def _torchao(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    from evoquant.export.as_torchao import torchao_files
+
+    return torchao_files(recipe, ready, path)
+
+
+def _gguf(recipe: Recipe, ready: Deployable, path: Path, base: Path | None = None) -> list[Path]:
+    from evoquant.export.as_gguf import gguf_files
+
+    return gguf_files(recipe, ready, path, base)
+
+
+def _modelopt(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    from evoquant.export.as_modelopt import modelopt_files
+
+    return modelopt_files(recipe, ready, path)
+
+
+def _executorch(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    from evoquant.export.as_executorch import executorch_files
+
+    return executorch_files(recipe, ready, path)
+
+
+def _coreml(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
+    from evoquant.export.as_coreml import coreml_files
+
+    return coreml_files(recipe, ready, path)
 
 
 def _checked(write: Write, **needed: str) -> Write:
@@ -104,18 +124,13 @@ WRITERS: dict[str, Write] = {
     "onnx": _onnx,
     "onnx-matmulnbits": _matmulnbits,
     "openvino": _openvino,
-    "compressed-tensors": _by(
-        "as_compressed_tensors",
-        "compressed_tensors_files",
-        transformers="huggingface",
-        compressed_tensors="huggingface",
-    ),
-    "torchao": _by("as_torchao", "torchao_files", torchao="torchao"),
-    "gguf": _by("as_gguf", "gguf_files", gguf="gguf", transformers="gguf"),
-    "modelopt": _by("as_modelopt", "modelopt_files", modelopt="modelopt", requests="modelopt"),
+    "compressed-tensors": _checked(_compressed_tensors, transformers="huggingface", compressed_tensors="huggingface"),
+    "torchao": _checked(_torchao, torchao="torchao"),
+    "gguf": _checked(_gguf, gguf="gguf", transformers="gguf"),
+    "modelopt": _checked(_modelopt, modelopt="modelopt", requests="modelopt"),
     "tensorrt": _tensorrt,
-    "executorch": _by("as_executorch", "executorch_files"),
-    "coreml": _by("as_coreml", "coreml_files"),
+    "executorch": _executorch,
+    "coreml": _coreml,
 }
 """Target → what writes it; names are those of `evoquant.profiles.targets.TARGETS`, and `recipe` itself."""
 
@@ -166,9 +181,4 @@ def with_base(target: str, base: Path) -> Write:
             f"{target} takes no base; it is for gguf: a file that llama.cpp's converter made of the model."
         )
 
-    def write(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
-        from evoquant.export.as_gguf import gguf_files
-
-        return gguf_files(recipe, ready, path, base)
-
-    return _checked(write, gguf="gguf", transformers="gguf")
+    return _checked(functools.partial(_gguf, base=base), gguf="gguf")

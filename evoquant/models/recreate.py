@@ -27,7 +27,7 @@ def recreation(task: TorchTask) -> dict[str, Any]:
         return {"architecture": task.architecture}
     if task.factory is not None:
         return {"factory": task.factory, "seed": task.seed}
-    config = getattr(task.network, "config", None)
+    config: Any = getattr(task.network, "config", None)
     if hasattr(config, "to_dict") and type(task.network).__module__.startswith("transformers."):
         return {"transformers": type(task.network).__name__, "config": config.to_dict()}
     raise InputError(

@@ -245,6 +245,20 @@ def even_rows(layer: Facts, precision: Precision) -> str | None:
     return f"INT4 is packed in pairs of rows, and there are {layer.shape[0]}; choose INT8-channel"
 
 
+def several_rows(layer: Facts, precision: Precision) -> str | None:
+    """INT8 by channel of a single row cannot be packed."""
+    if precision.format != "INT8" or layer.shape[0] > 1:
+        return None
+    return "INT8 of a single row cannot be packed; choose FP32"
+
+
+def embedding_of_8(layer: Facts, precision: Precision) -> str | None:
+    """Embeddings in 8 bits or as they are."""
+    if layer.type != "Embedding" or not precision.has_scales or precision.code_bits == 8:
+        return None
+    return f"transformers does not load embeddings in less than 8 bits; choose {_like(precision, number_format='INT8')}"
+
+
 def vectors_stay(layer: Facts, precision: Precision) -> str | None:
     """Tensors of one axis are FP32."""
     if len(layer.shape) > 1 or precision.name == "FP32":
@@ -252,30 +266,25 @@ def vectors_stay(layer: Facts, precision: Precision) -> str | None:
     return "vectors stay in FP32; choose FP32"
 
 
-def more_than(weights: int) -> Rule:
-    """Tensors of no more are skipped."""
-
-    def rule(layer: Facts, precision: Precision) -> str | None:
-        if not precision.has_scales or layer.parameters > weights:
-            return None
-        return f"tensors of {weights} weights or fewer are left as they are without a word; choose FP32"
-
-    return rule
+def if_not_vector(layer: Facts, precision: Precision) -> str | None:
+    """Tensors of one axis have no scales."""
+    if len(layer.shape) > 1 or not precision.has_scales:
+        return None
+    return "vectors are left as they are without a word; choose FP32"
 
 
 def mobile(layer: Facts, precision: Precision) -> str | None:
-    """XNNPACK: embeddings weight-only, Linear and Conv with INT8 activations."""
+    """XNNPACK: embeddings weight-only, matrices with INT8 inputs: INT4 by channel or groups of 32, 64, …, or INT8."""
     plain = precision.name.removesuffix("-a8")
     if not precision.has_scales:
         return None
     if layer.type == "Embedding":
         return None if precision.name == plain else f"embeddings read no activations; choose {plain}"
-    if layer.type not in (*MATRICES, "Conv") or layer.channel_axis != 0:
-        return f"{layer.type} layers of shape {layer.shape} stay as they are; choose FP32"
-    if layer.type == "Conv" and (precision.code_bits != 8 or precision.granularity != "channel"):
-        return "convolutions take 8 bits by channel; choose INT8-channel-a8"
     if precision.code_bits == 2:
         return f"INT2 is for embeddings; choose {_like(precision, number_format='INT4')}"
+    if precision.granularity == "group" and (precision.code_bits == 8 or precision.group_size % 32):
+        by_channel = _like(precision, slices="channel")
+        return f"groups are for INT4 and hold a multiple of 32 weights; choose {by_channel}"
     if precision.activation_bits is None:
         return f"weight-only layers have no kernel; choose {plain}-a8"
     return None

@@ -20,14 +20,15 @@ from evoquant.profiles.target_rules import (
     blocks_of,
     blocks_of_inputs,
     divides,
+    embedding_of_8,
     even_rows,
     formats,
     held_by_graph,
     if_any,
     if_not_convolution,
+    if_not_vector,
     llama_names,
     mobile,
-    more_than,
     no_activations,
     nominal,
     not_past_module,
@@ -37,6 +38,7 @@ from evoquant.profiles.target_rules import (
     plain_convolution,
     plain_float,
     rows_of_outputs,
+    several_rows,
     slices,
     stored_in_8,
     symmetric,
@@ -48,7 +50,7 @@ from evoquant.profiles.target_rules import (
 if TYPE_CHECKING:
     from evoquant.quantization.precision import Precision
 
-_FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
+_FUSED = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"), ("w1", "w3"))
 _EXPERT = re.compile(r"(.*\bexperts)\.\d+\.(.+)")
 
 
@@ -153,7 +155,7 @@ TARGETS: dict[str, Target] = {
     ),
     "compressed-tensors": Target(
         "a Hugging Face checkpoint with compressed-tensors",
-        "INT2 to INT8, FP8; tensor, channel, group; Linear and Embedding, other layers FP32",
+        "Linear INT2 to INT8, FP8; tensor, channel, group; Embedding in 8 bits; other layers FP32",
         "transformers (floating-point arithmetic after decompression) and vLLM",
         {"compressed-tensors": "0.20.0", "transformers": "5.22.0"},
         "huggingface",
@@ -164,6 +166,7 @@ TARGETS: dict[str, Target] = {
             not_past_module,
             symmetric,
             formats(*_INTEGERS, "FP8", *FLOATS, of="compressed-tensors has no"),
+            embedding_of_8,
             slices({"FP8": ("tensor", "channel")}, "compressed-tensors"),
             plain_float("FP32", why=_ONE_TYPE),
         ),
@@ -220,12 +223,14 @@ TARGETS: dict[str, Target] = {
             formats("INT4", "INT8", *FLOATS, of="no exact GGUF type holds"),
             slices({"INT4": ("g32",), "INT8": ("g32",)}, "GGUF"),
         ),
-        notes=("llama.cpp's kernels round activations to 8 bits: outputs differ from the measured ones by about 0.5%",),
+        notes=(
+            "llama.cpp's kernels round activations to 8 bits, so outputs differ from the measured ones by a percent",
+        ),
     ),
     "modelopt": Target(
         "NVIDIA ModelOpt's checkpoint",
         "INT4 by group, INT8-channel, FP8-tensor; Linear, other layers FP32",
-        "TensorRT-LLM, vLLM, SGLang; not run here",
+        "ModelOpt's simulation; the checkpoint is for TensorRT-LLM, vLLM, SGLang, not run here",
         {"nvidia-modelopt": "0.47.0"},
         "modelopt",
         (
@@ -236,6 +241,7 @@ TARGETS: dict[str, Target] = {
             symmetric,
             formats("INT4", "INT8", "FP8", *FLOATS, of="the checkpoint has no"),
             even_rows,
+            several_rows,
             slices({"INT4": ("group",), "INT8": ("channel",), "FP8": ("tensor",)}, "the checkpoint"),
             plain_float("FP32", why=_ONE_TYPE),
         ),
@@ -245,28 +251,40 @@ TARGETS: dict[str, Target] = {
                 of_format("FP8"), "the checkpoint labels FP8 as of weights and activations; consumers may round both"
             ),
         ),
-        notes=(f"what reads the checkpoint needs a GPU; {_NOT_RUN}",),
+        notes=(
+            "the checkpoint keeps scales in FP32, 2 bytes each more than promised",
+            "only ModelOpt's own simulation runs here; what reads the checkpoint needs a GPU: compare the outputs "
+            "yourself before you rely on it",
+        ),
     ),
     "tensorrt": Target(
         "ONNX for TensorRT 11 (strongly typed)",
-        "INT4, INT8, FP8, symmetric; FP16, BF16, FP32",
-        "NVIDIA GPUs; not run here",
+        "INT4-g64, INT4-g128; INT8, FP8 by tensor or channel; symmetric; FP16, BF16, FP32",
+        "NVIDIA GPUs",
         {},
-        None,
-        (*_BASE, held_by_graph, symmetric, formats("INT4", "INT8", "FP8", *FLOATS, of="TensorRT has no weights of")),
+        "onnx",
+        (
+            *_BASE,
+            held_by_graph,
+            symmetric,
+            formats("INT4", "INT8", "FP8", *FLOATS, of="TensorRT has no weights of"),
+            slices({"INT4": ("g64", "g128"), "INT8": ("channel", "tensor"), "FP8": ("channel", "tensor")}, "TensorRT"),
+        ),
+        cautions=(if_any(of_format("FP8"), "FP8 needs a GPU of compute capability 8.9 or newer"),),
         notes=(_NOT_RUN,),
     ),
     "executorch": Target(
-        "torchao configs for ExecuTorch's XNNPACK backend",
-        "Embedding INT2, INT4, INT8; Linear INT4-a8, INT8-a8; Conv INT8-channel-a8; other layers FP32",
-        "mobile CPUs; not run here",
+        "a script with torchao configs for ExecuTorch's XNNPACK backend",
+        "Embedding INT2, INT4, INT8 by channel, group; Linear INT8-channel-a8, INT4-channel-a8, INT4-g32-a8 (g64, …); "
+        "others FP32",
+        "mobile CPUs",
         {},
         None,
         (
             nominal,
             divides,
-            only((*MATRICES, "Embedding", "Conv"), "XNNPACK"),
-            if_not_convolution(rows_of_outputs),
+            only((*MATRICES, "Embedding"), "XNNPACK"),
+            rows_of_outputs,
             symmetric,
             whole_range,
             formats("INT2", "INT4", "INT8", "FP32", of="XNNPACK has no"),
@@ -277,18 +295,23 @@ TARGETS: dict[str, Target] = {
     ),
     "coreml": Target(
         "a Core ML optimization config",
-        "INT4, INT8; tensor, channel, group; more than 2048 weights; FP16, FP32",
-        "Apple devices; not run here",
+        "INT4, INT8 (also -asym); tensor, channel, group; two axes and more; FP16, FP32",
+        "Apple devices",
         {},
         None,
         (
             *_BASE,
             whole_range,
+            held_by_graph,
+            if_not_vector,
             formats("INT4", "INT8", "FP16", "FP32", of="Core ML has no"),
             blocks_of_inputs,
-            more_than(2048),
         ),
-        notes=(_OWN_SCALES, _NOT_RUN),
+        notes=(
+            "scales take the converted model's type: in FP32, 2 bytes each more than promised",
+            _OWN_SCALES,
+            _NOT_RUN,
+        ),
     ),
 }
 

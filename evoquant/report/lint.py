@@ -9,7 +9,7 @@ from evoquant.profiles.targets import TARGETS
 from evoquant.report.tables import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Mapping, Sequence
 
 _WIDTH = 48  # of a message, so that tables fit 100 columns
 _LONGEST = 34  # of a layer's name on one line
@@ -39,26 +39,27 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def targets_table(exported: Collection[str]) -> Table:
+def targets_table(exported: Mapping[str, str]) -> Table:
     """Deployment targets: what each can express, where it runs, and with which versions that was verified.
 
     Args:
-        exported: targets that evoquant can write; the others it checks recipes for.
+        exported: target → ending of its main file; empty for a folder.
     """
     rows = []
     for name, target in TARGETS.items():
-        kind = [] if name in exported else ["(lint only)"]
+        ending = exported[name]
         versions = "\n".join(f"{package}\n  {version}" for package, version in target.verified.items())
         rows.append(
             (
-                "\n".join([*textwrap.wrap(name, 12, break_on_hyphens=True), *kind]),
+                "\n".join([*textwrap.wrap(name, 12, break_on_hyphens=True), f"({ending or 'a folder'})"]),
                 textwrap.fill(target.expresses, _EXPRESSES),
                 textwrap.fill(target.executes, _EXECUTES),
-                versions or "nothing run",
+                versions or "not run here",
             )
         )
     notes = (
-        "Nothing is rounded to something else: what a target cannot take, lint refuses, with a remedy.",
+        "What a target cannot take, lint refuses, and says what it could; where one makes its own codes, lint warns.",
+        "-asym: with zero points; -a8: inputs in INT8, too; g32: groups of 32 weights.",
         "deploy_to in a campaign keeps the search to what its targets take.",
     )
     return Table("Deployment targets", ("Target", "Expresses", "Executes", "Verified with"), rows, notes)

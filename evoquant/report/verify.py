@@ -138,6 +138,19 @@ def export_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Deployed models against their recipes", columns, cells, tuple(notes), right)
 
 
+def written_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each export to a stack that cannot run here.
+
+    Args:
+        rows: `task`, `target`, and `written`: file → bytes.
+    """
+    cells: list[tuple[str, ...]] = []
+    for row in rows:
+        files = ", ".join(f"{name} ({size:,} bytes)" for name, size in row["written"].items())
+        cells.append((str(row["task"]), str(row["target"]), files, "not run"))
+    return Table("Written for stacks that cannot run here", ("Task", "Target", "Files", "Verdict"), cells)
+
+
 def _activations(rounding: Sequence[str] | None) -> str:
     return UNKNOWN if rounding is None else "rounded" if rounding else "as measured"
 

@@ -10,6 +10,7 @@ from evoquant.errors import InputError
 from evoquant.export.lint import Finding, lint, refuse
 from evoquant.export.recipe import Recipe, build_recipe
 from evoquant.export.recipe_schema import Promise, RecipeLayer
+from evoquant.export.writers import SUFFIXES
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.profiles.narrowing import constrained
 from evoquant.profiles.targets import TARGETS, fused_groups, scheme
@@ -221,10 +222,10 @@ def test_equal_weights_under_two_names_are_told_and_equal_constants_are_not():
         ("compressed-tensors", ["INT2-channel", *["FP32"] * 5], ["recent releases only", "5.23.0"]),
         ("compressed-tensors", ["INT8-tensor", *["FP32"] * 5], ["for each channel", "multiples of 64", "5.23.0"]),
         ("torchao", ["INT8-channel", *["FP32"] * 5], ["zero point of 8 bits"]),
-        ("modelopt", ["FP8-tensor", *["FP32"] * 5], ["labels FP8", "nothing could be run"]),
+        ("modelopt", ["FP8-tensor", *["FP32"] * 5], ["labels FP8", "scales in FP32", "own simulation"]),
         ("tensorrt", ["FP32"] * 6, ["nothing could be run"]),
         ("executorch", ["FP32"] * 6, ["by itself", "nothing could be run"]),
-        ("coreml", ["FP32"] * 6, ["by itself", "nothing could be run"]),
+        ("coreml", ["FP32"] * 6, ["model's type", "by itself", "nothing could be run"]),
     ],
 )
 def test_what_is_taken_and_should_be_known_is_a_warning(target, widths, parts):
@@ -263,13 +264,14 @@ def test_tables_fit_a_hundred_columns_and_leave_nothing_out(capsys):
     findings = lint(named([name, "b"], ["INT4-g32-asym", "INT2-channel"]), "compressed-tensors")
     table = lint_table([dataclasses.asdict(finding) for finding in findings], "compressed-tensors")
     assert table.title == "compressed-tensors: cannot be deployed as it is (1 error, 2 warnings)"
-    draw([table, targets_table(("onnx",))])
+    draw([table, targets_table(SUFFIXES)])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
     text = re.sub(r"\s+", " ", "".join(lines))
     for target in TARGETS.values():
         assert all(version in text for version in target.verified.values())
-    names = [row[0].removesuffix("\n(lint only)").replace("\n", "") for row in targets_table(("onnx",)).rows]
-    assert names == list(TARGETS)
+    named_so = [row[0].rpartition("\n(") for row in targets_table(SUFFIXES).rows]
+    assert [name.replace("\n", "") for name, _, _ in named_so] == list(TARGETS)
+    assert [ending.removesuffix(")") for _, _, ending in named_so] == [SUFFIXES[one] or "a folder" for one in TARGETS]
     assert table.rows[0][1].replace("\n", "") == name
     assert lint_table([], "onnx").title == "onnx: can be deployed as it is (0 errors, 0 warnings)"

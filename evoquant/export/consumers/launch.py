@@ -35,13 +35,14 @@ class Consumer:
         rounding: facts of a model and of the FP32 one → what rounds activations in the first; None where that cannot
             be known.
         defaults: a model's facts → what the consumer would round if it were left to itself; empty for nothing.
-        due: a recipe → bytes that its tensors take in this form where that is not what was promised.
+        due: a recipe and its main file → bytes that its tensors take in this form where that is not what was promised.
         network: whether a model file holds but a state, so that the network has to be made anew.
         rounds: why outputs differ from the measured ones by more than a rounding of the last digit; empty where they
             do not. It loosens the two tolerances below.
         outputs, retention: tolerances.
         log_probabilities: whether that is what comes out, in place of logits.
         samples: that are run at most, where a pass takes long.
+        timed: whether the time of a pass is that of the model, not of how its outputs are fetched.
     """
 
     name: str
@@ -51,13 +52,14 @@ class Consumer:
     stored: Callable[[Path], int]
     rounding: Callable[[Facts, Facts], tuple[str, ...] | None]
     defaults: Callable[[Facts], str] = lambda _: ""
-    due: Callable[[Recipe], float] | None = None
+    due: Callable[[Recipe, Path], float] | None = None
     network: bool = False
     rounds: str = ""
     outputs: float = OUTPUT_TOLERANCE
     retention: float = RETENTION_TOLERANCE
     log_probabilities: bool = False
     samples: int | None = None
+    timed: bool = True
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +12,7 @@ from evoquant.export.consumers.launch import Consumer, Facts
 from evoquant.profiles.targets import TARGETS, target_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from onnx import GraphProto
 
@@ -112,19 +111,40 @@ def _openvino_bytes(path: Path) -> int:
     return int(constant_bytes(path))
 
 
-def _stored(writer: str) -> Callable[[Path], int]:
-    """What the module that writes a target's files says of their size; it is imported only then."""
+def _compressed_tensors_bytes(path: Path) -> int:
+    from evoquant.export.as_compressed_tensors import stored_bytes
 
-    def stored(path: Path) -> int:
-        return int(importlib.import_module(f"evoquant.export.{writer}").stored_bytes(path))
-
-    return stored
+    return stored_bytes(path)
 
 
-def _torchao_due(recipe: Recipe) -> float:
+def _torchao_bytes(path: Path) -> int:
+    from evoquant.export.as_torchao import stored_bytes
+
+    return stored_bytes(path)
+
+
+def _gguf_bytes(path: Path) -> int:
+    from evoquant.export.as_gguf import stored_bytes
+
+    return stored_bytes(path)
+
+
+def _modelopt_bytes(path: Path) -> int:
+    from evoquant.export.as_modelopt import stored_bytes
+
+    return stored_bytes(path)
+
+
+def _torchao_due(recipe: Recipe, _: Path) -> float:
     from evoquant.export.as_torchao import due_bytes
 
     return due_bytes(recipe)
+
+
+def _modelopt_due(recipe: Recipe, path: Path) -> float:
+    from evoquant.export.as_modelopt import CHECKPOINT, due_bytes
+
+    return due_bytes(recipe, checkpoint=(path.parent / CHECKPOINT).is_dir())
 
 
 def _floating_point(_: Facts, __: Facts) -> tuple[str, ...]:
@@ -140,7 +160,7 @@ _ONNXRUNTIME = Consumer(
     _onnx_bytes,
     _rounding_nodes,
 )
-_LLAMACPP_ROUNDS = "llama.cpp's kernels round the inputs of matrices to 8 bits, in blocks"
+_LLAMACPP_ROUNDS = "llama.cpp's kernels round the inputs of a matrix to its own kind: 8 bits by blocks, or 16 bits"
 CONSUMERS: dict[str, Consumer] = {
     "onnx": _ONNXRUNTIME,
     "onnx-matmulnbits": _ONNXRUNTIME,
@@ -158,7 +178,7 @@ CONSUMERS: dict[str, Consumer] = {
         "transformers",
         "evoquant.export.consumers.transformers_run",
         "",
-        _stored("as_compressed_tensors"),
+        _compressed_tensors_bytes,
         _floating_point,
     ),
     "torchao": Consumer(
@@ -166,7 +186,7 @@ CONSUMERS: dict[str, Consumer] = {
         "torchao",
         "evoquant.export.consumers.torchao_run",
         ".safetensors",
-        _stored("as_torchao"),
+        _torchao_bytes,
         _floating_point,
         due=_torchao_due,
         network=True,
@@ -176,21 +196,23 @@ CONSUMERS: dict[str, Consumer] = {
         "xllamacpp",
         "evoquant.export.consumers.llamacpp_run",
         ".gguf",
-        _stored("as_gguf"),
-        lambda _, __: (_LLAMACPP_ROUNDS,),
+        _gguf_bytes,
+        lambda facts, _: tuple(f"inputs of {kind} matrices" for kind in facts["types"] if kind != "F32"),
         rounds=_LLAMACPP_ROUNDS,
-        outputs=0.02,
+        outputs=0.04,
         retention=0.005,
         log_probabilities=True,
-        samples=40,
+        samples=20,
+        timed=False,
     ),
     "modelopt": Consumer(
         "ModelOpt's simulation",
         "nvidia-modelopt",
         "evoquant.export.consumers.modelopt_run",
         "",
-        _stored("as_modelopt"),
-        _floating_point,
+        _modelopt_bytes,
+        lambda facts, _: tuple(facts["rounding"]),
+        due=_modelopt_due,
         network=True,
     ),
 }

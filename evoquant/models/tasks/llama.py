@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,8 @@ TRAINING = Training(epochs=1, batch=16, learning_rate=0.01, weight_decay=0.0, on
 def load(seed: int, cache: Path, block: int, batch: int) -> TorchTask:
     """The task with its network trained, or read from `cache`; a sample is a window of 64 scored bytes.
 
-    The held-out windows are those of `char_lm` of the same seed.
+    The held-out windows are those of `char_lm` of the same seed. The network is the library's, and another release
+    may compute otherwise: which one it is belongs to the architecture, and so to the network's digest.
 
     Args:
         seed: of splits, initial weights and training windows, 0 ≤ seed < 2^63.
@@ -51,6 +53,7 @@ def load(seed: int, cache: Path, block: int, batch: int) -> TorchTask:
         MissingExtraError: PyTorch or transformers is not installed.
     """
     require_transformers(f"the task {NAME!r}")
+    architecture = {**ARCHITECTURE, "library": f"transformers {metadata.version('transformers')}"}
     tokens = read_bytes().astype(np.int64) + SPECIALS
     splits = cut_windows(tokens, seed, TRAINING_WINDOWS)
-    return trained_task(NAME, "language", ARCHITECTURE, TRAINING, splits, seed, cache, block, batch)
+    return trained_task(NAME, "language", architecture, TRAINING, splits, seed, cache, block, batch)
