@@ -58,7 +58,7 @@ def targets_table(exported: Mapping[str, str]) -> Table:
             )
         )
     notes = (
-        "What a target cannot take, lint refuses, and says what it could; where one makes its own codes, lint warns.",
+        "What a target cannot take, lint refuses; where it makes its own codes, lint warns.",
         "-asym: with zero points; -a8: inputs in INT8, too; g32: groups of 32 weights.",
         "deploy_to in a campaign keeps the search to what its targets take.",
     )

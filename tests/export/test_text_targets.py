@@ -137,7 +137,14 @@ def test_tensorrt_has_every_layer_at_its_width_and_the_measured_outputs(tmp_path
         rows = [line.split() for line in text.partition("Layers:")[2].splitlines() if line]
         assert rows == [[layer.precision, layer.name] for layer in recipe.layers]
         widths = tuple(layer.precision for layer in recipe.layers)
-        session = onnxruntime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
+        codes = {f"evoquant.{layer.name}.codes": layer.width for layer in recipe.layers}
+        for node in model.graph.node:
+            if node.op_type == "DequantizeLinear":
+                by_blocks = any(attribute.name == "block_size" for attribute in node.attribute)
+                assert by_blocks == (codes[node.input[0]].granularity == "group")
+        options = onnxruntime.SessionOptions()  # unoptimized: its optimizer would round activations
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
         found = session.run(None, ready.feeds("test", 0, 4))[0]
         expected = ready.outputs("test", 0, 4, widths)[0]
         assert np.abs(found - expected).max() < 1e-5 * np.ptp(expected)
