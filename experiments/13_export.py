@@ -28,9 +28,10 @@ SEARCHES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
         "llama",
         (NARROW, "deploy_to=[onnx, openvino, compressed-tensors, gguf]"),
-        (*GRAPHS, "compressed-tensors", "torchao", "gguf", "tensorrt", "coreml"),
+        (*GRAPHS, "compressed-tensors", "torchao", "gguf"),
     ),
     ("llama", (GROUPS, "deploy_to=[modelopt]"), ("modelopt",)),
+    ("llama", ("menu=[INT4-g64, INT8-channel, FP16, FP32]", "deploy_to=[tensorrt, coreml]"), ("tensorrt", "coreml")),
     ("llama", ("menu=[INT4-channel, INT4-g32-a8, INT8-channel-a8, FP32]", "deploy_to=[executorch]"), ("executorch",)),
 )
 CHANGES = (
