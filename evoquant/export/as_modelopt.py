@@ -154,7 +154,6 @@ def modelopt_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
         write_atomic(folder / STATE, _saved(network))
         packed = _is_pretrained(network)
         if packed:
-            _require_rows(scaled)
             _write_checkpoint(network, folder / CHECKPOINT, recipe.model)
             _compare(recipe, scaled, folder / CHECKPOINT)
         write_atomic(folder / README, _SIMULATION + (_PACKED if packed else _NOT_PACKED))
@@ -191,16 +190,6 @@ def _scaled(recipe: Recipe) -> list[RecipeLayer]:
         if fault is not None:
             raise InputError(f"layer {layer.name!r}: {layer.precision}: {fault}")
     return [layer for layer in recipe.layers if layer.width.has_scales]
-
-
-def _require_rows(scaled: list[RecipeLayer]) -> None:
-    """Refuse what ModelOpt's packing stumbles over: it loses the axis of a single row's scale."""
-    for layer in scaled:
-        if layer.width.granularity == "channel" and layer.shape[0] == 1:
-            raise InputError(
-                f"layer {layer.name!r}: ModelOpt's checkpoint has no {layer.precision} of a single row; choose "
-                f"FP8-tensor or FP32."
-            )
 
 
 def _simulate(network: torch.nn.Module, recipe: Recipe, scaled: list[RecipeLayer], config: Mapping[str, Any]) -> None:

@@ -249,7 +249,7 @@ def several_rows(layer: Facts, precision: Precision) -> str | None:
     """INT8 by channel of a single row cannot be packed."""
     if precision.format != "INT8" or layer.shape[0] > 1:
         return None
-    return "INT8 of a single row cannot be packed; choose FP32"
+    return "INT8 of a single row cannot be packed; choose FP8-tensor"
 
 
 def embedding_of_8(layer: Facts, precision: Precision) -> str | None:

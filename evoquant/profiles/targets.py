@@ -178,11 +178,18 @@ TARGETS: dict[str, Target] = {
                 "vLLM takes a scale for each channel or group, not one for the tensor",
             ),
             if_any(
+                lambda layer, precision: layer.type == "Embedding" and precision.has_scales,
+                "transformers loads it; nobody here has seen vLLM take a quantized embedding",
+            ),
+            if_any(
                 off_marlin,
                 "vLLM's fast kernels want outputs in multiples of 64, inputs of 128, and groups of 32, 64 or 128",
             ),
         ),
-        notes=("transformers 5.23.0 decodes mixed recipes wrongly and without a word: use another release",),
+        notes=(
+            "transformers 5.23.0 with dequantize=True decodes mixed recipes wrongly and without a word: use another "
+            "release",
+        ),
     ),
     "torchao": Target(
         "a state dict of torchao's tensors",

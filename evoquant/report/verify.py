@@ -106,7 +106,8 @@ def export_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     Args:
         rows: each of `Verification.to_dict`, with `task` where several tasks are deployed.
 
-    Stored bits are those of the layers, per weight.
+    Stored bits are those of the layers, per weight. Retention is promised on the whole split, and measured and
+    deployed on the same samples of it.
     """
     cells = []
     notes = []
@@ -125,6 +126,7 @@ def export_table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 _activations(row["rounding"]),
                 UNKNOWN if apart is None else f"{apart:.1e}",
                 _with_interval(kept["promised"], kept["promised_interval"]),
+                _share(kept["simulated"]),
                 _with_interval(kept["actual"], kept["actual_interval"]),
                 UNKNOWN if row["tokens"] is None else _alike(row["tokens"]),
                 UNKNOWN if row["latency"] is None else _quartiles(row["latency"]["ratio"], 2),
@@ -133,8 +135,8 @@ def export_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         )
         notes += [f"FAULT: {name}, {row['target']}: {fault}" for fault in row["faults"]]
     sizes = ("Task", "Target", "Loaded", "Promised bytes", "Actual", "Stored bits", "Activations", "Output difference")
-    columns = (*sizes, "Promised retention", "Actual", "Tokens", "Latency / FP32", "Verdict")
-    right = frozenset((3, 4, 5, 7, 8, 9, 10, 11))
+    columns = (*sizes, "Promised retention", "Measured", "Deployed", "Tokens", "Latency / FP32", "Verdict")
+    right = frozenset((3, 4, 5, *range(7, 13)))
     return Table("Deployed models against their recipes", columns, cells, tuple(notes), right)
 
 

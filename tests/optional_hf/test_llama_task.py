@@ -222,5 +222,8 @@ def test_what_the_config_leaves_to_the_search(task):
     config, _ = load_config(Path(__file__).parents[2] / "configs" / "llama.yaml")
     profile = task.profile(config.resolved_menu, lambda requests: [], ())
     for layer in profile.layers:
-        left = {p.name for p in config.resolved_menu if not any(TARGETS[t].fault(layer, p) for t in config.deploy_to)}
-        assert left == ({"FP32"} if layer.type == "LayerNorm" else set(WIDTHS)), layer.name
+        left = {
+            p.name for p in config.resolved_menu if not any(TARGETS[t].excludes(layer, p) for t in config.deploy_to)
+        }
+        expected = {"LayerNorm": {"FP32"}, "Embedding": {"INT8-g32", "FP32"}}.get(layer.type, set(WIDTHS))
+        assert left == expected, layer.name

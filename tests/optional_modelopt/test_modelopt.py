@@ -219,6 +219,17 @@ def test_every_precision(precision, tmp_path):
     assert gap(network, ready, recipe) < 1e-5
 
 
+def test_a_network_that_holds_no_numbers_yet_is_loaded(tmp_path):
+    task = llama()
+    recipe, ready = recipe_of(task, everywhere(task, "INT4-g8"))
+    files = modelopt_files(recipe, ready, tmp_path / "m")
+    network = recreate(ready.recreation())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(float("nan"))
+    assert gap(load_modelopt(network, files[0].parent), ready, recipe) < 1e-5
+
+
 @pytest.mark.parametrize("make", [lambda: llama(tied=True), phi, neox])
 def test_other_networks(make, tmp_path):
     task = make()
@@ -332,7 +343,7 @@ def test_the_same_bytes_again_without_a_word_and_the_network_as_it_was(tmp_path,
             "layer 'head': INT2-channel: the checkpoint has no INT2; choose INT4-channel",
         ),
         (plain, {"parts.a0": "INT8-g8"}, "INT8-g8: the checkpoint has no INT8 by group; choose INT8-channel"),
-        (scores, {"classifier": "INT8-channel"}, "'classifier': .* no INT8-channel of a single row; choose FP8-tensor"),
+        (scores, {"classifier": "INT8-channel"}, "'classifier': .* a single row cannot be packed; choose FP8-tensor"),
         (images, {"classifier": "FP8-tensor"}, "ModelOpt, which runs the network on two tokens, cannot export it: "),
         (
             llama,

@@ -79,6 +79,7 @@ def load_modelopt(network: torch.nn.Module, folder: Path) -> torch.nn.Module:
     except Exception as error:  # the library's own class, a missing file
         raise InputError(f"{folder / STATE}: cannot be read ({type(error).__name__}: {error}).") from None
     try:
+        network.load_state_dict(state, strict=False)  # calibrated anew, a network that holds no numbers yet is refused
         quantize(network, config.model_dump(exclude_unset=True))
         missing, strange = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
