@@ -21,9 +21,8 @@ from evoquant.rng import generator_for
 from evoquant.scoring.problem import compile_problem
 
 ALLOCATIONS = 200 if "EVOQUANT_LARGE" in os.environ else 5
-MENU = Menu.parse(
-    "INT2-g32 INT4-g32 INT4-channel INT6-g32 INT8-g32 INT8-channel FP8-channel FP8-tensor FP16 BF16 FP32".split()
-)
+INTEGERS = ["INT2-g32", "INT4-g32", "INT4-channel", "INT6-g32", "INT8-g32", "INT8-channel"]
+MENU = Menu.parse([*INTEGERS, "FP8-channel", "FP8-tensor", "FP16", "BF16", "FP32"])
 PACKAGES = {"compressed-tensors": "compressed_tensors", "gguf": "gguf", "modelopt": "modelopt"}
 
 
