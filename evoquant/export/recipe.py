@@ -125,6 +125,7 @@ def build_recipe(
                 shape=tuple(layer.shape),
                 channel_axis=layer.channel_axis,
                 groups=layer.groups,
+                holders=layer.holders,
                 tie_group=layer.tie_group,
                 precision=precision.name,
                 granularity=precision.granularity,

@@ -22,6 +22,7 @@ class RecipeLayer(_Closed):
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
     channel_axis: int | None
     groups: Annotated[int, Field(ge=1)]
+    holders: Annotated[int, Field(ge=1)] = 1
     tie_group: str | None
     precision: str
     granularity: str

@@ -239,7 +239,10 @@ class TorchDeployable:
                 output_names=[OUTPUT],
                 **options,
             )
-            return read_model(file, f"{self._task.name} in ONNX")
+            model = read_model(file, f"{self._task.name} in ONNX")
+            for node in model.graph.node:  # the newer exporter's record of where each comes from: paths, ten times the
+                del node.metadata_props[:]  # weights of a small network
+            return model
 
     def feeds(self, split: Split, start: int, stop: int) -> Arrays:
         """By the names of the data's inputs."""

@@ -24,16 +24,16 @@ def require_transformers(what: str) -> None:
     """
     require_torch(what)
     try:
-        with _silent(NOISY):
+        with without_noise():
             import transformers.modeling_utils  # noqa: F401  (loads torchao, where that is installed)
     except ImportError:
         raise MissingExtraError(what, "transformers", "huggingface") from None
 
 
 @contextlib.contextmanager
-def _silent(names: tuple[str, ...]) -> Iterator[None]:
-    """Without what these loggers say, but for what is critical."""
-    loggers = [logging.getLogger(name) for name in names]
+def without_noise() -> Iterator[None]:
+    """Without what `NOISY` loggers say, but for what is critical."""
+    loggers = [logging.getLogger(name) for name in NOISY]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

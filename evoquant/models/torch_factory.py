@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import EvoquantError, InputError, raised_by
+from evoquant.models.hf import without_noise
 from evoquant.models.networks import require_torch
 from evoquant.models.torch_data import samples_of
 from evoquant.models.torch_task import BATCH, BLOCK, LIVE, TorchTask
@@ -34,7 +35,8 @@ def load_factory(name: str, seed: int = 0, block: int = BLOCK, batch: int = BATC
     require_torch(f"the network {name}")
     module, _, attribute = name.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), attribute)
+        with without_noise():  # where it imports transformers, and torchao is installed
+            factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
     except Exception as error:  # whatever the module may raise
@@ -43,7 +45,8 @@ def load_factory(name: str, seed: int = 0, block: int = BLOCK, batch: int = BATC
         raise InputError(f"{name}: is a {type(factory).__name__}; name a function that returns a task.")
     takes_seed = "seed" in inspect.signature(factory).parameters
     try:
-        task = factory(seed=seed) if takes_seed else factory()
+        with without_noise():
+            task = factory(seed=seed) if takes_seed else factory()
     except EvoquantError as error:
         raise InputError(f"{name}: {error}") from error
     except Exception as error:  # whatever the factory may raise

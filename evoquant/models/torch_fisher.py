@@ -14,6 +14,7 @@ Imports PyTorch; itself it is imported where a network is profiled.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -198,7 +199,9 @@ def _vectorised(
         if targets is not None:
             parts[TARGETS] = targets
         try:
-            gradients = gradients_of(names, parts)
+            with warnings.catch_warnings():  # of attention that PyTorch runs sample by sample
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                gradients = gradients_of(names, parts)
         except Exception:  # whatever vmap cannot do: the third way can
             return None
         for i, layer in enumerate(subject.layers):

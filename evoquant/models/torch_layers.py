@@ -47,6 +47,7 @@ class Layer:
         channel_axis: axis of the output channels, None where the tensor is one slice.
         fan_in: inputs of one output value.
         groups: convolution groups.
+        holders: modules that hold the parameter.
         tie_group: layers of equal tie group share a width.
         activations: what shares a scale where the inputs of `module` are quantized, too (precisions in `-a8`); None
             where the layer has no input of its own that could be: it cannot take such a precision.
@@ -62,6 +63,7 @@ class Layer:
     groups: int = 1
     tie_group: str | None = None
     activations: ActivationSlice | None = None
+    holders: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -177,7 +179,7 @@ def find_layers(
             if layer is not None and name not in use.modules:  # its weight is read past the module, and so are inputs
                 layer = replace(layer, activations=None)
             if layer is not None:
-                layers[use.parameter] = layer
+                layers[use.parameter] = replace(layer, holders=len(owners[use.parameter]))
     if not layers:
         raise InputError("the network uses no weight that could take a width; is it a network with parameters?")
     _name_classifier(layers, seen.uses)

@@ -69,8 +69,7 @@ def profile_task(
             raise InputError(f"unknown signal {name!r}.{suggestion(name, SIGNALS)}")
     for precision in menu:
         representable(np.ones(1, np.float32), precision, None)  # a nominal precision is refused before anything runs
-    layers, precisions = task.found, tuple(menu)
-    judge = Judge(task.kind, task.variance, task.own)
+    layers, precisions, judge = task.found, tuple(menu), Judge(task.kind, task.variance, task.own)
     subject = Subject(task.network, layers, task.data["calibration"], judge, task.batch, task.seed)
     figures = weight_figures(subject, precisions)
     possible = np.stack([figure.possible for figure in figures])
@@ -120,6 +119,7 @@ def profile_task(
             tie_group=layer.tie_group,
             fan_in=layer.fan_in,
             groups=layer.groups,
+            holders=layer.holders,
         )
         for i, layer in enumerate(layers)
     )

@@ -51,6 +51,7 @@ class LayerProfile:
         tie_group: layers of equal tie group must share a width.
         fan_in: inputs of one output value; derived from the shape where it is not given.
         groups: convolution groups.
+        holders: modules that hold the weight; more than one where embeddings are tied.
     """
 
     name: str
@@ -73,6 +74,7 @@ class LayerProfile:
     tie_group: str | None = None
     fan_in: int | None = None
     groups: int = 1
+    holders: int = 1
 
     def __post_init__(self) -> None:
         for name in PER_WIDTH:
@@ -150,7 +152,7 @@ class ModelProfile:
 
 
 def profile_to_dict(profile: ModelProfile) -> dict[str, Any]:
-    """The JSON form as plain data; what equals its default is left out."""
+    """The JSON form as plain data; what is not known, and what most layers have, is left out."""
     layers = []
     for layer in profile.layers:
         plain = {key: getattr(layer, key) for key in layer.__dataclass_fields__}
@@ -159,6 +161,8 @@ def profile_to_dict(profile: ModelProfile) -> dict[str, Any]:
             plain[key] = dict(plain[key])
         if layer.allowed is not None:
             plain["allowed"] = list(layer.allowed)
+        if layer.holders == 1:
+            del plain["holders"]
         layers.append({key: value for key, value in plain.items() if value is not None and value != {}})
         if layer.channel_axis is None:
             layers[-1]["channel_axis"] = None

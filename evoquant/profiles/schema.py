@@ -49,6 +49,7 @@ class LayerSchema(BaseModel):
     tie_group: Name | None = None
     fan_in: Annotated[int, Field(ge=1)] | None = None
     groups: Annotated[int, Field(ge=1)] = 1
+    holders: Annotated[int, Field(ge=1)] = 1
 
     @field_validator("loss", "divergence", "fisher", "hessian", "weight_error", "expected_loss", "allowed")
     @classmethod

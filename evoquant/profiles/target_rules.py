@@ -49,6 +49,10 @@ class Facts(Protocol):
         """Convolution groups."""
 
     @property
+    def holders(self) -> int:
+        """Modules that hold the weight."""
+
+    @property
     def parameters(self) -> int:
         """Weights."""
 
@@ -250,6 +254,13 @@ def several_rows(layer: Facts, precision: Precision) -> str | None:
     if precision.format != "INT8" or layer.shape[0] > 1:
         return None
     return "INT8 of a single row cannot be packed; choose FP8-tensor"
+
+
+def untied(layer: Facts, precision: Precision) -> str | None:
+    """Weights that several modules hold stay as they are."""
+    if layer.holders == 1 or not precision.has_scales:
+        return None
+    return "transformers does not load quantized weights that are tied; choose FP32, or untie them"
 
 
 def embedding_of_8(layer: Facts, precision: Precision) -> str | None:

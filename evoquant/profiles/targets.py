@@ -43,6 +43,7 @@ from evoquant.profiles.target_rules import (
     stored_in_8,
     symmetric,
     unpacked,
+    untied,
     vectors_stay,
     whole_range,
 )
@@ -166,6 +167,7 @@ TARGETS: dict[str, Target] = {
             not_past_module,
             symmetric,
             formats(*_INTEGERS, "FP8", *FLOATS, of="compressed-tensors has no"),
+            untied,
             embedding_of_8,
             slices({"FP8": ("tensor", "channel")}, "compressed-tensors"),
             plain_float("FP32", why=_ONE_TYPE),

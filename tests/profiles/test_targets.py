@@ -131,6 +131,13 @@ def test_what_is_stored_in_more_bits_is_exported_but_not_searched_for():
     assert stack.excludes(LINEAR, eight) is None and not stack.doubts(LINEAR, eight)
 
 
+def test_tied_weights_are_not_quantized_for_transformers():
+    tied, eight = layer("Embedding", (96, 64), "model.embed_tokens", holders=2), Precision.parse("INT8-channel")
+    assert "tied" in TARGETS["compressed-tensors"].fault(tied, eight)
+    assert TARGETS["compressed-tensors"].fault(tied, Precision.parse("FP32")) is None
+    assert TARGETS["torchao"].fault(tied, eight) is None
+
+
 @pytest.mark.parametrize("target", ["compressed-tensors", "torchao", "modelopt"])
 def test_the_input_projection_of_pytorch_s_own_attention_stays_as_it_is(target):
     projection = layer("Attention", (96, 32), "attention.in_proj")
