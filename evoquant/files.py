@@ -6,14 +6,18 @@ ends in one clear message, and nothing on disk is ever half-written.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_BYTES = 256 * 2**20
 MAX_DEPTH = 64
@@ -120,13 +124,36 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as fault:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
         raise InputError(f"{path}: cannot be written: {fault.strerror or fault}.") from None
+
+
+def write_together(path: Path, content: bytes | str, beside: Mapping[Path, bytes | str]) -> None:
+    """Write a file and those that lie beside it, the file last: where it is new, all are there.
+
+    Args:
+        path: of the main file.
+        content: of it.
+        beside: path → content of the others; where anything fails, those that were not there before go again.
+
+    Raises:
+        InputError: one cannot be written.
+    """
+    made = [other for other in beside if not other.exists()]
+    try:
+        for other, text in beside.items():
+            write_atomic(other, text)
+        write_atomic(path, content)
+    except BaseException:
+        for other in made:
+            with contextlib.suppress(OSError):
+                other.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -138,7 +165,8 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that this process withholds from new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

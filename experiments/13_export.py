@@ -1,7 +1,7 @@
 """Champions of the example tasks on every stack that runs here: results/export.jsonl and export.md.
 
 Each task is searched with 15 passes on a menu with groups; what its gate recommends is exported, loaded by the consumer
-in a fresh process, and compared with what was promised. The small Llama is searched three times, each time within what
+in a fresh process, and compared with what was promised. The small Llama is searched four times, each time within what
 some stacks take (`deploy_to`). What cannot run here is written and counted. Latencies are one thread's.
 
 python experiments/13_export.py [TASK …]

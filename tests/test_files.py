@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from evoquant import files
 from evoquant.errors import ConfigError, InputError, ProfileError
-from evoquant.files import MAX_DEPTH, canonical_json, parse_json, pretty_json, read_json, read_text, write_atomic
+from evoquant.files import (
+    MAX_DEPTH,
+    canonical_json,
+    parse_json,
+    pretty_json,
+    read_json,
+    read_text,
+    write_atomic,
+    write_together,
+)
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -186,3 +195,14 @@ def test_readers_never_see_a_part(tmp_path):
         stop.set()
         reader.join()
     assert seen <= versions
+
+
+def test_files_that_belong_together_are_there_together_or_not_at_all(tmp_path):
+    main, side = tmp_path / "m.bin", tmp_path / "m.txt"
+    write_together(main, b"one", {side: "about one"})
+    assert (main.read_bytes(), side.read_text()) == (b"one", "about one")
+    folder, other = tmp_path / "folder", tmp_path / "folder.txt"
+    folder.mkdir()
+    with pytest.raises(InputError, match="folder: cannot be written"):
+        write_together(folder, b"two", {other: "about two"})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "m.bin", "m.txt"]

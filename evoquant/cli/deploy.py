@@ -47,12 +47,7 @@ def export(
         typer.Option("--out", "-o", help="Write to this file or folder; heuristics go to stdout without it."),
     ] = None,
     model: Annotated[str | None, typer.Option("--profile", help="The model, for csv.")] = None,
-    base: Annotated[
-        Path | None,
-        typer.Option(
-            "--base", metavar="GGUF", help="For gguf: the model as llama.cpp converts it, for its vocabulary."
-        ),
-    ] = None,
+    base: BaseOption = None,
     listing: Annotated[bool, typer.Option("--list", help="List the targets.")] = False,
     ungated: UngatedOption = False,
     task: TaskOption = None,

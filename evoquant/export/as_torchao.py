@@ -25,7 +25,7 @@ from torch import nn
 from evoquant.errors import InputError
 from evoquant.export.hf import linear, network_state
 from evoquant.export.torchao_file import load_torchao, named_tensors, require_torchao, serialized, stored_bytes
-from evoquant.files import pretty_json, write_atomic
+from evoquant.files import pretty_json, write_together
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,13 +39,13 @@ __all__ = ["due_bytes", "load_torchao", "stored_bytes", "torchao_config", "torch
 
 TARGET = "torchao"
 SUFFIX = ".safetensors"
-_BESIDE = ".json"
+_BESIDE = ".torchao.json"
 _INTX, _INT8, _FP8 = "IntxUnpackedToInt8Tensor", "Int8Tensor", "Float8Tensor"
 _SCALE_BYTES = 2
 
 
 def torchao_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
-    """Write the network's state with the recipe's weights to `path`, torchao's configuration to a .json beside it.
+    """Write the network's state with the recipe's weights to `path`, torchao's configuration beside it.
 
     Args:
         recipe: with its numbers.
@@ -70,9 +70,8 @@ def torchao_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
     network = ready.network(TARGET)
     content = serialized(torchao_state(network, recipe))
     configuration = config_to_dict(torchao_config(network, recipe))
-    beside = path.with_suffix(_BESIDE)
-    write_atomic(beside, pretty_json(configuration))
-    write_atomic(path, content)
+    beside = path.with_name(f"{path.stem}{_BESIDE}")
+    write_together(path, content, {beside: pretty_json(configuration)})
     return [path, beside]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.build import require_allowed
 from evoquant.campaign.build_measured import make_task
+from evoquant.campaign.config_measured import OnnxTaskConfig
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.storage import PROFILE, RunDir
 from evoquant.errors import InputError
@@ -108,6 +109,7 @@ def deploy(
         MissingExtraError: the target's packages are not installed.
     """
     write = writer_of(target) if base is None else with_base(target, Path(base))
+    _spare(Path(path), source, base, target, Path(out))
     given, ready, _ = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     findings = [] if target == "recipe" else lint(given, target)
     refuse(findings, f"{path}: for {target}")
@@ -205,6 +207,21 @@ def lint_file(path: str | Path, target: str, *, ungated: bool = False, allow_cod
     if not numbers.is_file():
         findings.append(Finding(None, "warning", f"its numbers ({numbers.name}) are not here: nobody has seen them"))
     return findings
+
+
+def _spare(path: Path, source: TaskConfig | None, base: str | Path | None, target: str, out: Path) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        InputError: it would.
+    """
+    read = {path, path.with_suffix(SUFFIX)} | {Path(base) for base in (base,) if base is not None}
+    if isinstance(source, OnnxTaskConfig):
+        read |= {Path(source.model), Path(source.data)}
+    written = {out, out.with_suffix(SUFFIX)} if target == "recipe" else {out}
+    for file in sorted(written):
+        if file.resolve() in {one.resolve() for one in read}:
+            raise InputError(f"{file}: is read for this export; write to another file.")
 
 
 def _nothing(requests: Sequence[Request]) -> list[Outcome | Failed]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from torch import nn
 
 from evoquant.errors import InputError
+from evoquant.files import sync_folder, umask
 from evoquant.models.hf import require_transformers
 
 if TYPE_CHECKING:
@@ -74,13 +75,20 @@ def linear(network: nn.Module, layer: str, target: str) -> Holder:
 
 
 def network_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Name → tensor of the network's state, contiguous and without gradients; a shared one once, by its first name."""
+    """Name → tensor of the network's state, contiguous and without gradients; a shared one once, by its first name.
+
+    What only shares memory with another, as a view of a buffer does, is copied: files hold no views.
+    """
     seen: set[int] = set()
+    storages: set[int] = set()
     found = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            found[name] = tensor.detach().contiguous()
+            storage = tensor.untyped_storage()
+            alone = storage.data_ptr() not in storages and storage.nbytes() == tensor.nbytes
+            storages.add(storage.data_ptr())
+            found[name] = tensor.detach().contiguous() if alone else tensor.detach().clone().contiguous()
     return found
 
 
@@ -91,25 +99,20 @@ def fresh_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: `path` is there and is no empty folder, or it cannot be written.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path}: is there already; name a new folder, or remove it first.")
     made: Path | None = None
     try:
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise InputError(f"{path}: is there already; name a new folder, or remove it first.")
         path.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        made.chmod(0o777 & ~_umask())
+        made.chmod(0o777 & ~umask())
         yield made
         for file in made.rglob("*"):  # libraries write some for their owner alone
-            file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~umask())
         os.replace(made, path)
+        sync_folder(path.parent)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}.") from None
     finally:
         if made is not None and made.exists():
             shutil.rmtree(made, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -126,6 +126,7 @@ def build_recipe(
                 channel_axis=layer.channel_axis,
                 groups=layer.groups,
                 holders=layer.holders,
+                called=layer.called,
                 tie_group=layer.tie_group,
                 precision=precision.name,
                 granularity=precision.granularity,

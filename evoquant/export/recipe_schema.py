@@ -23,6 +23,7 @@ class RecipeLayer(_Closed):
     channel_axis: int | None
     groups: Annotated[int, Field(ge=1)]
     holders: Annotated[int, Field(ge=1)] = 1
+    called: bool = True
     tie_group: str | None
     precision: str
     granularity: str

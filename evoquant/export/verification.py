@@ -128,6 +128,7 @@ class Verification:
         bytes, outputs, retention, latency: promised and actual; latency is None where nothing ran.
         tokens: of a language model; None of anything else.
         rounding: what rounds activations; None where that cannot be known.
+        rounds: why what is rounded is tolerated; empty where it is not.
         defaults: what the consumer would round if it were left to itself; empty for nothing.
         notes: for people.
         faults: what does not hold; empty where all does.
@@ -148,6 +149,7 @@ class Verification:
     latency: Latency | None
     tokens: Tokens | None
     rounding: tuple[str, ...] | None
+    rounds: str
     defaults: str
     notes: tuple[str, ...]
     faults: tuple[str, ...]

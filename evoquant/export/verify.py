@@ -27,6 +27,7 @@ from evoquant.export.verification import (
 )
 from evoquant.export.verify_layers import Bench, Largest, layer_at_fault, only
 from evoquant.models.base import REFERENCE, SCORE
+from evoquant.models.generating import tokens_in
 from evoquant.rng import generator_for
 from evoquant.scoring.chance import with_doubt
 from evoquant.scoring.statistics import bootstrap_interval, paired_retention
@@ -83,7 +84,7 @@ def verify_recipe(
         MissingExtraError: its packages are not installed.
     """
     consumer = consumer_of(target)
-    spans = _spans(recipe, ready, split, samples if consumer.samples is None else min(samples, consumer.samples))
+    spans = _spans(recipe, ready, split, samples, consumer.values)
     try:
         return _verified(recipe, ready, target, write, metric, split, spans, consumer, repeats)
     except OSError as error:  # a full disk, most likely
@@ -113,9 +114,9 @@ def _verified(
         }
         models = {name: found[0] for name, found in files.items()}
         tokens = tuple(ready.generated(split, PROMPT, TOKENS, bench.widths))
-        answer = bench.run(
-            models, "run", len(spans), repeats if consumer.timed else 0, (PROMPT, TOKENS) if tokens else None
-        )
+        name = tokens_in(ready.feeds(split, 0, 1)) if tokens else None
+        generate = None if name is None else (name, PROMPT, TOKENS)
+        answer = bench.run(models, "run", len(spans), repeats if consumer.timed else 0, generate)
         return _judged(bench, target, files, answer, tokens)
 
 
@@ -148,6 +149,7 @@ def _judged(
         latency=None,
         tokens=None,
         rounding=None,
+        rounds=consumer.rounds,
         defaults="",
         notes=version_notes(target),
         faults=(answer.fault,) if answer.fault else (),
@@ -341,10 +343,11 @@ def _quartiles(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def _spans(recipe: Recipe, ready: Deployable, split: Split, samples: int) -> list[tuple[int, int]]:
+def _spans(recipe: Recipe, ready: Deployable, split: Split, samples: int, values: int | None) -> list[tuple[int, int]]:
     """Batches of at most so many samples, one at least, whose outputs of two models fit `OUTPUT_BYTES`.
 
-    All of a split that is not larger; of a larger one whole batches.
+    All of a split that is not larger; of a larger one whole batches. Where outputs are fetched number by number, no
+    more than `values` of them, in one batch.
     """
     count = ready.count(split)
     if not count:
@@ -352,6 +355,8 @@ def _spans(recipe: Recipe, ready: Deployable, split: Split, samples: int) -> lis
     size = min(ready.batch, count)
     first = ready.outputs(split, 0, size, (REFERENCE,) * len(recipe.layers))
     most = max(1, OUTPUT_BYTES // max(1, 2 * sum(one.nbytes for one in first)))
+    if values is not None:
+        size = samples = min(size, samples, max(1, values * size // sum(one.size for one in first)))
     total = count if count <= samples else max(1, samples // size) * size
     spans = [(start, min(start + size, total)) for start in range(0, total, size)]
     return spans[:most]

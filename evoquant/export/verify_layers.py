@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evoquant.errors import InputError
+from evoquant.export.consumers import LEAST_LOG
 from evoquant.export.consumers.launch import run_consumer
 from evoquant.export.recipe import Recipe, promise_of
 from evoquant.models.base import REFERENCE
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 ONE_BY_ONE = 64  # layers that are each tried alone; more are halved first
 _CHUNK_BYTES = 2**29  # of models that lie on the disk at once while a layer is looked for
-LEAST_LOG = -87.0  # where probabilities in float32 begin to lose digits, and consumers that give them end
 STEPS = 4  # of the outputs' type, where those are coarser than the tolerance
 
 
@@ -76,7 +76,7 @@ class Bench:
         name: str,
         batches: int,
         repeats: int = 0,
-        generate: tuple[int, int] | None = None,
+        generate: tuple[str, int, int] | None = None,
     ) -> Answer:
         """Run models in a fresh process on the first batches; outputs lie in the folder `name`."""
         network = self.ready.recreation() if self.consumer.network else None

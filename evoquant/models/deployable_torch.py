@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evoquant.errors import EvoquantError, InputError, raised_by
-from evoquant.models.generating import continued
+from evoquant.models.generating import continued, tokens_in
 from evoquant.models.onnx_measurer import require_onnx
 from evoquant.models.recreate import recreation
 from evoquant.models.torch import Measurer
@@ -265,8 +265,10 @@ class TorchDeployable:
             return [output.numpy().copy()]
 
     def generated(self, split: Split, prompt: int, count: int, widths: tuple[str, ...]) -> list[int]:
-        """See `Deployable`; tokens and scored output of one shape make a language model causal enough to try."""
-        if self._task.kind != "language":
+        """See `Deployable`."""
+        feeds = self.feeds(split, 0, 1)
+        name = tokens_in(feeds)
+        if self._task.kind != "language" or name is None:
             return []
         with one_thread(), torch.inference_mode(), self._measurer.quantized(widths):
 
@@ -275,7 +277,7 @@ class TorchDeployable:
                 logits: NDArray[np.generic] = call_on_tensors(self._task.network, tensors).numpy()
                 return logits
 
-            return continued(run, self.feeds(split, 0, 1), prompt, count)
+            return continued(run, feeds, name, prompt, count)
 
     @property
     def names(self) -> tuple[str, ...]:

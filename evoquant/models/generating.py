@@ -12,9 +12,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def tokens_in(feeds: Mapping[str, NDArray[np.generic]]) -> str | None:
+    """Which input holds the tokens: `input_ids` by name, else the one of integers that is no mask; None if unclear."""
+    named = [name for name in feeds if name.endswith("input_ids")]
+    whole = [name for name, array in feeds.items() if array.dtype.kind == "i" and array.ndim == 2]
+    found = named or [name for name in whole if not np.isin(feeds[name], (0, 1)).all()]
+    return found[0] if len(found) == 1 else None
+
+
 def continued(
     run: Callable[[Mapping[str, NDArray[np.generic]]], NDArray[np.generic]],
     feeds: Mapping[str, NDArray[np.generic]],
+    name: str,
     prompt: int,
     count: int,
 ) -> list[int]:
@@ -23,11 +32,11 @@ def continued(
 
     Args:
         run: inputs → logits `(samples, T, V)`.
-        feeds: input name → one sample, the tokens `(1, T)` first.
+        feeds: input name → one sample.
+        name: of the tokens, `(1, T)`.
         prompt: tokens that are given, at least 1.
         count: tokens to generate; at most as many as the window has room for.
     """
-    name = next(iter(feeds))
     tokens = feeds[name].copy()
     end = min(prompt + count, tokens.shape[1])
     for place in range(prompt, end):

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from evoquant.errors import MissingExtraError
+from evoquant.errors import InputError, MissingExtraError
 from evoquant.models.networks import require_torch
 
 if TYPE_CHECKING:
@@ -21,12 +21,18 @@ def require_transformers(what: str) -> None:
 
     Raises:
         MissingExtraError: one of them is not.
+        InputError: transformers is, and cannot be loaded.
     """
     require_torch(what)
     try:
         with without_noise():
             import transformers.modeling_utils  # noqa: F401  (loads torchao, where that is installed)
-    except ImportError:
+    except ImportError as error:
+        if error.name != "transformers":
+            raise InputError(
+                f"{what} needs transformers, which cannot be loaded: {error}. Install it anew: pip install -U "
+                f"'evoquant[huggingface]'"
+            ) from None
         raise MissingExtraError(what, "transformers", "huggingface") from None
 
 

@@ -48,6 +48,7 @@ class Layer:
         fan_in: inputs of one output value.
         groups: convolution groups.
         holders: modules that hold the parameter.
+        called: whether the module that holds it is running where it is first used.
         tie_group: layers of equal tie group share a width.
         activations: what shares a scale where the inputs of `module` are quantized, too (precisions in `-a8`); None
             where the layer has no input of its own that could be: it cannot take such a precision.
@@ -64,6 +65,7 @@ class Layer:
     tie_group: str | None = None
     activations: ActivationSlice | None = None
     holders: int = 1
+    called: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -179,7 +181,8 @@ def find_layers(
             if layer is not None and name not in use.modules:  # its weight is read past the module, and so are inputs
                 layer = replace(layer, activations=None)
             if layer is not None:
-                layers[use.parameter] = replace(layer, holders=len(owners[use.parameter]))
+                held = len(owners[use.parameter])
+                layers[use.parameter] = replace(layer, holders=held, called=name in use.modules)
     if not layers:
         raise InputError("the network uses no weight that could take a width; is it a network with parameters?")
     _name_classifier(layers, seen.uses)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from evoquant.quantization.numerics import representable
 from evoquant.scoring.expected_loss import LOSS_PER_NAT, with_expected_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -44,6 +44,14 @@ class Alone:
     divergences: NDArray[np.float64]
     possible: NDArray[np.bool_]
     passes: int
+
+
+_FACTS = ("name", "type", "shape", "channel_axis", "tie_group", "fan_in", "groups", "holders", "called")
+"""What a profile says of a layer as it was found."""
+
+
+def _facts(layer: Layer, tables: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    return {**{fact: getattr(layer, fact) for fact in _FACTS}, **tables}
 
 
 def profile_task(
@@ -104,22 +112,16 @@ def profile_task(
             tables["hessian"], passes["hessian"] = hessian_costs(subject, errors)
     profiles = tuple(
         LayerProfile(
-            name=layer.name,
-            type=layer.type,
-            shape=layer.shape,
-            channel_axis=layer.channel_axis,
+            **_facts(
+                layer, {name: dict(zip(menu.names, table[i].tolist(), strict=True)) for name, table in tables.items()}
+            ),
             position=i / max(len(layers) - 1, 1),
             weight_mean=figures[i].mean,
             weight_std=figures[i].std,
             weight_range=figures[i].range,
             activation_range=ranges.range_of(i) if "activation_range" in signals else 0.0,
             gradient_sensitivity=sensitivities[i],
-            **{name: dict(zip(menu.names, table[i].tolist(), strict=True)) for name, table in tables.items()},
             allowed=_allowed(menu, possible[i]),
-            tie_group=layer.tie_group,
-            fan_in=layer.fan_in,
-            groups=layer.groups,
-            holders=layer.holders,
         )
         for i, layer in enumerate(layers)
     )
@@ -197,8 +199,13 @@ def _allowed(menu: Menu, possible: NDArray[np.bool_]) -> tuple[str, ...] | None:
 
 
 def _constant_bits(network: torch.nn.Module, layers: Sequence[Layer]) -> int:
-    """32 bits for every parameter and float buffer that no width applies to; counters of batches do not count."""
+    """32 bits for every parameter and float buffer that no width applies to.
+
+    Counters of batches do not count, nor do buffers that are made anew with the network, as rotary embeddings' are.
+    """
     sized = {layer.parameter for layer in layers}
     shared = {id(p) for name, p in network.named_parameters(remove_duplicate=False) if name in sized}
     rest = [p for p in network.parameters() if id(p) not in shared]
-    return 32 * sum(t.numel() for t in [*rest, *network.buffers()] if t.is_floating_point())
+    kept = network.state_dict(keep_vars=True)
+    buffers = [buffer for name, buffer in network.named_buffers() if name in kept]
+    return 32 * sum(t.numel() for t in [*rest, *buffers] if t.is_floating_point())

@@ -52,6 +52,7 @@ class LayerProfile:
         fan_in: inputs of one output value; derived from the shape where it is not given.
         groups: convolution groups.
         holders: modules that hold the weight; more than one where embeddings are tied.
+        called: whether the module that holds the weight is what computes with it; nn.MultiheadAttention reads its own.
     """
 
     name: str
@@ -75,6 +76,7 @@ class LayerProfile:
     fan_in: int | None = None
     groups: int = 1
     holders: int = 1
+    called: bool = True
 
     def __post_init__(self) -> None:
         for name in PER_WIDTH:
@@ -163,6 +165,8 @@ def profile_to_dict(profile: ModelProfile) -> dict[str, Any]:
             plain["allowed"] = list(layer.allowed)
         if layer.holders == 1:
             del plain["holders"]
+        if layer.called:
+            del plain["called"]
         layers.append({key: value for key, value in plain.items() if value is not None and value != {}})
         if layer.channel_axis is None:
             layers[-1]["channel_axis"] = None

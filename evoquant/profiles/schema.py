@@ -50,6 +50,7 @@ class LayerSchema(BaseModel):
     fan_in: Annotated[int, Field(ge=1)] | None = None
     groups: Annotated[int, Field(ge=1)] = 1
     holders: Annotated[int, Field(ge=1)] = 1
+    called: bool = True
 
     @field_validator("loss", "divergence", "fisher", "hessian", "weight_error", "expected_loss", "allowed")
     @classmethod

@@ -24,8 +24,7 @@ def verification_table(data: Mapping[str, Any]) -> Table:
         rows += [*_size_rows(data), *_output_rows(data), *_retention_rows(data)]
         if data["rounding"] is not None:
             nodes = len(data["rounding"])
-            known = nodes and not any("rounds activations" in fault for fault in data["faults"])
-            verdict = "known and tolerated" if known else _verdict(not nodes)
+            verdict = "known and tolerated" if nodes and data["rounds"] else _verdict(not nodes)
             rows.append(("roundings of activations", "0", str(nodes), verdict))
         rows += [*_token_rows(data), *_latency_rows(data)]
     outcome = _outcome(data)

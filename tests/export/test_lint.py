@@ -237,9 +237,9 @@ def test_what_is_taken_and_should_be_known_is_a_warning(target, widths, parts):
 
 def test_gguf_is_for_llamas_and_says_that_it_rounds():
     recipe = named(["model.layers.0.mlp.up_proj"], ["INT4-g32"])
-    (found,) = lint(recipe, "gguf")
-    assert found.severity == "warning" and "8 bits" in found.message
-    (refused, _) = lint(named(["features.0"], ["FP32"]), "gguf")
+    rounds, tokens = lint(recipe, "gguf")
+    assert rounds.severity == tokens.severity == "warning" and "8 bits" in rounds.message and "bytes" in tokens.message
+    (refused, *_) = lint(named(["features.0"], ["FP32"]), "gguf")
     assert refused.severity == "error" and "no architecture" in refused.message
 
 

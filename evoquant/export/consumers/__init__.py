@@ -14,7 +14,8 @@ them. A job is plain data:
     folder    where NAME.npz goes, output j of batch i as `i.j`, and answer.json
     repeats   timed runs of the first batch; 0 for none
     network   how `evoquant.models.recreate` makes a PyTorch network, for files that hold but its state; else null
-    generate  of a language model, tokens of the first sample that are given and how many are to follow; else null
+    generate  of a language model, the input of tokens, how many of the first sample's are given, and how many are to
+              follow; else null
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ANSWER = "answer.json"
+LEAST_LOG = -87.0
+"""Smallest log-probability that is told apart: below it probabilities in float32 lose digits, then are 0."""
+
 WARM_UP = 3
 LEAST_SECONDS = 0.01  # of a timed repeat: a small network is run several times in it
 MOST_PASSES = 1000
@@ -99,15 +103,15 @@ def _feeds(inputs: Mapping[str, Any], batch: int, names: Sequence[str]) -> dict[
     return {name: inputs[f"{batch}.{index}"] for index, name in enumerate(names)}
 
 
-def _generated(one: Loaded, feeds: Feeds, wanted: Sequence[int] | None) -> list[int]:
+def _generated(one: Loaded, feeds: Feeds, wanted: tuple[str, int, int] | None) -> list[int]:
     if wanted is None:
         return []
-    prompt, count = wanted
+    tokens, prompt, count = wanted
     first = {name: array[:1] for name, array in feeds.items()}
     if one.generate is not None:
-        tokens = next(iter(first.values()))[0]
-        return one.generate([int(token) for token in tokens[:prompt]], min(count, len(tokens) - prompt))
-    return continued(lambda inputs: one.run(inputs)[0], first, prompt, count)
+        given = first[tokens][0]
+        return one.generate([int(token) for token in given[:prompt]], min(count, len(given) - prompt))
+    return continued(lambda inputs: one.run(inputs)[0], first, tokens, prompt, count)
 
 
 def timed(loaded: Mapping[str, Loaded], feeds: Feeds, repeats: int) -> dict[str, list[float]]:

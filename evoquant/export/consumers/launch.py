@@ -41,7 +41,7 @@ class Consumer:
             do not. It loosens the two tolerances below.
         outputs, retention: tolerances.
         log_probabilities: whether that is what comes out, in place of logits.
-        samples: that are run at most, where a pass takes long.
+        values: numbers of outputs that are fetched at most, one sample's at least, where each takes long.
         timed: whether the time of a pass is that of the model, not of how its outputs are fetched.
     """
 
@@ -58,7 +58,7 @@ class Consumer:
     outputs: float = OUTPUT_TOLERANCE
     retention: float = RETENTION_TOLERANCE
     log_probabilities: bool = False
-    samples: int | None = None
+    values: int | None = None
     timed: bool = True
 
 
@@ -89,7 +89,7 @@ def run_consumer(
     folder: Path,
     repeats: int = 0,
     network: Mapping[str, Any] | None = None,
-    generate: tuple[int, int] | None = None,
+    generate: tuple[str, int, int] | None = None,
 ) -> Answer:
     """Run models in a fresh process; their outputs are in `folder`, NAME.npz for each.
 
@@ -103,7 +103,7 @@ def run_consumer(
         folder: made anew.
         repeats: timed passes over the first batch.
         network: how the network is made, where the model files hold but its state.
-        generate: of a language model, tokens of the first sample that are given and how many are to follow.
+        generate: of a language model, the input of tokens, how many of the first sample's are given and are to follow.
     """
     folder.mkdir()
     job = {

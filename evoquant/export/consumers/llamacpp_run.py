@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.export.consumers import Feeds, Loaded, serve
+from evoquant.export.consumers import LEAST_LOG, Feeds, Loaded, serve
+from evoquant.models.generating import tokens_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-
-LEAST = -87.0
-"""Smallest log-probability that is told apart: below it llama.cpp's float32 probabilities lose digits, then are 0."""
 
 _FORCED = 1000.0  # added to the end's logit, after the probabilities are taken: a lone byte's would be withheld
 _END = 2  # llama.cpp's own, where the file has none
@@ -53,15 +51,16 @@ def load(path: Path, job: Mapping[str, Any], folder: Path) -> Loaded:
 
 
 def _tokens(feeds: Feeds, names: Sequence[str]) -> NDArray[np.generic]:
-    """The first input; llama.cpp has no other.
+    """The input of tokens; llama.cpp has no other.
 
     Raises:
         ValueError: another is there that could matter.
     """
-    for name in names[1:]:
-        if not (np.asarray(feeds[name]) == 1).all():
+    tokens = tokens_in({name: feeds[name] for name in names}) or names[0]
+    for name in names:
+        if name != tokens and not (np.asarray(feeds[name]) == 1).all():
             raise ValueError(f"llama.cpp takes tokens alone, and {name!r} is no mask that lets everything through")
-    return feeds[names[0]]
+    return feeds[tokens]
 
 
 class _Model:
@@ -73,15 +72,15 @@ class _Model:
         self._server: Any = None
 
     def log_probabilities(self, tokens: list[int]) -> NDArray[np.float32]:
-        """`(T, V)`: of what follows each token, at least `LEAST`."""
+        """`(T, V)`: of what follows each token, at least `LEAST_LOG`."""
         self._start(len(tokens))
-        rows = np.full((len(tokens), self._words), LEAST, dtype=np.float32)
+        rows = np.full((len(tokens), self._words), LEAST_LOG, dtype=np.float32)
         for place, row in enumerate(rows):
             found = self._next(tokens[: place + 1], self._words)
             if len(found) != self._words:
                 raise ValueError(f"llama.cpp gave probabilities of {len(found)} tokens; the model has {self._words}")
             row[[each["id"] for each in found]] = [each["logprob"] for each in found]
-        return np.maximum(rows, np.float32(LEAST))
+        return np.maximum(rows, np.float32(LEAST_LOG))
 
     def generate(self, tokens: list[int], count: int) -> list[int]:
         """The most likely tokens to follow, one after the other, past an end."""

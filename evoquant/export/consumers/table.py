@@ -202,7 +202,7 @@ CONSUMERS: dict[str, Consumer] = {
         outputs=0.04,
         retention=0.005,
         log_probabilities=True,
-        samples=20,
+        values=600_000,
         timed=False,
     ),
     "modelopt": Consumer(
