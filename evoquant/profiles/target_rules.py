@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from evoquant.profiles.llama_names import gguf_name
 from evoquant.quantization.precision import Precision
 
 FLOATS = ("FP16", "BF16", "FP32")
@@ -18,11 +19,6 @@ MATRICES = ("Linear", "Attention", "Classifier")
 
 # Weights of PyTorch's RNN, LSTM and GRU, whose gates its ONNX exporter puts in another order; cells keep theirs.
 _RNN_WEIGHT = re.compile(r"(.*\.)?weight_[ih]h_l\d+(_reverse)?")
-_LLAMA = re.compile(
-    r"((.*\bmodel\.)?(embed_tokens|norm"
-    r"|layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj|input_layernorm|post_attention_layernorm))"
-    r"|lm_head|token_embd|output_norm|output|blk\.\d+\.(attn_(q|k|v|output|norm)|ffn_(gate|up|down|norm)))(\.weight)?"
-)
 
 
 class Facts(Protocol):
@@ -51,6 +47,10 @@ class Facts(Protocol):
     @property
     def holders(self) -> int:
         """Modules that hold the weight."""
+
+    @property
+    def called(self) -> bool:
+        """Whether the module that holds the weight computes with it."""
 
     @property
     def parameters(self) -> int:
@@ -149,10 +149,11 @@ def rows_of_outputs(layer: Facts, precision: Precision) -> str | None:
 
 
 def not_past_module(layer: Facts, precision: Precision) -> str | None:
-    """The input projection of PyTorch's own attention is a parameter without a module of its own."""
-    if not precision.has_scales or layer.type != "Attention" or not layer.name.endswith("in_proj"):
+    """PyTorch's own attention reads its projections itself; that of its inputs has not even a module."""
+    own = layer.type == "Attention" and layer.name.endswith("in_proj")
+    if not precision.has_scales or (layer.called and not own):
         return None
-    return "nn.MultiheadAttention reads its input projection past any module; choose FP32"
+    return "what computes with this weight is not the module that holds it, as in nn.MultiheadAttention; choose FP32"
 
 
 def if_not_convolution(rule: Rule) -> Rule:
@@ -161,8 +162,8 @@ def if_not_convolution(rule: Rule) -> Rule:
 
 
 def llama_names(layer: Facts, _: Precision) -> str | None:
-    """Layers of a Llama, as Hugging Face or GGUF names them."""
-    if _LLAMA.fullmatch(layer.name):
+    """Layers of a Llama, as Hugging Face names them."""
+    if gguf_name(layer.name) is not None:
         return None
     return (
         "llama.cpp has no architecture with such a layer (it wants model.layers.0.mlp.up_proj and the like); "

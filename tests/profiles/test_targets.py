@@ -43,6 +43,7 @@ TAKEN = [
     ("torchao", CONV, "INT8-channel FP32"),
     ("gguf", LINEAR, "INT8-g32 INT4-g32 INT4-g32-mse FP16 BF16 FP32"),
     ("gguf", NORM, "FP32"),
+    ("gguf", layer(name="lm_head"), "INT4-g32 FP32"),
     ("modelopt", LINEAR, "INT4-g32 INT4-g128 INT8-channel FP8-tensor FP32"),
     ("tensorrt", CONV, "INT8-channel FP8-tensor FP16"),
     ("tensorrt", LINEAR, "INT4-g64 INT4-g128 INT8-tensor FP8-channel BF16"),
@@ -72,6 +73,11 @@ REFUSED = [
     ("gguf", NORM, "FP16 BF16"),
     ("gguf", layer("Conv", (16, 8, 3, 3), "features.0"), "FP32 FP16 INT8-channel"),
     ("gguf", layer(name="features.norm"), "FP32"),
+    ("gguf", layer(name="embed_tokens"), "FP32"),
+    ("gguf", layer(name="layers.0.mlp.up_proj"), "INT8-g32 FP32"),
+    ("gguf", layer(name="blk.0.attn_q"), "FP32"),
+    ("gguf", layer(name="model.layers.0.mlp.up_proj.weight"), "FP32"),
+    ("gguf", layer(name="vision.model.layers.0.mlp.up_proj"), "FP32"),
     ("modelopt", LINEAR, "INT2-channel INT3-g32 INT4-channel FP8-g32 FP8-channel INT8-g32 FP16 INT8-channel-asym"),
     ("modelopt", layer(shape=(63, 128)), "INT4-g32"),
     ("modelopt", layer(shape=(1, 128)), "INT8-channel"),
@@ -143,9 +149,11 @@ def test_the_input_projection_of_pytorch_s_own_attention_stays_as_it_is(target):
     projection = layer("Attention", (96, 32), "attention.in_proj")
     mamba = layer("Linear", (96, 32), "mixer.in_proj")
     stack = TARGETS[target]
-    assert "past any module" in stack.fault(projection, Precision.parse("INT8-channel"))
+    assert "not the module that holds it" in stack.fault(projection, Precision.parse("INT8-channel"))
     assert stack.fault(projection, Precision.parse("FP32")) is None
     assert stack.fault(mamba, Precision.parse("INT8-channel")) is None
+    uncalled = layer("Attention", (32, 32), "attention.out_proj", called=False)
+    assert "not the module that holds it" in stack.fault(uncalled, Precision.parse("INT8-channel"))
 
 
 def test_every_target_is_tested_both_ways():
