@@ -26,8 +26,10 @@ from evoquant.errors import InputError
 from evoquant.export.gguf_base import Base, open_gguf, read_base
 from evoquant.export.gguf_blocks import permuted, q4_0, q8_0
 from evoquant.export.gguf_llama import add_byte_vocabulary, add_llama, llama_heads, require_llama
+from evoquant.export.source import one_line
 from evoquant.files import sync_folder, write_atomic
 from evoquant.profiles.llama_names import gguf_name
+from evoquant.profiles.targets import TARGETS
 from evoquant.quantization.formats import bf16_bits
 
 if TYPE_CHECKING:
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
     from evoquant.export.recipe_schema import RecipeLayer
     from evoquant.models.deployable import Deployable
 
+TARGET = "gguf"
 SUFFIX = ".gguf"
 TYPES_SUFFIX = ".tensor-types.txt"
 
 _VERSION_OF_BLOCKS = 2  # of all types since 2023; llama.cpp refuses others
+_MOST_AXES = 2
 _FLOATS = {"FP16": "F16", "BF16": "BF16", "FP32": "F32"}
 _PACKED = {("INT8", 32): ("Q8_0", q8_0), ("INT4", 32): ("Q4_0", q4_0)}
 
@@ -81,8 +85,7 @@ def gguf_files(recipe: Recipe, ready: Deployable, path: Path, base: Path | None 
     types = tensor_types(recipe)
     writer = _from_network(recipe, ready) if base is None else _from_base(recipe, ready, read_base(base))
     beside = path.with_name(f"{path.stem}{TYPES_SUFFIX}")
-    write_atomic(beside, types)
-    _write(writer, path)
+    _write(writer, path, types, beside)
     return [path, beside]
 
 
@@ -110,40 +113,23 @@ def stored_bytes(path: Path) -> int:
 
 
 def _tensor_name(layer: RecipeLayer) -> str:
-    name = gguf_name(layer.name)
-    if name is None:
-        raise InputError(
-            f"layer {layer.name!r}: llama.cpp has no such tensor in its models of Llama's kind "
-            f"(model.layers.0.self_attn.q_proj and the like); choose onnx, openvino or torchao."
-        )
-    return name
+    """GGUF's name of a layer that `_kind` has not refused."""
+    return gguf_name(layer.name) or layer.name
 
 
 def _kind(layer: RecipeLayer) -> str:
-    """GGUF's type that holds a layer exactly as it was measured, at the size that was promised."""
+    """GGUF's type that holds a layer exactly as it was measured, at the size that was promised.
+
+    Raises:
+        InputError: there is none.
+    """
     width = layer.width
-    kind = _FLOATS.get(width.format)
-    if width.has_scales:
-        found = _PACKED.get((width.format, width.group_size or 0))
-        kind = found[0] if found else None
-    if kind is None or width.asymmetric:
-        raise InputError(
-            f"layer {layer.name!r}: no type of GGUF holds {layer.precision}; choose INT8-g32, INT4-g32, FP16, BF16 or "
-            f"FP32."
-        )
-    if width.activation_bits is not None:
-        raise InputError(
-            f"layer {layer.name!r}: {layer.precision} was measured with inputs in INT8, which llama.cpp rounds in its "
-            f"own way; choose {layer.precision.removesuffix('-a8')}."
-        )
-    if len(layer.shape) == 1 and kind != "F32":
-        raise InputError(f"layer {layer.name!r}: vectors are FP32 in GGUF, not {layer.precision}; choose FP32.")
-    if len(layer.shape) > 2 or (width.has_scales and layer.channel_axis != 0):
-        raise InputError(
-            f"layer {layer.name!r} of shape {layer.shape}: GGUF's blocks lie in matrices of (outputs, inputs) alone; "
-            f"choose onnx or openvino."
-        )
-    return kind
+    fault = TARGETS[TARGET].fault(layer, width)
+    if fault is not None:
+        raise InputError(f"layer {layer.name!r} at {layer.precision}: {fault}.")
+    if len(layer.shape) > _MOST_AXES:
+        raise InputError(f"layer {layer.name!r} of shape {layer.shape}: a Llama has matrices and vectors alone.")
+    return _PACKED[width.format, width.group_size][0] if width.has_scales else _FLOATS[width.format]
 
 
 def _tensor(recipe: Recipe, layer: RecipeLayer, heads: int | None) -> Tensor:
@@ -155,7 +141,7 @@ def _tensor(recipe: Recipe, layer: RecipeLayer, heads: int | None) -> Tensor:
         scales = quantized.scales.reshape(len(codes), -1)
         if heads is not None:
             codes, scales = permuted(codes, heads), permuted(scales, heads)
-        pack = _PACKED[layer.width.format, layer.width.group_size or 0][1]
+        pack = _PACKED[layer.width.format, layer.width.group_size][1]
         return Tensor(kind, pack(codes, scales.reshape(-1)))
     values = recipe.values(layer)
     return float_tensor(kind, values if heads is None else permuted(values, heads))
@@ -176,7 +162,7 @@ def _from_network(recipe: Recipe, ready: Deployable) -> GGUFWriter:
     """
     from evoquant.export.hf import network_state, pretrained
 
-    network = pretrained(ready, "gguf")
+    network = pretrained(ready, TARGET)
     config = network.config
     state = network_state(network)
     require_llama(config, type(network).__name__, state)
@@ -217,7 +203,7 @@ def _from_base(recipe: Recipe, ready: Deployable, base: Base) -> GGUFWriter:
         if layer is None or len(layer.shape) == 1:
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
             continue
-        of = base.heads.of(tensor.name)
+        of = base.heads_of(tensor)
         moved = base.permutes(tensor, ready.weight(layer.name), of)
         _add(writer, tensor.name, _tensor(recipe, layer, of if moved else None))
     return writer
@@ -225,7 +211,7 @@ def _from_base(recipe: Recipe, ready: Deployable, base: Base) -> GGUFWriter:
 
 def _sign(writer: GGUFWriter, model: str | None) -> None:
     if model is not None:
-        writer.add_name(model)
+        writer.add_name(one_line(model))
     writer.add_quantized_by("evoquant, a type for each tensor")
     writer.add_quantization_version(_VERSION_OF_BLOCKS)
 
@@ -234,8 +220,9 @@ def _add(writer: GGUFWriter, name: str, tensor: Tensor) -> None:
     writer.add_tensor(name, tensor.data, raw_dtype=GGMLQuantizationType[tensor.kind])
 
 
-def _write(writer: GGUFWriter, path: Path) -> None:
-    """To a temporary file, which then takes the name."""
+def _write(writer: GGUFWriter, path: Path, types: str, beside: Path) -> None:
+    """To temporary files, which then take the names: an old model never stands beside new types, nor types alone."""
+    placed = done = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -248,7 +235,15 @@ def _write(writer: GGUFWriter, path: Path) -> None:
                 writer.close()
             with saved.open("rb") as stream:
                 os.fsync(stream.fileno())
+            write_atomic(listed := Path(folder) / beside.name, types)
+            path.unlink(missing_ok=True)
+            os.replace(listed, beside)
+            placed = True
             os.replace(saved, path)
+            done = True
         sync_folder(path.parent)
     except OSError as fault:
         raise InputError(f"{path}: cannot be written: {fault.strerror or fault}.") from None
+    finally:
+        if placed and not done:
+            beside.unlink(missing_ok=True)

@@ -31,6 +31,7 @@ _NOT_COPIED = (
     "general.quantization_version",
     "general.quantized_by",
 )
+_LONGEST = 60  # characters of a value in a message
 _PLAIN_ARRAY = 2  # types of a field: an array, and its items
 _EXACT = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 _NEAR = {True: 0.01, False: 0.5}
@@ -80,6 +81,27 @@ class Base:
             if len(shape) > 1 and name not in layers and hf_name(name) is not None:
                 raise InputError(f"{self.path}: its tensor {name!r} is no layer of the recipe; is it of this network?")
 
+    def heads_of(self, tensor: ReaderTensor) -> int | None:
+        """Heads of a matrix of queries or keys; None for all others.
+
+        Raises:
+            InputError: there is no number for its block, or rows cannot be of so many heads.
+        """
+        rows = int(tensor.shape[-1])
+        try:
+            heads = self.heads.of(tensor.name)
+        except IndexError:
+            raise InputError(
+                f"{self.path}: says how many heads its first blocks have, and nothing of tensor {tensor.name!r}; make "
+                f"it with llama.cpp's converter."
+            ) from None
+        if heads is not None and (heads < 1 or rows % heads):
+            raise InputError(
+                f"{self.path}: says that tensor {tensor.name!r} is of {heads} heads, and it has {rows} rows; make it "
+                f"with llama.cpp's converter."
+            )
+        return heads
+
     def add_settings(self, writer: GGUFWriter) -> None:
         """All keys but those of the file itself."""
         if "general.alignment" in self.fields:
@@ -100,9 +122,10 @@ class Base:
             InputError: it is neither, so that the base is of another network.
         """
         own = np.asarray(weight, dtype=np.float32)
-        theirs = quants.dequantize(tensor.data, tensor.tensor_type).reshape(own.shape)
         orders = {False: own} if heads is None or len(own) % (2 * heads) else {False: own, True: permuted(own, heads)}
-        distances = {moved: float(np.linalg.norm(theirs - rows)) for moved, rows in orders.items()}
+        with np.errstate(all="ignore"):  # whatever a base holds
+            theirs = self._values(tensor).reshape(own.shape)
+            distances = {moved: float(np.linalg.norm(theirs - rows)) for moved, rows in orders.items()}
         nearest = min(distances, key=distances.__getitem__)
         most = _NEAR[tensor.tensor_type in _EXACT] * float(np.linalg.norm(own))
         if not distances[nearest] <= most:
@@ -111,6 +134,15 @@ class Base:
                 f"same network with llama.cpp's converter."
             )
         return nearest
+
+    def _values(self, tensor: ReaderTensor) -> NDArray[np.float32]:
+        try:
+            return quants.dequantize(tensor.data, tensor.tensor_type)
+        except Exception:  # gguf's own: not all types are of weights, and it does not decode all of those
+            raise InputError(
+                f"{self.path}: tensor {tensor.name!r} is of type {tensor.tensor_type.name}, which cannot be compared "
+                f"with the network's; make the base with --outtype f16 or f32."
+            ) from None
 
 
 class _WholeFile(GGUFReader):
@@ -144,21 +176,50 @@ def read_base(path: Path) -> Base:
         InputError: no GGUF, a part of one, in another byte order, or without what an export needs.
     """
     reader = open_gguf(path)
-    found: dict[str, Any] = {}
-    for key in ("general.architecture", "{}.attention.head_count", "{}.attention.head_count_kv"):
-        field = reader.fields.get(key.format(found.get("general.architecture")))
-        found[key] = None if field is None else field.contents()
-    architecture, queries, keys = found.values()
-    if architecture is None or queries is None:
+    architecture = _setting(reader, path, "general.architecture")
+    queries = _heads(reader, path, f"{architecture}.attention.head_count")
+    if not (isinstance(architecture, str) and architecture) or queries is None:
         raise InputError(f"{path}: does not say what model it is; make it with llama.cpp's converter.")
+    keys = _heads(reader, path, f"{architecture}.attention.head_count_kv")
     if reader.endianess is not GGUFEndian.LITTLE:
         raise InputError(f"{path}: has its bytes in the order of rare machines; convert it without --bigendian.")
     if nested := next((key for key, field in reader.fields.items() if len(field.types) > _PLAIN_ARRAY), None):
         raise InputError(f"{path}: its key {nested!r} is an array of arrays, which cannot be copied; remove it.")
-    if "split.count" in reader.fields and int(reader.fields["split.count"].contents()) > 1:
+    parts = _setting(reader, path, "split.count")
+    if not (parts is None or _whole(parts)):
+        raise InputError(f"{path}: its key 'split.count' is {_spoken(parts)}, which is no number of files; remove it.")
+    if parts is not None and parts > 1:
         raise InputError(f"{path}: is a part of a model; join the parts first: llama-gguf-split --merge.")
     heads = Heads(queries, queries if keys is None else keys)
     return Base(path, architecture, reader.fields, tuple(reader.tensors), heads)
+
+
+def _setting(reader: GGUFReader, path: Path, key: str) -> Any:
+    """A key's value; None where there is none."""
+    field = reader.fields.get(key)
+    try:
+        return None if field is None else field.contents()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: its key {key!r} is no text; make it with llama.cpp's converter.") from None
+
+
+def _heads(reader: GGUFReader, path: Path, key: str) -> int | list[int] | None:
+    """A key's number of heads, or one for each block."""
+    value: int | list[int] | None = _setting(reader, path, key)
+    if value is None or all(_whole(each) for each in (value if isinstance(value, list) else [value])):
+        return value
+    raise InputError(
+        f"{path}: its key {key!r} is {_spoken(value)}, which is no number of heads; make it with llama.cpp's converter."
+    )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _spoken(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _copy(writer: GGUFWriter, key: str, field: ReaderField) -> None:

@@ -19,6 +19,10 @@ ARCHITECTURES = ("llama", "mistral")
 _SPECIAL = ("<unk>", "<s>", "</s>")
 _BYTES = 256
 LEAST_VOCABULARY = len(_SPECIAL) + _BYTES
+BYTE_TOKENS = (
+    "Written without a vocabulary: tokens 0 to 2 are <unk>, <s> and </s>, 3 to 258 the bytes 0 to 255. If the network "
+    "was trained with other tokens, text is wrong here, and only the numbers of its tokens are right."
+)
 _UNKNOWN, _CONTROL, _UNUSED, _BYTE = 2, 3, 5, 6  # llama.cpp's types of tokens
 
 _ROTATED = re.compile(r"blk\.([0-9]+)\.attn_([qk])\.weight")
@@ -103,6 +107,9 @@ def add_llama(writer: GGUFWriter, config: Any) -> None:
 def add_byte_vocabulary(writer: GGUFWriter, config: Any) -> None:
     """Tokens 0 to 2 `<unk> <s> </s>`, 3 to 258 the bytes, the rest unused; nothing is added to what is given.
 
+    What begins and ends texts is the configuration's, where it names one token; else 1 and 2. That tokens are bytes
+    cannot be seen from a network, so the file's description says it.
+
     Raises:
         InputError: fewer tokens than that.
     """
@@ -117,9 +124,23 @@ def add_byte_vocabulary(writer: GGUFWriter, config: Any) -> None:
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
     writer.add_token_scores([0.0] * size)
-    writer.add_token_types([_UNKNOWN, _CONTROL, _CONTROL, *[_BYTE] * _BYTES, *[_UNUSED] * len(rest)])
-    for token, add in enumerate((writer.add_unk_token_id, writer.add_bos_token_id, writer.add_eos_token_id)):
-        add(token)
+    kinds = [_UNKNOWN, _CONTROL, _CONTROL, *[_BYTE] * _BYTES, *[_UNUSED] * len(rest)]
+    begin, end = _token(config, "bos_token_id", 1), _token(config, "eos_token_id", 2)
+    for token in (begin, end):
+        if kinds[token] == _UNUSED:
+            kinds[token] = _CONTROL
+    writer.add_token_types(kinds)
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(begin)
+    writer.add_eos_token_id(end)
+    writer.add_description(BYTE_TOKENS)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
+
+
+def _token(config: Any, key: str, otherwise: int) -> int:
+    token = getattr(config, key, None)
+    if isinstance(token, int) and not isinstance(token, bool) and 0 <= token < config.vocab_size:
+        return token
+    return otherwise

@@ -3,10 +3,12 @@
 200 allocations: `EVOQUANT_LARGE=1 python -m pytest tests/optional_gguf`.
 """
 
+import dataclasses
 import importlib.util
 import os
 import struct
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,12 +25,14 @@ import transformers
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 
 from evoquant.errors import InputError
+from evoquant.export import as_gguf
 from evoquant.export.as_gguf import gguf_files, stored_bytes
 from evoquant.export.gguf_blocks import permuted, q4_0, q8_0
 from evoquant.export.recipe import build_recipe
 from evoquant.models.deployable import deployable
 from evoquant.models.torch_task import classification, language_model
 from evoquant.profiles.llama_names import gguf_name, hf_name
+from evoquant.profiles.targets import TARGETS
 from evoquant.quantization.precision import Menu
 from evoquant.rng import generator_for
 
@@ -252,7 +256,7 @@ def test_samples_may_fill_the_context_and_no_more(tmp_path):
 
 @xllamacpp
 def test_what_has_no_probability_is_finite(tmp_path):
-    from evoquant.export.consumers.llamacpp_run import LEAST
+    from evoquant.export.consumers import LEAST_LOG
 
     sharp = task("few_tokens", vocab_size=320)
     with torch.no_grad():
@@ -264,9 +268,9 @@ def test_what_has_no_probability_is_finite(tmp_path):
     feeds = ready.feeds("test", 0, 1)
     (found,) = loaded(path, tmp_path / "own").run(feeds)
     due = log_softmax(ready.outputs("test", 0, 1, ("FP32",) * len(recipe.layers))[0])
-    assert due.min() < LEAST
-    assert found.min() == LEAST
-    assert np.abs(found - np.maximum(due, LEAST)).max() < 0.05
+    assert due.min() < LEAST_LOG
+    assert found.min() == LEAST_LOG
+    assert np.abs(found - np.maximum(due, LEAST_LOG)).max() < 0.05
 
 
 @xllamacpp
@@ -287,7 +291,7 @@ def test_a_fresh_process_runs_it(tmp_path):
         1,
         ["outputs"],
         tmp_path / "run",
-        generate=(8, 4),
+        generate=("inputs", 8, 4),
     )
     assert answer.fault == ""
     with np.load(tmp_path / "run" / "deployed.npz") as arrays:
@@ -317,7 +321,7 @@ def test_the_same_bytes_again_and_nothing_else(tmp_path):
     assert tokens[3 + ord("A")] == "<0x41>"
 
 
-def make_base(path, kind, *, kept=None, extra=None, alter=None, dtype=np.float16, settings=()):
+def make_base(path, kind, *, kept=None, extra=None, alter=None, dtype=np.float16, settings=None, dtypes=None):
     """A file as llama.cpp's converter makes of the network: matrices in FP16, vectors and biases in FP32."""
     network = task(kind).network
     config = network.config
@@ -330,8 +334,11 @@ def make_base(path, kind, *, kept=None, extra=None, alter=None, dtype=np.float16
     writer.add_embedding_length(64)
     writer.add_block_count(2)
     writer.add_feed_forward_length(128)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    values = {"attention.head_count": 4, "attention.head_count_kv": config.num_key_value_heads}
+    adders = {int: writer.add_int32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}
+    for key, value in ({f"{architecture}.{key}": value for key, value in values.items()} | (settings or {})).items():
+        add = writer.add_uint32 if isinstance(value, int) and value >= 0 else adders[type(value)]
+        add(key, value)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_file_type(1)
@@ -342,8 +349,6 @@ def make_base(path, kind, *, kept=None, extra=None, alter=None, dtype=np.float16
     writer.add_token_scores([0.5] * len(tokens))
     writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * 400][: len(tokens)])
     writer.add_array("own.numbers", [3, 1, 2])
-    for key in settings:
-        writer.add_uint16(key, 2)
     for name, value in network.state_dict().items():
         layer, _, last = name.rpartition(".")
         full = f"{gguf_name(layer).removesuffix('.weight')}.{last}"
@@ -353,7 +358,7 @@ def make_base(path, kind, *, kept=None, extra=None, alter=None, dtype=np.float16
         if alter == full:
             array = np.ascontiguousarray(array[::-1])
         if full != kept:
-            writer.add_tensor(full, array.astype(dtype) if array.ndim > 1 else array)
+            writer.add_tensor(full, array.astype((dtypes or {}).get(full, dtype)) if array.ndim > 1 else array)
     for name, array in (extra or {}).items():
         writer.add_tensor(name, array)
     writer.write_header_to_file()
@@ -407,7 +412,7 @@ def test_bases_of_other_networks_are_refused(tmp_path):
     refused(r"base\.gguf: has no tensor 'blk\.1\.ffn_up\.weight' for layer 'model", kept="blk.1.ffn_up.weight")
     refused(r"tensor 'blk\.0\.ffn_up\.weight' holds other weights", alter="blk.0.ffn_up.weight")
     refused(r"tensor 'blk\.1\.attn_k\.weight' holds other weights", alter="blk.1.attn_k.weight")
-    refused(r"is a part of a model; join the parts", settings=("split.count",))
+    refused(r"is a part of a model; join the parts", settings={"split.count": 2})
     more = {"blk.2.attn_q.weight": np.zeros((64, 64), np.float32)}
     refused(r"its tensor 'blk\.2\.attn_q\.weight' is no layer of the recipe", extra=more)
     make_base(tmp_path / "base.gguf", "wide_heads")
@@ -419,6 +424,59 @@ def test_bases_of_other_networks_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.gguf: cannot be read: No such file"):
         written(uniform("FP16"), tmp_path, base=tmp_path / "nothing.gguf")
     assert [file.name for file in tmp_path.iterdir()] == ["base.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("llama.attention.head_count", 0, r"'blk\.0\.attn_q\.weight' is of 0 heads, and it has 64 rows"),
+        ("llama.attention.head_count", -4, "is of -4 heads"),
+        ("llama.attention.head_count", 5, "is of 5 heads, and it has 64 rows"),
+        ("llama.attention.head_count", 4.5, r"'llama\.attention\.head_count' is 4\.5, which is no number of heads"),
+        ("llama.attention.head_count", "four", "is 'four', which is no number of heads"),
+        ("llama.attention.head_count", ["four", "four"], r"is \['four', 'four'\], which is no number of heads"),
+        ("llama.attention.head_count", [4], r"nothing of tensor 'blk\.1\.attn_q\.weight'"),
+        ("llama.attention.head_count", [4, 0], r"'blk\.1\.attn_q\.weight' is of 0 heads"),
+        ("llama.attention.head_count_kv", 0, r"'blk\.0\.attn_k\.weight' is of 0 heads, and it has 32 rows"),
+        ("llama.attention.head_count_kv", "x" * 1000, r"is 'xxx.*…, which is no number of heads"),
+        ("split.count", "x", r"its key 'split\.count' is 'x', which is no number of files"),
+        ("split.count", 2.5, r"its key 'split\.count' is 2\.5, which is no number of files"),
+        ("split.count", [2], r"its key 'split\.count' is \[2\], which is no number of files"),
+    ],
+)
+def test_odd_settings_of_a_base_are_refused(key, value, message, tmp_path):
+    base = make_base(tmp_path / "base.gguf", "llama", settings={key: value})
+    with pytest.raises(InputError, match=rf"base\.gguf: .*{message}"):
+        written(uniform("FP16"), tmp_path, base=base)
+    assert [file.name for file in tmp_path.iterdir()] == ["base.gguf"]
+
+
+def test_heads_of_a_base_may_stand_for_each_block(tmp_path):
+    heads = {"llama.attention.head_count": [4, 4], "llama.attention.head_count_kv": [2, 2], "split.count": 1}
+    base = make_base(tmp_path / "base.gguf", "llama", settings=heads)
+    recipe = uniform("FP16")
+    check_weights(recipe, written(recipe, tmp_path, base=base)[0])
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float64])
+def test_a_base_of_types_that_cannot_be_compared_is_refused(dtype, tmp_path):
+    base = make_base(tmp_path / "base.gguf", "llama", dtypes={"blk.0.attn_q.weight": dtype})
+    with pytest.raises(InputError, match=r"base\.gguf: tensor 'blk\.0\.attn_q\.weight' is of type [IF]\d+, which"):
+        written(uniform("FP16"), tmp_path, base=base)
+
+
+@pytest.mark.parametrize("name", [5, "", b"\xff"])
+def test_a_base_without_a_name_of_its_kind_is_refused(name, tmp_path):
+    base = tmp_path / "base.gguf"
+    key = struct.pack("<Q", 20) + b"general.architecture"
+    if isinstance(name, int):
+        key += struct.pack("<II", 4, name)
+    else:
+        text = name if isinstance(name, bytes) else name.encode()
+        key += struct.pack("<IQ", 8, len(text)) + text
+    base.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + bytes(64))
+    with pytest.raises(InputError, match=r"base\.gguf: (does not say what model it is|its key .* is no text)"):
+        written(uniform("FP16"), tmp_path, base=base)
 
 
 def test_damaged_and_hostile_files_are_refused(tmp_path):
@@ -445,11 +503,11 @@ def test_damaged_and_hostile_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("precision", "message"),
     [
-        ("INT4-g64", r"layer 'model\.embed_tokens': no type of GGUF holds INT4-g64; choose INT8-g32, INT4-g32"),
-        ("INT8-channel", "no type of GGUF holds INT8-channel"),
-        ("INT4-g32-asym", "no type of GGUF holds INT4-g32-asym"),
-        ("INT6-g32", "no type of GGUF holds INT6-g32"),
-        ("FP8-channel", "no type of GGUF holds FP8-channel"),
+        ("INT4-g64", r"layer 'model\.embed_tokens' at INT4-g64: GGUF has no INT4 by group; choose INT4-g32"),
+        ("INT8-channel", "GGUF has no INT8 by channel; choose INT8-g32"),
+        ("INT4-g32-asym", "zero points are not taken; choose INT4-g32"),
+        ("INT6-g32", "no exact GGUF type holds INT6; choose INT8-g32"),
+        ("FP8-channel", "no exact GGUF type holds FP8; choose INT8-channel"),
     ],
 )
 def test_precisions_without_a_type_are_refused(precision, message, tmp_path):
@@ -461,9 +519,9 @@ def test_precisions_without_a_type_are_refused(precision, message, tmp_path):
 def test_rounded_inputs_and_vectors_in_16_bits_are_refused(tmp_path):
     layers = opened()[1].layers
     widths = ["INT8-g32-a8" if layer.name.endswith("up_proj") else "FP32" for layer in layers]
-    with pytest.raises(InputError, match=r"INT8-g32-a8 was measured with inputs in INT8.*; choose INT8-g32"):
+    with pytest.raises(InputError, match=r"at INT8-g32-a8: activations stay in floating point.*; choose INT8-g32"):
         written(recipe_of(widths), tmp_path)
-    with pytest.raises(InputError, match=r"layer 'model\.norm': vectors are FP32 in GGUF, not FP16; choose FP32"):
+    with pytest.raises(InputError, match=r"layer 'model\.norm' at FP16: .*; choose FP32"):
         written(recipe_of(["FP16" if layer.name == "model.norm" else "FP32" for layer in layers]), tmp_path)
 
 
@@ -510,7 +568,7 @@ def test_other_networks_and_endings_are_refused(tmp_path):
     profile = plain.profile(ALL, lambda requests: [], ())
     ready = deployable(plain)
     recipe = build_recipe(profile, ["FP16"], ready.weight, "digest", {}, {})
-    with pytest.raises(InputError, match=r"layer '0': llama\.cpp has no such tensor"):
+    with pytest.raises(InputError, match=r"layer '0' at FP16: llama\.cpp has no architecture with such a layer"):
         gguf_files(recipe, ready, tmp_path / "m.gguf")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
@@ -518,3 +576,114 @@ def test_other_networks_and_endings_are_refused(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(InputError, match=r"m\.gguf: no GGUF file, or a damaged one"):
         stored_bytes(tmp_path / "m.gguf")
+
+
+def test_the_linter_says_what_the_exporter_says(tmp_path):
+    """A LlamaModel without a head, whose layers lie at its top."""
+    model = transformers.LlamaModel(transformers.LlamaConfig(**SMALL))
+    names = {name.removesuffix(".weight") for name in model.state_dict()}
+    assert {"embed_tokens", "layers.0.mlp.up_proj", "norm"} <= names
+    (first, *_) = recipe_of(["FP32"] * len(opened()[1].layers)).layers
+    recipe = uniform("FP32")
+    for name in (*names, "blk.0.attn_q", "model.layers.0.mlp.up_proj.weight", "text.model.norm", "model.layers.٣.norm"):
+        layer = first.model_copy(update={"name": name})
+        fault = TARGETS["gguf"].fault(layer, layer.width)
+        assert fault is not None and "llama.cpp has no architecture" in fault, name
+        with pytest.raises(InputError, match=r"llama\.cpp has no architecture with such a layer"):
+            as_gguf.tensor_types(dataclasses.replace(recipe, layers=(layer,)))
+    for layer in recipe.layers:
+        assert TARGETS["gguf"].fault(layer, layer.width) is None
+
+
+def test_a_layer_of_three_axes_is_refused():
+    recipe = uniform("FP32")
+    layer = recipe.layers[0].model_copy(update={"shape": (4, 8, 32)})
+    with pytest.raises(InputError, match=r"of shape \(4, 8, 32\): a Llama has matrices and vectors alone"):
+        as_gguf.tensor_types(dataclasses.replace(recipe, layers=(layer,)))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "due"),
+    [
+        ({}, (1, 2)),
+        ({"bos_token_id": 300, "eos_token_id": 301}, (300, 301)),
+        ({"bos_token_id": None, "eos_token_id": [5, 6]}, (1, 2)),
+        ({"bos_token_id": 2, "eos_token_id": 1}, (2, 1)),
+    ],
+)
+def test_the_file_says_that_its_tokens_are_bytes_and_what_ends_texts(tokens, due, tmp_path):
+    ready, _ = opened(**({"max_position_embeddings": 32} if tokens else {}))
+    config = ready.network("gguf").config
+    before = config.bos_token_id, config.eos_token_id
+    try:
+        for key, value in tokens.items():
+            setattr(config, key, value)
+        path, _ = gguf_files(uniform("FP32"), ready, tmp_path / "m.gguf")
+    finally:
+        config.bos_token_id, config.eos_token_id = before
+    fields = GGUFReader(path).fields
+    assert "3 to 258 the bytes" in fields["general.description"].contents()
+    found = tuple(fields[f"tokenizer.ggml.{key}_token_id"].contents() for key in ("bos", "eos"))
+    assert found == due
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    assert [kinds[token] for token in due] == [3, 3]
+    assert kinds[319] == 5
+
+
+def test_tokens_outside_the_vocabulary_end_no_texts(tmp_path):
+    ready, _ = opened("mistral")
+    config = ready.network("gguf").config
+    before = config.bos_token_id, config.eos_token_id
+    try:
+        config.bos_token_id, config.eos_token_id = 320, -1
+        path, _ = gguf_files(uniform("FP32", "mistral"), ready, tmp_path / "m.gguf")
+    finally:
+        config.bos_token_id, config.eos_token_id = before
+    fields = GGUFReader(path).fields
+    assert [fields[f"tokenizer.ggml.{key}_token_id"].contents() for key in ("bos", "eos")] == [1, 2]
+
+
+def test_a_name_that_is_no_text_is_escaped(tmp_path):
+    recipe = dataclasses.replace(uniform("FP32"), model="\ud800x\n")
+    path, _ = gguf_files(recipe, opened()[0], tmp_path / "m.gguf")
+    assert GGUFReader(path).fields["general.name"].contents() == "\\ud800x\\n"
+
+
+def test_where_writing_fails_nothing_new_is_left(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    recipe = uniform("FP16")
+    monkeypatch.setattr(GGUFWriter, "write_tensors_to_file", fail)
+    with pytest.raises(InputError, match=r"m\.gguf: cannot be written: No space left"):
+        written(recipe, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    before = [file.read_bytes() for file in written(recipe, tmp_path)]
+    monkeypatch.setattr(GGUFWriter, "write_tensors_to_file", fail)
+    with pytest.raises(InputError, match="No space left"):
+        written(uniform("INT8-g32"), tmp_path)
+    assert [(tmp_path / name).read_bytes() for name in ("m.gguf", "m.tensor-types.txt")] == before
+
+
+def test_where_one_file_cannot_take_its_place_no_mixed_pair_is_left(tmp_path, monkeypatch):
+    place = os.replace
+
+    def refuse(source, target):
+        if Path(target).name == "m.gguf":
+            raise OSError(5, "Input/output error")
+        place(source, target)
+
+    recipe = uniform("FP16")
+    for old in (False, True):
+        if old:
+            written(recipe, tmp_path)
+        monkeypatch.setattr(os, "replace", refuse)
+        with pytest.raises(InputError, match="Input/output error"):
+            written(uniform("INT8-g32"), tmp_path)
+        assert list(tmp_path.iterdir()) == []
+        monkeypatch.undo()
+    (tmp_path / "m.tensor-types.txt").mkdir()
+    with pytest.raises(InputError, match=r"m\.gguf: cannot be written"):
+        written(recipe, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.tensor-types.txt"]
