@@ -49,6 +49,10 @@ class Facts(Protocol):
         """Modules that hold the weight."""
 
     @property
+    def called(self) -> bool:
+        """Whether the module that holds the weight computes with it."""
+
+    @property
     def parameters(self) -> int:
         """Weights."""
 
@@ -145,10 +149,11 @@ def rows_of_outputs(layer: Facts, precision: Precision) -> str | None:
 
 
 def not_past_module(layer: Facts, precision: Precision) -> str | None:
-    """The input projection of PyTorch's own attention is a parameter without a module of its own."""
-    if not precision.has_scales or layer.type != "Attention" or not layer.name.endswith("in_proj"):
+    """PyTorch's own attention reads its projections itself; that of its inputs has not even a module."""
+    own = layer.type == "Attention" and layer.name.endswith("in_proj")
+    if not precision.has_scales or (layer.called and not own):
         return None
-    return "nn.MultiheadAttention reads its input projection past any module; choose FP32"
+    return "what computes with this weight is not the module that holds it, as in nn.MultiheadAttention; choose FP32"
 
 
 def if_not_convolution(rule: Rule) -> Rule:

@@ -149,9 +149,11 @@ def test_the_input_projection_of_pytorch_s_own_attention_stays_as_it_is(target):
     projection = layer("Attention", (96, 32), "attention.in_proj")
     mamba = layer("Linear", (96, 32), "mixer.in_proj")
     stack = TARGETS[target]
-    assert "past any module" in stack.fault(projection, Precision.parse("INT8-channel"))
+    assert "not the module that holds it" in stack.fault(projection, Precision.parse("INT8-channel"))
     assert stack.fault(projection, Precision.parse("FP32")) is None
     assert stack.fault(mamba, Precision.parse("INT8-channel")) is None
+    uncalled = layer("Attention", (32, 32), "attention.out_proj", called=False)
+    assert "not the module that holds it" in stack.fault(uncalled, Precision.parse("INT8-channel"))
 
 
 def test_every_target_is_tested_both_ways():
