@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from evoquant.campaign.config import CampaignConfig
     from evoquant.campaign.config_measured import TaskConfig
     from evoquant.execution.base import Executor
-    from evoquant.models.base import MeasuredTask
+    from evoquant.models.base import Failed, MeasuredTask, Outcome, Request
     from evoquant.profiles.model import ModelProfile
     from evoquant.quantization.precision import Menu
     from evoquant.scoring.problem import Problem
@@ -111,6 +111,20 @@ def open_network(
     except BaseException:
         store.close()
         raise
+
+
+def bare_profile(task: MeasuredTask, menu: Menu) -> ModelProfile:
+    """A task's profile without signals, for which nothing is measured.
+
+    Raises:
+        InputError: it cannot be profiled.
+    """
+
+    def nothing(requests: Sequence[Request]) -> list[Outcome | Failed]:
+        assert not requests
+        return []
+
+    return task.profile(menu, nothing, ())
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.imported_compressed import compressed_tensors
 from evoquant.campaign.imported_gguf import MAGIC, gguf_types
-from evoquant.campaign.imported_layers import dtype_width
-from evoquant.campaign.imported_modelopt import checkpoint, quant_cfg
+from evoquant.campaign.imported_layers import dtype_width, quoted
+from evoquant.campaign.imported_modelopt import quant_cfg
+from evoquant.campaign.imported_stated import checkpoint
 from evoquant.errors import InputError
 from evoquant.files import read_json
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 CONFIG, QUANT_CFG, STATED = "config.json", "quant_cfg.json", "hf_quant_config.json"
 KINDS = "compressed-tensors (a checkpoint, or its config.json), ModelOpt (quant_cfg, hf_quant_config.json), GGUF"
-_QUANTIZED, _GROUPS, _ENTRIES, _SECTION = "quantization_config", "config_groups", "quant_cfg", "quantization"
+_QUANTIZED, _OLDER = "quantization_config", "compression_config"
+_GROUPS, _ENTRIES, _SECTION = "config_groups", "quant_cfg", "quantization"
 
 
 def foreign_folder(folder: Path, limit: int) -> Foreign | None:
@@ -80,8 +82,9 @@ def foreign_json(data: Any, source: str, rest: str | None = None) -> Foreign | N
         return checkpoint(data[_SECTION], rest, source)
     if isinstance(data.get(_GROUPS), dict):
         return _by_method(data, rest, source)
-    if isinstance(data.get(_QUANTIZED), dict):
-        return _by_method(data[_QUANTIZED], dtype_width(data, source), f"{source}: {_QUANTIZED}")
+    for key in (_QUANTIZED, _OLDER):
+        if isinstance(data.get(key), dict):
+            return _by_method(data[key], dtype_width(data, source), f"{source}: {key}")
     if isinstance(data.get("architectures"), list) and isinstance(data.get("model_type"), str):
         return _unquantized(data, source)
     return None
@@ -95,7 +98,7 @@ def _by_method(config: Mapping[str, Any], rest: str | None, source: str) -> Fore
             raise InputError(f"{source}: says no quant_algo; name its {STATED}.")
         return checkpoint(stated, rest, source)
     if method != "compressed-tensors":
-        raise InputError(f"{source}: quant_method {str(method)[:60]!r} is not read; evoquant reads {KINDS}.")
+        raise InputError(f"{source}: quant_method {quoted(method, 60)} is not read; evoquant reads {KINDS}.")
     return compressed_tensors(config, rest, source)
 
 

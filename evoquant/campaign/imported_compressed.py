@@ -20,7 +20,9 @@ from evoquant.campaign.imported_layers import (
     fitting,
     flag,
     integer,
+    named,
     own_numbers,
+    quoted,
     shown,
     strings,
     unknown,
@@ -104,7 +106,7 @@ class CompressedTensors:
             if target in targets.matched or target in WEIGHTED:
                 continue
             if target.startswith(REGEX):
-                raise InputError(f"{self.source}: the target {target[:200]!r} matches no layer of the network.")
+                raise InputError(f"{self.source}: the target {quoted(target)} matches no layer of the network.")
             raise unknown(self.source, target, sites)
 
 
@@ -141,11 +143,12 @@ def compressed_tensors(config: Any, rest: str | None, source: str) -> Compressed
     groups = a_dict(a_dict(config, source).get("config_groups"), f"{source}: config_groups")
     if config.get("transform_config"):
         raise InputError(f"{source}: transform_config: the network's weights are transformed, which is not measured.")
-    if config.get("sparsity_config") or config.get("moe_sparsity_config"):
-        raise InputError(f"{source}: sparsity_config: the network is pruned, which is not measured.")
+    for key in ("sparsity_config", "moe_sparsity_config"):
+        if _pruned(config.get(key)):
+            raise InputError(f"{source}: {key}: the network is pruned, which is not measured.")
     warnings, widths = [], dict[str, str | None]()
     for name, group in groups.items():
-        place = f"{source}: config_groups.{name}"
+        place = f"{source}: config_groups.{named(name, 60)}"
         if isinstance(group, list):
             raise InputError(f"{place}: is the name of a preset; write the group out: targets, weights.")
         width, notes = _scheme(a_dict(group, place), place)
@@ -153,7 +156,7 @@ def compressed_tensors(config: Any, rest: str | None, source: str) -> Compressed
         for target in strings(group.get("targets"), f"{place}.targets"):
             if widths.setdefault(target, width) != width:
                 raise InputError(
-                    f"{place}: the target {target[:200]!r} stands in another group, too, at another width."
+                    f"{place}: the target {quoted(target)} stands in another group, too, at another width."
                 )
     if config.get("kv_cache_scheme"):
         warnings.append("kv_cache_scheme: the cache of keys and values is not quantized here")
@@ -165,10 +168,17 @@ def compressed_tensors(config: Any, rest: str | None, source: str) -> Compressed
     )
 
 
+def _pruned(config: Any) -> bool:
+    """Whether a `sparsity_config` says that weights were pruned; `dense` stores all of them, in whatever structure."""
+    if not isinstance(config, dict) or config.get("format") != "dense":
+        return bool(config)
+    return config.get("sparsity_structure") not in (None, "unstructured", "0:0")
+
+
 def _scheme(group: Mapping[str, Any], place: str) -> tuple[str | None, list[str]]:
     """The precision of a group, and what to say of it."""
     for key in group.keys() - _SCHEME:
-        raise InputError(f"{place}: unknown key {key[:60]!r}; a group has {', '.join(sorted(_SCHEME))}.")
+        raise InputError(f"{place}: unknown key {quoted(key, 60)}; a group has {', '.join(sorted(_SCHEME))}.")
     if group.get("output_activations") is not None:
         raise InputError(f"{place}.output_activations: evoquant quantizes weights and inputs, not outputs.")
     inputs = group.get("input_activations")
@@ -203,7 +213,9 @@ def _weights(args: Mapping[str, Any], place: str) -> tuple[str, list[str]]:
             raise InputError(f"{place}: floats of {bits} bits: evoquant has FP8 (E4M3, symmetric) and no other.")
         return f"FP8-{slices}", notes
     if kind != "int" or not 2 <= bits <= 8:
-        raise InputError(f"{place}: {kind[:20]} of {bits} bits: evoquant has integers of 2 to 8 bits, and floats of 8.")
+        raise InputError(
+            f"{place}: {named(kind, 20)} of {bits} bits: evoquant has integers of 2 to 8 bits, and floats of 8."
+        )
     return f"INT{bits}-{slices}{'' if symmetric else '-asym'}", notes
 
 
@@ -221,7 +233,7 @@ def _slices(args: Mapping[str, Any], place: str) -> str:
             raise InputError(f"{place}.group_size: the strategy group needs a size of at least 1.")
         return f"g{size}"
     if strategy not in ("tensor", "channel"):
-        raise InputError(f"{place}.strategy: {strategy[:40]!r}; evoquant has tensor, channel and group.")
+        raise InputError(f"{place}.strategy: {quoted(strategy, 40)}; evoquant has tensor, channel and group.")
     return strategy
 
 
@@ -231,11 +243,11 @@ def _inputs(args: Mapping[str, Any], place: str) -> list[str]:
     bits = integer(args.get("num_bits", 8), f"{place}.num_bits", 1, 32)
     kind = str(args.get("type", "int")).lower()
     if bits != 8 or kind != "int":
-        raise InputError(f"{place}: {kind[:20]} of {bits} bits; evoquant quantizes inputs to INT8 alone.")
+        raise InputError(f"{place}: {named(kind, 20)} of {bits} bits; evoquant quantizes inputs to INT8 alone.")
     if args.get("dynamic") is not True:
         raise InputError(f"{place}: static; evoquant quantizes inputs dynamically (`dynamic: true`).")
     if args.get("symmetric", True) is not True:
         raise InputError(f"{place}: asymmetric; evoquant quantizes inputs symmetrically.")
     if args.get("strategy") != "token":
-        notes.append(f"{place}: one scale a {str(args.get('strategy'))[:20]}; measured with one a token")
+        notes.append(f"{place}: one scale a {named(args.get('strategy'), 20)}; measured with one a token")
     return notes

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from evoquant.campaign.imported_layers import Imported, Site, fitting, own_numbers, shown, unknown
+from evoquant.campaign.imported_layers import Imported, Site, fitting, own_numbers, quoted, shown, unknown
 from evoquant.errors import InputError
 from evoquant.profiles.llama_names import hf_name
 from evoquant.quantization.precision import Precision
@@ -98,12 +98,12 @@ class Gguf:
                 continue  # takes no width
             layer = hf_name(name)
             if layer is None:
-                raise InputError(f"{self.source}: the tensor {name!r} is none of a Llama-like network's.")
+                raise InputError(f"{self.source}: the tensor {quoted(name)} is none of a Llama-like network's.")
             if layer not in known:
                 raise unknown(self.source, layer, sites)
             if tensor.shape != known[layer].shape:
                 raise InputError(
-                    f"{self.source}: the tensor {name!r} has the shape {tensor.shape}, but the network's layer "
+                    f"{self.source}: the tensor {quoted(name)} has the shape {tensor.shape}, but the network's layer "
                     f"{layer!r} has {known[layer].shape}; is the file for this network?"
                 )
             widths[layer] = fitting(known[layer], TYPES[tensor.type].width, self.source)
@@ -162,7 +162,7 @@ class _Head:
         for _ in range(tensors):
             name, tensor, end = self._tensor()
             if name in found:
-                raise self._damaged(f"the tensor {name!r} stands twice")
+                raise self._damaged(f"the tensor {quoted(name)} stands twice")
             found[name] = tensor
             ends = max(ends, end)
         if not found:
@@ -227,7 +227,7 @@ class _Head:
 
     def _scalar(self, kind: int, key: str) -> int:
         if kind not in _SCALARS:
-            raise self._damaged(f"the value {key[:60]!r} is of the unknown kind {kind}")
+            raise self._damaged(f"the value {quoted(key, 60)} is of the unknown kind {kind}")
         return _SCALARS[kind]
 
     def _tensor(self) -> tuple[str, Tensor, int]:
@@ -235,16 +235,18 @@ class _Head:
         name = self._text()
         axes = self._number("<I")
         if axes > MOST_AXES:
-            raise self._damaged(f"the tensor {name[:60]!r} has {axes} axes")
+            raise self._damaged(f"the tensor {quoted(name, 60)} has {axes} axes")
         shape = tuple(reversed([self._number("<Q") for _ in range(axes)]))
         number, offset = self._number("<I"), self._number("<Q")
         kind = _NAMES[number] if number < len(_NAMES) else str(number)
         if kind not in TYPES:
             raise InputError(
-                f"{self._source}: the tensor {name[:200]!r} is of type {kind}, which evoquant has nothing like; it has "
+                f"{self._source}: the tensor {quoted(name)} is of type {kind}, which evoquant has nothing like; it has "
                 f"{', '.join(TYPES)}."
             )
         known = TYPES[kind]
         if shape and shape[-1] % known.block:
-            raise self._damaged(f"the tensor {name[:60]!r} of type {kind} has rows of {shape[-1]}, no whole blocks")
+            raise self._damaged(
+                f"the tensor {quoted(name, 60)} of type {kind} has rows of {shape[-1]}, no whole blocks"
+            )
         return name, Tensor(kind, shape), offset + math.prod(shape) // known.block * known.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +23,9 @@ WEIGHTED = ("Linear", "Embedding", *CONVOLUTIONS)
 
 DTYPES = {"float32": "FP32", "float": "FP32", "float16": "FP16", "half": "FP16", "bfloat16": "BF16"}
 LARGEST_GROUP = 999_999
+LONGEST_NAME = 200
 _SHOWN = 3
+_BARE = re.compile(r"[\w.:*/+-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ def fitting(site: Site, width: str, source: str) -> str:
 
 def unknown(source: str, name: str, sites: Iterable[Site]) -> InputError:
     """The error for a name that is no layer's."""
-    return InputError(f"{source}: the network has no layer {name!r}.{suggestion(name, [site.name for site in sites])}")
+    close = suggestion(name[:LONGEST_NAME], [site.name for site in sites])
+    return InputError(f"{source}: the network has no layer {quoted(name)}.{close}")
 
 
 def own_numbers(kind: str) -> str:
@@ -142,7 +146,23 @@ def own_numbers(kind: str) -> str:
 def shown(names: Sequence[str]) -> str:
     """A few of many names."""
     more = f" … ({len(names)})" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(named(name) for name in names[:_SHOWN]) + more
+
+
+def quoted(value: Any, longest: int = LONGEST_NAME) -> str:
+    """A name that a file gives, for a message: in quotes, at most so long, with escapes for what would steer a terminal
+    or cannot be printed at all."""
+    text = value if isinstance(value, str) else str(value)
+    whole = repr(text[:longest])
+    if len(text) <= longest and len(whole) <= longest + 2:
+        return whole
+    return f"{whole[: longest - 2]}...{whole[-1]}"
+
+
+def named(value: Any, longest: int = LONGEST_NAME) -> str:
+    """As `quoted`, but bare where it holds only letters, digits and a few signs."""
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= longest and _BARE.fullmatch(text) else quoted(text, longest)
 
 
 def dtype_width(config: Any, source: str) -> str | None:
@@ -157,7 +177,7 @@ def dtype_width(config: Any, source: str) -> str | None:
             if name is not None:
                 width = DTYPES.get(str(name).removeprefix("torch."))
                 if width is None:
-                    raise InputError(f"{source}: dtype {str(name)[:40]!r}; evoquant has float32, float16 and bfloat16.")
+                    raise InputError(f"{source}: dtype {quoted(name, 40)}; evoquant has float32, float16 and bfloat16.")
                 return width
     return None
 

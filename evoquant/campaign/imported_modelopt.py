@@ -1,4 +1,4 @@
-"""NVIDIA ModelOpt's recipes read as allocations: a `quant_cfg`, and what its checkpoints say (`hf_quant_config.json`).
+"""NVIDIA ModelOpt's recipes for quantizers, its `quant_cfg`, read as allocations.
 
 A `quant_cfg` is a list of entries for quantizers, of which later ones win, as `mtq.quantize` of 0.47.0 takes it; the
 older dict, name → attributes, is the same in the order of its keys. Each Linear, convolution and Embedding has a
@@ -7,6 +7,7 @@ older dict, name → attributes, is the same in the order of its keys. Each Line
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,10 @@ from evoquant.campaign.imported_layers import (
     fitting,
     flag,
     integer,
+    named,
     own_numbers,
-    strings,
+    quoted,
+    shown,
     unknown,
 )
 from evoquant.campaign.imported_patterns import MOST, WILDCARDS, wildcard
@@ -38,11 +41,11 @@ _NO_MATTER = (
 )
 _READ = ("num_bits", "axis", "type", "block_sizes")
 _E4M3 = [4, 3]
-
-_ALGORITHMS = {"FP8": "FP8-tensor", "FP8_PER_CHANNEL_PER_TOKEN": "FP8-channel", "W8A16": "INT8-channel"}
-_GROUPED = {"W4A16_AWQ": "INT4", "W4A16": "INT4"}
-_NEAR_INPUTS = {"W8A8_SQ_PER_CHANNEL": "INT8-channel-a8"}
-_KNOWN = (*_ALGORITHMS, *_GROUPED, *_NEAR_INPUTS)
+_WEIGHTLESS = re.compile(
+    r"nn\.((Batch|Instance)Norm|(Avg|Max|AdaptiveAvg)Pool)[123]d|nn\.(LayerNorm|LeakyReLU|GRU|LSTM|RNN)"
+)
+"""Classes that ModelOpt has quantizers for, none of them of weights that take a width here."""
+_ATTENTION = "_bmm_quantizer"
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,14 @@ class Entry:
         cfg: attributes that replace all of a quantizer's; None where it is only switched.
         enable: whether it is on.
         scope: name of a class, whose modules alone are meant; None for all.
+        number: of the entry in the file, from 1.
     """
 
     name: str
     cfg: Mapping[str, Any] | None
     enable: bool
     scope: str | None
+    number: int
 
 
 @dataclass
@@ -91,18 +96,23 @@ class QuantCfg:
                 quantizers[f"{site.name}.{INPUT}"] = _Quantizer({}, on=site.kind != "Embedding")
                 quantizers[f"{site.name}.{OUTPUT}"] = _Quantizer({}, on=False)
         names = list(quantizers)
-        for index, entry in enumerate(self.entries):
-            for name in self._meant(entry, names, sites):
+        warnings = [own_numbers(KIND), *self.warnings]
+        for entry in self.entries:
+            meant = self._meant(entry, names, sites, warnings)
+            if entry.scope is not None:
+                inside = [name for name in meant if entry.scope in owners[name.rpartition(".")[0]].classes]
+                if meant and not inside and entry.enable:
+                    place = f"quant_cfg entry {entry.number}: {quoted(entry.name)}"
+                    warnings.append(f"{place}: no nn.{entry.scope} of this network")
+                meant = inside
+            for name in meant:
                 owner = owners[name.rpartition(".")[0]]
-                if entry.scope is not None and entry.scope not in owner.classes:
-                    continue
                 if name.endswith(INPUT) and owner.kind == "Embedding":
                     continue  # of tokens: it stays off whatever is said
                 one = quantizers[name]
                 one.on = entry.enable
                 if entry.cfg is not None:
-                    one.cfg, one.place = entry.cfg, f"quant_cfg entry {index + 1}"
-        warnings = [own_numbers(KIND), *self.warnings]
+                    one.cfg, one.place = entry.cfg, f"quant_cfg entry {entry.number}"
         widths = {}
         for site in sites:
             if site.kind is None:
@@ -112,20 +122,28 @@ class QuantCfg:
                 widths[site.name] = self._width(site, weight, inputs, outputs, warnings)
         return Imported(widths, tuple(dict.fromkeys(warnings)))
 
-    def _meant(self, entry: Entry, names: Sequence[str], sites: Sequence[Site]) -> list[str]:
-        """The quantizers that an entry names.
+    def _meant(self, entry: Entry, names: Sequence[str], sites: Sequence[Site], notes: list[str]) -> list[str]:
+        """The quantizers that an entry names; those of attention's products, which are not here, are noted.
 
         Raises:
             InputError: it switches one on that is not there.
         """
         found = wildcard(entry.name, names, self.source)
-        exact = "*" not in entry.name and "?" not in entry.name
-        if not found and exact and entry.enable:
-            layer = entry.name.rpartition(".")[0] or entry.name
-            if layer in [site.name for site in sites]:
-                raise InputError(f"{self.source}: quant_cfg: ModelOpt has no quantizer {entry.name[:200]!r}.")
-            raise unknown(f"{self.source}: quant_cfg: {entry.name[:200]!r}", layer[:200], sites)
-        return found
+        if found or not entry.enable:
+            return found
+        place = f"{self.source}: quant_cfg entry {entry.number}"
+        if entry.name.endswith(_ATTENTION):
+            notes.append(f"{quoted(entry.name)}: attention's own products, or their cache, are not quantized here")
+            return found
+        if any(mark in entry.name for mark in WILDCARDS):
+            raise InputError(
+                f"{place}: {quoted(entry.name)} switches on, but matches no quantizer of the network; quantizers are "
+                f"named LAYER.{WEIGHT} and LAYER.{INPUT}. Leave out what is not meant for this network."
+            )
+        layer = entry.name.rpartition(".")[0] or entry.name
+        if layer in [site.name for site in sites]:
+            raise InputError(f"{place}: ModelOpt has no quantizer {quoted(entry.name)}.")
+        raise unknown(f"{place}: {quoted(entry.name)}", layer, sites)
 
     def _width(self, site: Site, weight: _Quantizer, inputs: _Quantizer, outputs: _Quantizer, notes: list[str]) -> str:
         place = f"{self.source}: layer {site.name!r}"
@@ -149,44 +167,6 @@ class QuantCfg:
         return fitting(site, width, self.source)
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What `hf_quant_config.json` says.
-
-    Attributes:
-        source: for messages.
-        layers: layer → precision, where it says so layer by layer.
-        uniform: precision of all Linear layers, where it does not.
-        exclude: shell patterns for layers that stay as they are.
-        rest: their precision.
-        warnings: what the file says beyond that.
-    """
-
-    source: str
-    layers: Mapping[str, str]
-    uniform: str | None
-    exclude: tuple[str, ...]
-    rest: str
-    warnings: tuple[str, ...]
-
-    def resolve(self, sites: Sequence[Site]) -> Imported:
-        """Widths of all layers; see `Foreign`."""
-        known = {site.name: site for site in sites}
-        widths = dict.fromkeys(known, self.rest)
-        for layer, width in self.layers.items():
-            if layer not in known:
-                raise unknown(f"{self.source}: quantized_layers", layer[:200], sites)
-            widths[layer] = fitting(known[layer], width, self.source)
-        if self.uniform is not None:
-            excluded: set[str] = set()
-            for pattern in self.exclude:
-                excluded.update(wildcard(pattern, list(known), self.source))
-            for site in sites:
-                if site.kind == "Linear" and site.name not in excluded:
-                    widths[site.name] = fitting(site, self.uniform, self.source)
-        return Imported(widths, (own_numbers(KIND), *self.warnings))
-
-
 def quant_cfg(data: Mapping[str, Any], rest: str | None, source: str) -> QuantCfg:
     """The recipe of `{"quant_cfg": …, "algorithm": …}`.
 
@@ -204,60 +184,75 @@ def quant_cfg(data: Mapping[str, Any], rest: str | None, source: str) -> QuantCf
     if not isinstance(given, list):
         raise InputError(f"{source}: quant_cfg: should be an array of entries, or an object of them.")
     entries: list[Entry] = []
-    for index, raw in enumerate(given):
-        entries += _entries(raw, f"{source}: quant_cfg entry {index + 1}")
+    warnings: list[str] = []
+    for number, raw in enumerate(given, 1):
+        entries += _entries(raw, number, source, warnings)
     if sum(any(mark in entry.name for mark in WILDCARDS) for entry in entries) > MOST:
         raise InputError(f"{source}: has more than {MOST} patterns; name layers exactly.")
-    warnings = []
     algorithm = data.get("algorithm")
     method = algorithm.get("method") if isinstance(algorithm, dict) else algorithm
     if method not in (None, "max"):
-        warnings.append(f"algorithm {str(method)[:60]!r}: changes weights or scales first; measured without it")
+        warnings.append(f"algorithm {quoted(method, 60)}: changes weights or scales first; measured without it")
     if rest is None:
         rest = "FP32"
         warnings.append("what it does not quantize is measured at FP32")
     return QuantCfg(source, tuple(entries), rest, tuple(warnings))
 
 
-def _entries(raw: Any, place: str) -> list[Entry]:
+def _entries(raw: Any, number: int, source: str, notes: list[str]) -> list[Entry]:
     """One entry in the list's form, or those of a name or class → attributes, the older form."""
+    place = f"{source}: quant_cfg entry {number}"
     entry = a_dict(raw, place)
+    given: list[tuple[Any, Any, Any, Any]] = []
     if "quantizer_name" in entry:
-        scope = entry.get("parent_class")
-        return [_entry(entry["quantizer_name"], entry.get("cfg"), entry.get("enable"), scope, place)]
+        given.append((entry["quantizer_name"], entry.get("cfg"), entry.get("enable"), entry.get("parent_class")))
+    else:
+        for name, value in entry.items():
+            where = f"{place}: {named(name, 60)}"
+            if name.startswith("nn."):
+                inner = a_dict(value, where)
+                given += [_older(key, attributes, name, where) for key, attributes in inner.items()]
+            else:
+                given.append(_older("*" if name == "default" else name, value, None, place))
+        if not entry:
+            raise InputError(f"{place}: is empty; it gives a quantizer_name, and cfg or enable.")
     found = []
-    for name, value in entry.items():
-        if name.startswith("nn."):
-            inner = a_dict(value, f"{place}: {name[:60]}")
-            found += [_older(key, attributes, name, f"{place}: {name[:60]}") for key, attributes in inner.items()]
-        else:
-            found.append(_older("*" if name == "default" else name, value, None, place))
-    if not found:
-        raise InputError(f"{place}: is empty; it gives a quantizer_name, and cfg or enable.")
+    for name, cfg, enable, scope in given:
+        on = _checked(name, cfg, enable, place)
+        known = scope is None or (isinstance(scope, str) and scope in _SCOPES)
+        if known:
+            attributes = None if cfg is None else a_dict(cfg, f"{place}: cfg")
+            found.append(Entry(name, attributes, on, None if scope is None else _SCOPES[scope], number))
+        elif on or not isinstance(scope, str):
+            close = suggestion(str(scope)[:60], _SCOPES)
+            raise InputError(f"{place}: parent_class {quoted(scope, 60)} is not known.{close}")
+        elif not _WEIGHTLESS.fullmatch(scope):
+            notes.append(f"quant_cfg entry {number}: parent_class {quoted(scope, 60)}: not known, left out")
     return found
 
 
-def _older(name: str, value: Any, scope: str | None, place: str) -> Entry:
-    attributes = a_dict(value, f"{place}: {name[:60]}") if not isinstance(value, list) else {"cfg": value}
-    cfg = value if isinstance(value, list) else {k: v for k, v in attributes.items() if k != "enable"}
-    return _entry(name, cfg or None, attributes.get("enable"), scope, place)
+def _older(name: str, value: Any, scope: str | None, place: str) -> tuple[str, Any, Any, str | None]:
+    """Name, cfg, enable and class of an entry in the older form."""
+    if isinstance(value, list):
+        return name, value, None, scope
+    attributes = a_dict(value, f"{place}: {named(name, 60)}")
+    return name, {k: v for k, v in attributes.items() if k != "enable"} or None, attributes.get("enable"), scope
 
 
-def _entry(name: Any, cfg: Any, enable: Any, scope: Any, place: str) -> Entry:
+def _checked(name: Any, cfg: Any, enable: Any, place: str) -> bool:
+    """Whether an entry switches on.
+
+    Raises:
+        InputError: it is none.
+    """
     if not isinstance(name, str) or not name:
         raise InputError(f"{place}: quantizer_name: should be a name or a shell pattern.")
     if cfg is None and enable is None:
         raise InputError(f"{place}: gives neither cfg nor enable.")
+    on = True if enable is None else flag(enable, f"{place}: enable")
     if isinstance(cfg, list):
         raise InputError(f"{place}: quantizes twice, one after the other; evoquant quantizes once.")
-    if scope is not None and scope not in _SCOPES:
-        raise InputError(
-            f"{place}: parent_class {str(scope)[:60]!r} is not known.{suggestion(str(scope)[:60], _SCOPES)}"
-        )
-    on = True if enable is None else flag(enable, f"{place}: enable")
-    return Entry(
-        name, None if cfg is None else a_dict(cfg, f"{place}: cfg"), on, None if scope is None else _SCOPES[scope]
-    )
+    return on
 
 
 def _attributes(cfg: Mapping[str, Any], place: str) -> None:
@@ -266,17 +261,17 @@ def _attributes(cfg: Mapping[str, Any], place: str) -> None:
         if key in _REFUSED and value and not (isinstance(value, dict) and value.get("enable") is False):
             raise InputError(f"{place}: {key}: evoquant has no such quantizer; leave it out.")
         if key not in (*_REFUSED, *_NO_MATTER, *_READ):
-            raise InputError(f"{place}: unknown key {key[:60]!r}.{suggestion(key[:60], _READ)}")
+            raise InputError(f"{place}: unknown key {quoted(key, 60)}.{suggestion(key[:60], _READ)}")
 
 
 def _weights(cfg: Mapping[str, Any], site: Site, place: str) -> str:
     _attributes(cfg, place)
-    slices = _slices(cfg, site, place)
     bits = cfg.get("num_bits", 8)
+    if isinstance(bits, list) and bits != _E4M3:
+        raise InputError(f"{place}: num_bits {str(bits)[:40]}: of floats evoquant has E4M3, [4, 3], alone.")
+    slices = _slices(cfg, site, place)
     if bits == _E4M3:
         return f"FP8-{slices}"
-    if isinstance(bits, list):
-        raise InputError(f"{place}: num_bits {str(bits)[:40]}: of floats evoquant has E4M3, [4, 3], alone.")
     return f"INT{integer(bits, f'{place}: num_bits', 2, 8)}-{slices}"
 
 
@@ -303,8 +298,10 @@ def _slices(cfg: Mapping[str, Any], site: Site, place: str) -> str:
 def _block(blocks: Mapping[str, Any], rank: int, place: str) -> int | None:
     """The size of blocks along the last axis; None for one block as long as it."""
     axes = {key: value for key, value in blocks.items() if key != "type"}
+    if "scale_bits" in axes:
+        raise InputError(f"{place}: scale_bits: evoquant has no blocks whose scales are quantized themselves.")
     if set(axes) not in ({"-1"}, {str(rank - 1)}):
-        raise InputError(f"{place}: {', '.join(axes)[:60] or 'no axis'}; evoquant cuts blocks along the last axis, -1.")
+        raise InputError(f"{place}: {shown(list(axes)) or 'no axis'}; evoquant cuts blocks along the last axis, -1.")
     size = next(iter(axes.values()))
     return None if size is None else integer(size, place, 1, LARGEST_GROUP)
 
@@ -318,7 +315,7 @@ def _inputs(cfg: Mapping[str, Any], place: str) -> bool:
     _attributes(cfg, place)
     if cfg.get("num_bits", 8) != 8:
         raise InputError(
-            f"{place}: inputs of num_bits {str(cfg['num_bits'])[:40]}; evoquant quantizes them to INT8 alone."
+            f"{place}: inputs of num_bits {repr(cfg['num_bits'])[:40]}; evoquant quantizes them to INT8 alone."
         )
     blocks = cfg.get("block_sizes")
     if blocks is None and cfg.get("axis") is None:
@@ -327,57 +324,3 @@ def _inputs(cfg: Mapping[str, Any], place: str) -> bool:
     if cfg.get("axis") is not None or blocks.get("-1", 0) is not None or not blocks.keys() <= {"-1", "type"}:
         raise InputError(f"{place}: evoquant quantizes inputs with one scale a token, not by axis or block.")
     return blocks.get("type") == "dynamic" or cfg.get("type") == "dynamic"
-
-
-def checkpoint(data: Mapping[str, Any], rest: str | None, source: str) -> Checkpoint:
-    """The recipe that a ModelOpt checkpoint states.
-
-    Args:
-        data: the value of `quantization` in hf_quant_config.json.
-        rest: precision of what is not quantized; None where the file does not say.
-        source: for messages.
-
-    Raises:
-        InputError: it is damaged, or states what evoquant cannot measure; the message names the layer.
-    """
-    warnings: list[str] = []
-    layers: dict[str, str] = {}
-    uniform = None
-    algorithm = data.get("quant_algo")
-    if algorithm == "MIXED_PRECISION" or data.get("quantized_layers"):
-        given = a_dict(data.get("quantized_layers"), f"{source}: quantized_layers")
-        for layer, config in given.items():
-            place = f"{source}: quantized_layers: {layer[:200]}"
-            layers[layer] = _of_algorithm(a_dict(config, place), place, warnings)
-    elif algorithm is not None:
-        uniform = _of_algorithm(data, source, warnings)
-    if data.get("kv_cache_quant_algo"):
-        warnings.append("kv_cache_quant_algo: the cache of keys and values is not quantized here")
-    exclude = strings(data.get("exclude_modules"), f"{source}: exclude_modules")
-    if len(exclude) > MOST and any(mark in name for name in exclude for mark in WILDCARDS):
-        raise InputError(f"{source}: exclude_modules: has more than {MOST} patterns; name layers exactly.")
-    if rest is None:
-        rest = "FP32"
-        warnings.append("no config.json beside it says a dtype: what is not quantized is measured at FP32")
-    return Checkpoint(source, layers, uniform, exclude, rest, tuple(dict.fromkeys(warnings)))
-
-
-def _of_algorithm(config: Mapping[str, Any], place: str, warnings: list[str]) -> str:
-    name = config.get("quant_algo")
-    if name not in _KNOWN or not isinstance(name, str):
-        raise InputError(
-            f"{place}: quant_algo {str(name)[:60]!r}, which evoquant has nothing like; it has {', '.join(_KNOWN)}."
-        )
-    if name in _NEAR_INPUTS:
-        warnings.append(f"{name}: inputs have one scale for all in ModelOpt, smoothed; measured with one a token")
-        return _NEAR_INPUTS[name]
-    if name in _ALGORITHMS:
-        if name.startswith("FP8"):
-            warnings.append(f"{name}: of weights; should inputs be FP8, too, that is not measured")
-        return _ALGORITHMS[name]
-    if config.get("group_size") is None:
-        raise InputError(f"{place}: {name}: gives no group_size; hf_quant_config.json has it.")
-    size = integer(config["group_size"], f"{place}: group_size", 1, LARGEST_GROUP)
-    if config.get("pre_quant_scale"):
-        warnings.append(f"{name}: scales that go before the weights (pre_quant_scale) are not applied")
-    return f"{_GROUPED[name]}-g{size}{'-asym' if config.get('has_zero_point') else ''}"

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.campaign.build_measured import bare_profile
 from evoquant.campaign.champion import SCHEMA as CHAMPION_SCHEMA
 from evoquant.campaign.champion import champion_from_dict
 from evoquant.campaign.finals_measured import REPORTED, Judge, disagreements, measured_figures
 from evoquant.campaign.gate import run_gate
-from evoquant.campaign.imported import KINDS, foreign_binary, foreign_folder, foreign_json
-from evoquant.campaign.imported_layers import sites
+from evoquant.campaign.imported import CONFIG, KINDS, QUANT_CFG, STATED, foreign_binary, foreign_folder, foreign_json
+from evoquant.campaign.imported_layers import quoted, shown, sites
 from evoquant.campaign.storage import CHAMPION
 from evoquant.errors import InputError, PrecisionError, suggestion
 from evoquant.files import parse_json, read_text
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.imported_layers import Foreign
     from evoquant.genomes.base import Genome
-    from evoquant.models.base import Failed, MeasuredTask, Outcome, Request
+    from evoquant.models.base import MeasuredTask
     from evoquant.scoring.problem import Problem
 
 MAX_BYTES = 2**26
@@ -59,6 +60,7 @@ def read_allocation(path: Path) -> dict[str, str] | Genome | Unresolved:
             recipe = foreign_folder(path, MAX_BYTES)
             if recipe is not None:
                 return Unresolved(recipe)
+            raise InputError(f"{path}: no run, and no checkpoint with {CONFIG}, {QUANT_CFG} or {STATED}.")
         path = path / CHAMPION
     recipe = foreign_binary(path)
     if recipe is not None:
@@ -89,15 +91,8 @@ def resolved(given: Unresolved, task: MeasuredTask) -> tuple[dict[str, str], tup
     Raises:
         InputError: the recipe is for another network; the message names the layer.
     """
-    profile = task.profile(Menu.parse([REFERENCE]), _nothing, ())
-    found = given.recipe.resolve(sites(task, profile))
+    found = given.recipe.resolve(sites(task, bare_profile(task, Menu.parse([REFERENCE]))))
     return found.widths, found.warnings
-
-
-def _nothing(requests: Sequence[Request]) -> list[Outcome | Failed]:
-    """Measures nothing: a profile without signals asks for nothing."""
-    assert not requests
-    return []
 
 
 def _from_csv(text: str, source: str) -> dict[str, str]:
@@ -105,7 +100,7 @@ def _from_csv(text: str, source: str) -> dict[str, str]:
     names = [name.strip() for name in rows.fieldnames or ()]
     width = next((name for name in WIDTH if name in names), None)
     if LAYER not in names or width is None:
-        raise InputError(f"{source}: line 1: has the columns {', '.join(names)}; give `layer` and `width`.")
+        raise InputError(f"{source}: line 1: has the columns {shown(names)}; give `layer` and `width`.")
     rows.fieldnames = names
     found: dict[str, str] = {}
     for row in rows:
@@ -113,7 +108,7 @@ def _from_csv(text: str, source: str) -> dict[str, str]:
         if not layer or not value:
             raise InputError(f"{source}: line {rows.line_num}: a line gives a layer and its width.")
         if layer in found:
-            raise InputError(f"{source}: line {rows.line_num}: the layer {layer!r} stands twice.")
+            raise InputError(f"{source}: line {rows.line_num}: the layer {quoted(layer)} stands twice.")
         found[layer] = value.strip()
     return found
 
@@ -146,7 +141,9 @@ def allocation_of(given: dict[str, str] | Genome, problem: Problem, source: str)
         return given.allocate(problem)
     for layer in given:
         if layer not in problem.layers:
-            raise InputError(f"{source}: {problem.name!r} has no layer {layer!r}.{suggestion(layer, problem.layers)}")
+            raise InputError(
+                f"{source}: {problem.name!r} has no layer {quoted(layer)}.{suggestion(layer[:200], problem.layers)}"
+            )
     missing = [layer for layer in problem.layers if layer not in given]
     if missing:
         raise InputError(
@@ -178,9 +175,9 @@ def _index(layer: str, width: str, problem: Problem, source: str) -> int:
     try:
         return problem.menu.resolve(width)
     except PrecisionError:
-        close = suggestion(width, problem.menu.names)
+        close = suggestion(width[:60], problem.menu.names)
         raise InputError(
-            f"{source}: layer {layer!r}: {width!r} is not on the menu {', '.join(problem.menu.names)}.{close}"
+            f"{source}: layer {layer!r}: {quoted(width, 60)} is not on the menu {', '.join(problem.menu.names)}.{close}"
         ) from None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.build import require_allowed
-from evoquant.campaign.build_measured import make_task
+from evoquant.campaign.build_measured import bare_profile, make_task
 from evoquant.campaign.config_measured import OnnxTaskConfig
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.storage import PROFILE, RunDir
@@ -26,7 +26,7 @@ from evoquant.store import cache_folder
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
     from evoquant.campaign.config_measured import TaskConfig
-    from evoquant.models.base import Failed, MeasuredTask, Outcome, Request
+    from evoquant.models.base import MeasuredTask
     from evoquant.profiles.model import ModelProfile
     from evoquant.scoring.statistics import Metric
 
@@ -74,7 +74,7 @@ def recipe(
         )
     task = make_task(source, cache_folder(None if cache is None else str(cache), Path()))
     check_network(task, given.model_digest, str(path), given.provenance.get("task"))
-    profile = task.profile(Menu.parse({layer.precision for layer in given.layers}), _nothing, ())
+    profile = bare_profile(task, Menu.parse({layer.precision for layer in given.layers}))
     refuse(list(against_profile(given, profile)), str(path))
     if given.constant_bits != profile.constant_bits:
         raise InputError(
@@ -222,9 +222,3 @@ def _spare(path: Path, source: TaskConfig | None, base: str | Path | None, targe
     for file in sorted(written):
         if file.resolve() in {one.resolve() for one in read}:
             raise InputError(f"{file}: is read for this export; write to another file.")
-
-
-def _nothing(requests: Sequence[Request]) -> list[Outcome | Failed]:
-    """Measures nothing: a profile without signals asks for nothing."""
-    assert not requests
-    return []
