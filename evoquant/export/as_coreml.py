@@ -15,14 +15,17 @@ import yaml
 from evoquant.errors import InputError
 from evoquant.export.source import one_line
 from evoquant.files import write_atomic
+from evoquant.profiles.targets import TARGETS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from evoquant.export.recipe import Recipe
     from evoquant.export.recipe_schema import RecipeLayer
     from evoquant.models.deployable import Deployable
 
+TARGET = "coreml"
 SUFFIX = ".yaml"
 _TYPES = {("INT4", False): "int4", ("INT8", False): "int8", ("INT4", True): "uint4", ("INT8", True): "uint8"}
 
@@ -53,16 +56,17 @@ def coreml_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
         The path.
 
     Raises:
-        InputError: another ending, no PyTorch network, a layer that coremltools cannot hold or cannot tell from
-            another, or the file cannot be written.
+        InputError: another ending, no PyTorch network, a layer that coremltools cannot hold, that the network lacks or
+            that coremltools cannot tell from another, or the file cannot be written.
     """
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: the config for coremltools is a {SUFFIX} file; name it {path.stem}{SUFFIX}.")
-    parameters = {name for name, _ in ready.network("coreml").named_parameters(remove_duplicate=False)}
+    named = ready.network(TARGET).named_parameters(remove_duplicate=False)
+    shapes = {name: tuple(parameter.shape) for name, parameter in named}
     configs: dict[str, dict[str, Any] | None] = {}
     by_name: dict[str, str] = {}
     for layer in recipe.layers:
-        name = weight_name(f"{layer.name}.weight" if f"{layer.name}.weight" in parameters else layer.name)
+        name = weight_name(_parameter(layer, shapes))
         if name in by_name:
             raise InputError(
                 f"layers {by_name[name]!r} and {layer.name!r}: coremltools would call both weights {name}; rename one."
@@ -81,48 +85,50 @@ def weight_name(parameter: str) -> str:
     return f"op_{name}" if name[:1].isdigit() else name
 
 
+def _parameter(layer: RecipeLayer, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The parameter that a layer is; layers have the names of modules, and nn.MultiheadAttention has `in_proj_weight`.
+
+    Raises:
+        InputError: the network has none.
+    """
+    for name in (f"{layer.name}.weight", layer.name, f"{layer.name}_weight"):
+        if shapes.get(name) == layer.shape:
+            return name
+    raise InputError(
+        f"layer {layer.name!r}: the network has no weight of this name and the shape {layer.shape}; export a recipe "
+        f"of this network."
+    )
+
+
 def _config(layer: RecipeLayer) -> dict[str, Any] | None:
     """Of one weight; None leaves it as it is.
 
     Raises:
-        InputError: coremltools has no such type.
+        InputError: coremltools does not take it so.
     """
     width = layer.width
-    if width.format in ("FP16", "FP32"):
+    fault = TARGETS[TARGET].fault(layer, width)
+    if fault is not None:
+        raise InputError(f"layer {layer.name!r} at {layer.precision}: {fault}.")
+    if not width.has_scales:
         return None
-    kind = _TYPES.get((width.format, width.asymmetric))
-    if kind is None or width.activation_bits is not None or len(layer.shape) < 2:
-        raise InputError(
-            f"layer {layer.name!r}: coremltools has no {layer.precision} of {len(layer.shape)} axes; choose INT4 or "
-            f"INT8 for weights of two and more, else FP16 or FP32."
-        )
     return {
         "mode": "linear" if width.asymmetric else "linear_symmetric",
-        "dtype": kind,
+        "dtype": _TYPES[width.format, width.asymmetric],
         **_slices(layer),
         "weight_threshold": 0,  # else weights of 2048 numbers and fewer stay as they are
     }
 
 
 def _slices(layer: RecipeLayer) -> dict[str, Any]:
-    """What shares a scale. Blocks say it for each axis, 0 for all of it; by channel coremltools would pick the axis.
-
-    Raises:
-        InputError: groups that are no blocks.
-    """
+    """What shares a scale. Blocks say it for each axis, 0 for all of it; by channel coremltools would pick the axis."""
     width, axis = layer.width, layer.channel_axis
     if width.granularity == "tensor" or axis is None:
         return {"granularity": "per_tensor"}
     block = [0] * len(layer.shape)
     block[axis] = 1
     if width.granularity == "group":
-        kernel = math.prod(layer.shape[2:])
-        if axis != 0 or width.group_size % kernel:
-            raise InputError(
-                f"layer {layer.name!r}: groups of {width.group_size} are no blocks of whole input channels; choose "
-                f"{width.format}-channel."
-            )
-        block[1] = width.group_size // kernel
+        block[1] = width.group_size // math.prod(layer.shape[2:])  # whole input channels, as the rules say
     return {"granularity": "per_block", "block_size": block}
 
 

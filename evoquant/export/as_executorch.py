@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 from evoquant.errors import InputError
 from evoquant.export.python_text import escaped, literal
 from evoquant.files import write_atomic
+from evoquant.profiles.targets import TARGETS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import nn
 
     from evoquant.export.recipe import Recipe
     from evoquant.export.recipe_schema import RecipeLayer
     from evoquant.models.deployable import Deployable
 
+TARGET = "executorch"
 SUFFIX = ".py"
-GROUPS_OF = 32
-"""XNNPACK takes groups of multiples of this many weights."""
 
 
 def executorch_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
@@ -41,19 +43,13 @@ def executorch_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path
     """
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: the script for ExecuTorch is a {SUFFIX} file; name it {path.stem}{SUFFIX}.")
-    from torch import nn
-
-    from evoquant.export.hf import linear
-
-    network = ready.network("executorch")
+    network = ready.network(TARGET)  # before PyTorch is imported: an ONNX file needs none to be refused
     rows, untouched = [], []
     for layer in recipe.layers:
         if layer.precision == "FP32":
             untouched.append(f"    {literal(layer.name)},\n")
             continue
-        embedding = isinstance(linear(network, layer.name, "ExecuTorch"), nn.Embedding)
-        _check(layer, embedding)
-        kind = "embedding" if embedding else "linear"
+        kind = "embedding" if _is_embedding(network, layer) else "linear"
         width = layer.width
         rows.append(
             f"    ({literal(layer.name)}, {literal(kind)}, {width.code_bits}, {width.group_size}, {layer.shape!r}),\n"
@@ -68,29 +64,28 @@ def executorch_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path
     return [path]
 
 
-def _check(layer: RecipeLayer, embedding: bool) -> None:
-    """Whether XNNPACK has a kernel, as ExecuTorch 1.5.1 says when it lowers.
+def _is_embedding(network: nn.Module, layer: RecipeLayer) -> bool:
+    """Whether a layer is quantized as an embedding; else it is a matrix.
 
     Raises:
-        InputError: it has none.
+        InputError: XNNPACK does not take it so, or its module is not what the recipe says.
     """
-    width = layer.width
-    fault = None
+    from torch import nn
+
+    from evoquant.export.hf import linear
+
+    fault = TARGETS[TARGET].fault(layer, layer.width)
     if layer.name.startswith("re:") or layer.name == "_default":
         fault = "torchao takes such a name for a pattern; rename the module"
-    elif len(layer.shape) != 2 or not width.is_integer or width.asymmetric or width.granularity == "tensor":
-        fault = "only matrices are quantized here, in symmetric integers by channel or group; choose FP32"
-    elif embedding:
-        if width.code_bits not in (2, 4, 8) or width.activation_bits is not None:
-            fault = "embeddings take INT2, INT4 and INT8 without -a8"
-    elif width.activation_bits is None or width.code_bits not in (4, 8):
-        fault = "matrices take INT4 and INT8 with -a8"
-    elif width.granularity == "group" and width.code_bits == 8:
-        fault = "XNNPACK has no INT8 by groups; choose INT8-channel-a8"
-    elif width.granularity == "group" and width.group_size % GROUPS_OF:
-        fault = f"XNNPACK takes groups of multiples of {GROUPS_OF}; choose INT4-g{GROUPS_OF}-a8 or INT4-channel-a8"
-    if fault:
-        raise InputError(f"layer {layer.name!r} ({layer.precision}): {fault}.")
+    if fault is None:
+        module = linear(network, layer.name, "ExecuTorch")
+        embedding = isinstance(module, nn.Embedding)
+        if embedding == (layer.type == "Embedding"):
+            return embedding
+        fault = (
+            f"the recipe takes it for a layer of type {layer.type}, and it is a {type(module).__name__}; choose FP32"
+        )
+    raise InputError(f"layer {layer.name!r} at {layer.precision}: {fault}.")
 
 
 _USAGE = '''

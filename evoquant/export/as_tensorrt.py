@@ -6,12 +6,13 @@ Imported only once onnx is known to be there.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from typing import TYPE_CHECKING
 
 from evoquant.errors import InputError
-from evoquant.export.as_onnx import onnx_model, write_onnx
+from evoquant.export.as_onnx import DATA_SUFFIX, onnx_model, write_onnx
 from evoquant.export.source import one_line
 from evoquant.files import write_atomic
 
@@ -31,6 +32,8 @@ _PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # trtexec parts names and shapes wit
 def tensorrt_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
     """Write the network to `path` (ending in .onnx), and how TensorRT 11 builds it to STEM.trtexec.txt beside it.
 
+    An old text goes first, and where anything fails no new file is left: a model and a text that are there fit.
+
     Args:
         recipe: with its numbers.
         ready: the network.
@@ -45,10 +48,22 @@ def tensorrt_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
     if path.suffix != ".onnx":
         raise InputError(f"{path}: an ONNX model is an .onnx file; name it {path.with_suffix('.onnx').name}.")
     model = onnx_model(ready.graph(), recipe, per_axis=True)  # TensorRT has blocks of INT4 alone
-    shapes = _free_shapes(model, ready)
-    files = write_onnx(model, path)
-    beside = path.with_name(f"{path.stem}{BESIDE}")
-    write_atomic(beside, _text(recipe, path.name, shapes))
+    text = _text(recipe, path.name, _free_shapes(model, ready))
+    beside, data = path.with_name(f"{path.stem}{BESIDE}"), path.with_name(f"{path.name}{DATA_SUFFIX}")
+    made: list[Path] = []
+    try:
+        beside.unlink(missing_ok=True)
+        made += [] if data.exists() else [data]
+        files = write_onnx(model, path)
+        made += files
+        write_atomic(beside, text)
+    except BaseException as error:
+        for file in made:
+            with contextlib.suppress(OSError):
+                file.unlink()
+        if isinstance(error, OSError):
+            raise InputError(f"{beside}: cannot be replaced: {error.strerror or error}.") from None
+        raise
     return [*files, beside]
 
 

@@ -23,6 +23,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from torch import nn
 
 from evoquant.errors import InputError
+from evoquant.export import as_onnx, as_tensorrt
 from evoquant.export.as_coreml import coreml_files, weight_name
 from evoquant.export.as_executorch import executorch_files
 from evoquant.export.as_tensorrt import tensorrt_files
@@ -74,13 +75,13 @@ class Mixed(nn.Module):
         return self.head(x.mean(dim=1)) + maps.mean(dim=(1, 2, 3))[:, None]
 
 
-def small_task(network):
+def small_task(network, types=None):
     for name, parameter in network.named_parameters():
         rng = generator_for(0, 0, f"weights {name}")
         parameter.data = torch.from_numpy(0.2 * rng.standard_normal(tuple(parameter.shape)).astype(np.float32))
     tokens = generator_for(0, 0, "tokens").integers(0, 20, (24, 8))
     data = {split: (tokens, np.arange(24) % 3) for split in ("calibration", "selection", "test")}
-    return classification(network, **data)
+    return classification(network, **data, types=types)
 
 
 @cache
@@ -93,21 +94,12 @@ def recipe_of(task, ready, profile, widths):
     return build_recipe(profile, widths, ready.weight, task.model_digest, {}, {})
 
 
-def exportable(target, layer, precision):
-    """What the target's rules take; of XNNPACK what its kernels take, too."""
-    if TARGETS[target].fault(layer, precision) is not None:
-        return False
-    if target != "executorch" or not precision.has_scales or layer.type == "Embedding":
-        return True
-    return layer.type != "Conv" and (precision.granularity == "channel" or precision.name == "INT4-g64-a8")
-
-
 def allocations(target, count=ALLOCATIONS):
     """Recipes of random widths that the linter takes."""
     task, ready, profile = mixed()
     rng = generator_for(0, 0, f"allocations {target}")
     for _ in range(count):
-        fitting = [[p for p in MENU if exportable(target, layer, p)] for layer in profile.layers]
+        fitting = [[p for p in MENU if TARGETS[target].fault(layer, p) is None] for layer in profile.layers]
         recipe = recipe_of(task, ready, profile, [some[rng.integers(len(some))].name for some in fitting])
         assert [finding for finding in lint(recipe, target, profile) if finding.severity == "error"] == []
         yield recipe
@@ -158,6 +150,40 @@ def test_tensorrt_is_built_without_flags_for_precisions(tmp_path):
     assert f"trtexec '--onnx=my model.onnx' '--saveEngine=my model.plan' {shapes}\n" in text
     assert NOT_RUN in text
     assert not any(flag in text for flag in ("--fp16", "--int8", "--fp8", "--best", "--stronglyTyped", "recisions="))
+
+
+def refuse_to_write(path, content):
+    raise InputError(f"{path}: cannot be written: disk full.")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_tensorrt_leaves_no_model_without_its_text(old, monkeypatch, tmp_path):
+    _, ready, _ = mixed()
+    if old:
+        tensorrt_files(at("INT8-channel", "head"), ready, tmp_path / "m.onnx")
+    monkeypatch.setattr(as_tensorrt, "write_atomic", refuse_to_write)
+    with pytest.raises(InputError, match=r"m\.trtexec\.txt: cannot be written"):
+        tensorrt_files(at("FP8-tensor", "head"), ready, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorrt_leaves_no_text_beside_another_model(monkeypatch, tmp_path):
+    """Where the model cannot be written the old one stays; the text goes all the same."""
+    _, ready, _ = mixed()
+    before = tensorrt_files(at("INT8-channel", "head"), ready, tmp_path / "m.onnx")[0].read_bytes()
+    monkeypatch.setattr(as_onnx, "write_atomic", refuse_to_write)
+    with pytest.raises(InputError, match=r"m\.onnx: cannot be written"):
+        tensorrt_files(at("FP8-tensor", "head"), ready, tmp_path / "m.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+    assert (tmp_path / "m.onnx").read_bytes() == before
+
+
+def test_tensorrt_writes_nothing_where_the_old_text_stays(tmp_path):
+    _, ready, _ = mixed()
+    (tmp_path / "m.trtexec.txt").mkdir()
+    with pytest.raises(InputError, match=r"m\.trtexec\.txt: cannot be replaced"):
+        tensorrt_files(at("INT8-channel", "head"), ready, tmp_path / "m.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["m.trtexec.txt"]
 
 
 DRIVER = """
@@ -256,15 +282,18 @@ def test_executorch_tables_are_literals(tmp_path):
 @pytest.mark.parametrize(
     ("layer", "precision", "message"),
     [
-        ("conv", "INT8-channel-a8", "only matrices are quantized here"),
-        ("head", "INT8-g64-a8", "XNNPACK has no INT8 by groups; choose INT8-channel-a8"),
-        ("head", "INT4-g16-a8", "groups of multiples of 32; choose INT4-g32-a8 or INT4-channel-a8"),
-        ("head", "INT4-channel", "matrices take INT4 and INT8 with -a8"),
-        ("head", "INT2-channel-a8", "matrices take INT4 and INT8 with -a8"),
-        ("embed", "INT4-g16-asym", "symmetric integers by channel or group"),
-        ("embed", "INT3-channel", "embeddings take INT2, INT4 and INT8"),
-        ("head", "FP16", "only matrices are quantized here, in symmetric integers"),
-        ("norm", "INT8-tensor", "layer 'norm' is a LayerNorm"),
+        ("conv", "INT8-channel-a8", "layer 'conv' at INT8-channel-a8: XNNPACK leaves Conv layers .*; choose FP32"),
+        ("head", "INT8-g64-a8", "groups are for INT4 and hold a multiple of 32 weights; choose INT8-channel-a8"),
+        ("head", "INT4-g16-a8", "groups are for INT4 and hold a multiple of 32 weights; choose INT4-channel-a8"),
+        ("head", "INT4-channel", "weight-only layers have no kernel; choose INT4-channel-a8"),
+        ("head", "INT2-channel-a8", "INT2 is for embeddings; choose INT4-channel-a8"),
+        ("head", "INT4-channel-mse-a8", "makes scales of the whole range by itself; choose INT4-channel-a8"),
+        ("head", "INT8-tensor-a8", "its config has no INT8 by tensor; choose INT8-channel-a8"),
+        ("embed", "INT4-g16-asym", "zero points are not taken; choose INT4-g16"),
+        ("embed", "INT3-channel", "XNNPACK has no INT3; choose INT4-channel"),
+        ("embed", "INT8-channel-a8", "embeddings read no activations; choose INT8-channel"),
+        ("head", "FP16", "layer 'head' at FP16: XNNPACK has no FP16; choose FP32"),
+        ("norm", "INT8-tensor", "XNNPACK leaves LayerNorm layers .*; choose FP32"),
     ],
 )
 def test_executorch_refuses_what_xnnpack_has_no_kernel_for(layer, precision, message, tmp_path):
@@ -272,6 +301,63 @@ def test_executorch_refuses_what_xnnpack_has_no_kernel_for(layer, precision, mes
     with pytest.raises(InputError, match=message):
         executorch_files(at(precision, layer), ready, tmp_path / "m.py")
     assert list(tmp_path.iterdir()) == []
+
+
+class Attending(nn.Module):
+    """Tokens (n, 8) → logits (n, 20): PyTorch's own attention, once with inputs of one size, once of two."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(20, 32)
+        self.attn = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.cross = nn.MultiheadAttention(32, 4, vdim=16, batch_first=True)
+        self.start = nn.Parameter(torch.zeros(8, 32))
+        self.head = nn.Linear(32, 20)
+
+    def forward(self, tokens):
+        x = self.embed(tokens) + self.start
+        x = self.attn(x, x, x, need_weights=False)[0]
+        return self.head(self.cross(x, x, x[..., :16], need_weights=False)[0].mean(dim=1))
+
+
+def attending(widths, types=None):
+    """A recipe of it; a name → width for some layers."""
+    task = small_task(Attending(), types)
+    ready, profile = deployable(task), task.profile(Menu.parse(["FP32"]), None, ())
+    return recipe_of(task, ready, profile, [widths.get(layer.name, "FP32") for layer in profile.layers]), ready
+
+
+@pytest.mark.parametrize("layer", ["attn.in_proj", "attn.out_proj", "cross.q_proj"])
+def test_executorch_refuses_the_attention_that_reads_past_its_modules(layer, tmp_path):
+    recipe, ready = attending({layer: "INT8-channel-a8"})
+    with pytest.raises(InputError, match=rf"layer '{layer}'.*nn\.MultiheadAttention.*choose FP32"):
+        executorch_files(recipe, ready, tmp_path / "m.py")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind", "precision", "is_a"),
+    [("embed", "Linear", "INT4-channel-a8", "Embedding"), ("head", "Embedding", "INT2-channel", "Linear")],
+)
+def test_executorch_refuses_types_that_modules_do_not_have(layer, kind, precision, is_a, tmp_path):
+    """Its rules go by the type, which people may declare, and torchao by the module."""
+    recipe, ready = attending({layer: precision}, {layer: kind})
+    with pytest.raises(InputError, match=f"takes it for a layer of type {kind}, and it is a {is_a}; choose FP32"):
+        executorch_files(recipe, ready, tmp_path / "m.py")
+
+
+def test_executorch_refuses_onnx_files_where_there_is_no_pytorch(monkeypatch, tmp_path):
+    class File:
+        """As of an ONNX file."""
+
+        def network(self, target):
+            raise InputError(f"{target} takes PyTorch networks")
+
+    recipe = at("INT8-channel-a8", "head")
+    for name in ("torch", "evoquant.export.hf"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match="executorch takes PyTorch networks"):
+        executorch_files(recipe, File(), tmp_path / "m.py")
 
 
 BLOCKS = {  # layer → by channel: block of each axis, 0 for all of it
@@ -327,12 +413,13 @@ def test_coreml_takes_groups_of_a_convolution_as_blocks_of_channels(tmp_path):
 @pytest.mark.parametrize(
     ("layer", "precision", "message"),
     [
-        ("conv", "INT4-g12", "layer 'conv': groups of 12 are no blocks of whole input channels; choose INT4-channel"),
-        ("up", "INT4-g16", "groups of 16 are no blocks of whole input channels"),
-        ("head", "INT8-channel-a8", "coremltools has no INT8-channel-a8 of 2 axes"),
-        ("head", "INT2-channel", "coremltools has no INT2-channel of 2 axes"),
-        ("head", "BF16", "coremltools has no BF16 of 2 axes"),
-        ("norm", "INT8-tensor", "coremltools has no INT8-tensor of 1 axes"),
+        ("conv", "INT4-g12", "layer 'conv' at INT4-g12: blocks hold whole input channels, .*; choose INT4-channel"),
+        ("up", "INT4-g16", "blocks hold whole input channels, .*; choose INT4-channel"),
+        ("head", "INT8-channel-a8", "activations stay in floating point in this export; choose INT8-channel"),
+        ("head", "INT2-channel", "Core ML has no INT2; choose INT4-channel"),
+        ("head", "INT4-channel-mse", "makes scales of the whole range by itself; choose INT4-channel"),
+        ("head", "BF16", "Core ML has no BF16; choose FP32"),
+        ("norm", "INT8-tensor", "vectors are left as they are without a word; choose FP32"),
     ],
 )
 def test_coreml_refuses_what_coremltools_cannot_say(layer, precision, message, tmp_path):
@@ -354,6 +441,34 @@ def test_coreml_refuses_what_coremltools_cannot_say(layer, precision, message, t
 )
 def test_names_as_coremltools_9_made_them_of_a_traced_network(parameter, name):
     assert weight_name(parameter) == name
+
+
+def test_coreml_names_parameters_as_the_network_has_them(tmp_path):
+    recipe, ready = attending({"attn.in_proj": "INT8-channel", "cross.v_proj": "INT4-channel"})
+    (file,) = coreml_files(recipe, ready, tmp_path / "m.yaml")
+    configs = yaml.safe_load(file.read_text("utf-8"))["op_name_configs"]
+    assert set(configs) == {
+        "embed_weight",
+        "start",
+        "attn_in_proj_weight",
+        "attn_out_proj_weight",
+        "cross_q_proj_weight",
+        "cross_k_proj_weight",
+        "cross_v_proj_weight",
+        "cross_out_proj_weight",
+        "head_weight",
+    }
+    quantized = {name: config["dtype"] for name, config in configs.items() if config}
+    assert quantized == {"attn_in_proj_weight": "int8", "cross_v_proj_weight": "int4"}
+
+
+@pytest.mark.parametrize("change", [{"name": "neck"}, {"shape": (20, 33)}])
+def test_coreml_refuses_layers_that_the_network_lacks(change, tmp_path):
+    _, ready, _ = mixed()
+    recipe = at("INT8-channel", "head")
+    layers = [one.model_copy(update=change) if one.name == "head" else one for one in recipe.layers]
+    with pytest.raises(InputError, match="the network has no weight of this name and the shape"):
+        coreml_files(dataclasses.replace(recipe, layers=tuple(layers)), ready, tmp_path / "m.yaml")
 
 
 def test_coreml_refuses_two_weights_of_one_name(tmp_path):

@@ -3,6 +3,7 @@
 200 allocations: `EVOQUANT_LARGE=1 python -m pytest tests/optional_modelopt`. What reads the checkpoint needs a GPU.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -217,6 +218,29 @@ def test_every_precision(precision, tmp_path):
     network = load_modelopt(recreate(ready.recreation()), files[0].parent)
     check_simulated(network, recipe)
     assert gap(network, ready, recipe) < 1e-5
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("INT8-channel", 127), ("INT4-g32", 7), ("INT4-g32-mse", 7)])
+@pytest.mark.parametrize("make", [lambda: llama(layers=1), plain])
+def test_the_state_has_the_scales_of_slices_whose_weights_do_not_reach_the_largest_code(
+    make, precision, largest, tmp_path
+):
+    """A range found anew, of the largest weight, would be another: these slices hold zeros, or codes up to 3."""
+    task = make()
+    name = "parts.a0" if make is plain else "model.layers.0.mlp.down_proj"
+    with torch.no_grad():
+        task.network.get_submodule(name).weight[1] = 0
+    recipe, ready = recipe_of(task, {name: precision})
+    codes = recipe.tensors[f"{name}:codes"].copy()
+    codes[2] = np.clip(codes[2], -3, 3)
+    recipe = dataclasses.replace(recipe, tensors={**recipe.tensors, f"{name}:codes": codes})
+    modelopt_files(recipe, ready, tmp_path / "m")
+    found = load_file(tmp_path / "m/state.safetensors")[f"{name}.weight_quantizer._amax"].numpy().reshape(-1)
+    scales = recipe.tensors[f"{name}:scales"].astype(np.float32)
+    np.testing.assert_array_equal(found, scales * np.float32(largest))
+    rows = np.arange(len(found)) * len(codes) // len(found)
+    assert found[rows == 1].min() > 0
+    assert found[rows == 2].min() > 2 * 3 * scales[rows == 2].min()
 
 
 def test_a_network_that_holds_no_numbers_yet_is_loaded(tmp_path):
