@@ -126,7 +126,10 @@ def write_onnx(model: ModelProto, path: Path, limit: int = MAX_BYTES) -> list[Pa
             set_external_data(tensor, beside.name, offset=len(content), length=len(tensor.raw_data))
             content += tensor.raw_data
             tensor.ClearField("raw_data")
-    path.unlink(missing_ok=True)  # an old model beside new weights would load without a word
+    try:
+        path.unlink(missing_ok=True)  # an old model beside new weights would load without a word
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}.") from None
     write_atomic(beside, bytes(content))
     write_atomic(path, model.SerializeToString(deterministic=True))
     return [path, beside]

@@ -261,7 +261,7 @@ def untied(layer: Facts, precision: Precision) -> str | None:
     """Weights that several modules hold stay as they are."""
     if layer.holders == 1 or not precision.has_scales:
         return None
-    return "transformers does not load quantized weights that are tied; choose FP32, or untie them"
+    return "weights that several modules hold (tied) cannot be quantized there; choose FP32, or untie them"
 
 
 def embedding_of_8(layer: Facts, precision: Precision) -> str | None:

@@ -295,6 +295,8 @@ TARGETS: dict[str, Target] = {
             divides,
             only((*MATRICES, "Embedding"), "XNNPACK"),
             rows_of_outputs,
+            not_past_module,
+            untied,
             symmetric,
             whole_range,
             formats("INT2", "INT4", "INT8", "FP32", of="XNNPACK has no"),
