@@ -215,7 +215,9 @@ def _spare(path: Path, source: TaskConfig | None, base: str | Path | None, targe
     Raises:
         InputError: it would.
     """
-    read = {path, path.with_suffix(SUFFIX)} | {Path(base) for base in (base,) if base is not None}
+    read = {Path(base) for base in (base,) if base is not None}
+    if not path.is_dir():
+        read |= {path, path.with_suffix(SUFFIX)}
     if isinstance(source, OnnxTaskConfig):
         read |= {Path(source.model), Path(source.data)}
     written = {out, out.with_suffix(SUFFIX)} if target == "recipe" else {out}

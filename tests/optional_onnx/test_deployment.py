@@ -94,8 +94,9 @@ def test_what_a_target_cannot_take_is_said_and_not_written(folder):
     narrowed = {layer["name"] for layer in recipe["layers"] if layer["type"] == "Conv" and layer["precision"] != "FP32"}
     assert narrowed and narrowed <= layers, "it leaves convolutions in floating point"
     said = cli(folder, "export", "free", "--ungated", "--to", "gguf", "-o", "m.gguf", code=2).stderr
-    assert "gguf: recipes can be checked for it (evoquant lint), but it has no exporter yet" in said
-    assert "its models are not run" in cli(folder, "verify", "free", "--to", "gguf", code=2).stderr
+    assert "llama.cpp has no architecture with such a layer" in said
+    assert not (folder / "m.gguf").exists()
+    assert "its models are not run" in cli(folder, "verify", "free", "--to", "coreml", code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_what_a_target_cannot_take_is_said_and_not_written(folder):
         (["export", "net", "--to", "onnx"], "name it with -o model.onnx"),
         (["export", "net", "--to", "onxn", "-o", "c"], "unknown export target 'onxn'. Did you mean 'onnx'?"),
         (["export", "net", "--to", "pyton"], "Did you mean 'python'?"),
-        (["export", "net", "--to", "compressed-tensors"], "it has no exporter yet"),
+        (["export", "net", "--to", "compressed-tensors"], "is written to a folder: name it with -o model."),
         (["export", "net", "--to", "recipe", "-o", "c.txt"], "a recipe is a .json file"),
         (["export", "net", "--to", "onnx", "-o", "recipe.json"], "an ONNX model is an .onnx file; name it recipe.onnx"),
         (["export", "net", "--to", "onnx", "-o", "c.onnx", "--data", "net.npz"], "belong to --onnx MODEL"),
@@ -206,3 +207,15 @@ def test_code_that_a_run_names_is_allowed_by_the_caller_alone(folder, tmp_path):
     ):
         with pytest.raises(InputError, match="mine:metric"):
             call(tmp_path / "net")
+
+
+@pytest.mark.parametrize("out", ["own.onnx", "own.npz"])
+def test_an_export_does_not_write_over_what_it_reads(folder, out):
+    cli(folder, "export", "net", "--to", "recipe", "-o", "kept.json")
+    for name in ("own.onnx", "own.npz"):
+        (folder / name).write_bytes((folder / f"net{name.removeprefix('own')}").read_bytes())
+    before = (folder / out).read_bytes()
+    network = ("--onnx", "own.onnx", "--data", "own.npz", "--agreement")
+    said = cli(folder, "export", "kept.json", *network, "--to", "onnx", "-o", out, code=2).stderr
+    assert f"{out}: is read for this export" in said
+    assert (folder / out).read_bytes() == before
