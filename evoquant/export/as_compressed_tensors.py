@@ -33,8 +33,9 @@ from torch import nn
 
 from evoquant.errors import InputError
 from evoquant.export.hf import fresh_folder, linear, network_state, pretrained
+from evoquant.export.lint import require_taken
 from evoquant.files import pretty_json, write_atomic
-from evoquant.profiles.targets import TARGETS, scheme
+from evoquant.profiles.targets import scheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -110,9 +111,7 @@ def _formats(network: PreTrainedModel, recipe: Recipe) -> dict[str, str]:
         sharing.setdefault(id(parameter), []).append(name)
     found = {}
     for layer in recipe.layers:
-        fault = TARGETS[TARGET].fault(layer, layer.width)
-        if fault is not None:
-            raise InputError(f"layer {layer.name!r} at {layer.precision}: {fault}.")
+        require_taken(layer, TARGET)
         if layer.width.has_scales:
             found[layer.name] = _format(layer, linear(network, layer.name, TARGET), sharing)
     return found

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from evoquant.errors import InputError
+from evoquant.export.lint import require_taken
 from evoquant.export.source import one_line
 from evoquant.files import write_atomic
-from evoquant.profiles.targets import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,9 +107,7 @@ def _config(layer: RecipeLayer) -> dict[str, Any] | None:
         InputError: coremltools does not take it so.
     """
     width = layer.width
-    fault = TARGETS[TARGET].fault(layer, width)
-    if fault is not None:
-        raise InputError(f"layer {layer.name!r} at {layer.precision}: {fault}.")
+    require_taken(layer, TARGET)
     if not width.has_scales:
         return None
     return {

@@ -26,10 +26,10 @@ from evoquant.errors import InputError
 from evoquant.export.gguf_base import Base, open_gguf, read_base
 from evoquant.export.gguf_blocks import permuted, q4_0, q8_0
 from evoquant.export.gguf_llama import add_byte_vocabulary, add_llama, llama_heads, require_llama
+from evoquant.export.lint import require_taken
 from evoquant.export.source import one_line
 from evoquant.files import sync_folder, write_atomic
 from evoquant.profiles.llama_names import gguf_name
-from evoquant.profiles.targets import TARGETS
 from evoquant.quantization.formats import bf16_bits
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ def _kind(layer: RecipeLayer) -> str:
         InputError: there is none.
     """
     width = layer.width
-    fault = TARGETS[TARGET].fault(layer, width)
-    if fault is not None:
-        raise InputError(f"layer {layer.name!r} at {layer.precision}: {fault}.")
+    require_taken(layer, TARGET)
     if len(layer.shape) > _MOST_AXES:
         raise InputError(f"layer {layer.name!r} of shape {layer.shape}: a Llama has matrices and vectors alone.")
     return _PACKED[width.format, width.group_size][0] if width.has_scales else _FLOATS[width.format]

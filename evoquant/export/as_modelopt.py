@@ -24,7 +24,6 @@ import glob
 import importlib.util
 import io
 import logging
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,10 +32,11 @@ import numpy as np
 import torch
 
 from evoquant.errors import InputError, MissingExtraError
-from evoquant.export.hf import fresh_folder, linear, network_state
+from evoquant.export.hf import fresh_folder, is_pretrained, linear, network_state
 from evoquant.files import pretty_json, write_atomic
 from evoquant.models.hf import require_transformers
 from evoquant.models.networks import require_torch
+from evoquant.models.quiet import silenced
 from evoquant.profiles.targets import TARGETS
 
 if TYPE_CHECKING:
@@ -114,18 +114,14 @@ def require_modelopt(what: str) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without ModelOpt's notices on standard output, and warnings that nothing follows from here."""
-    logs = [logging.getLogger(name) for name in _TALKATIVE]
-    levels = [log.level for log in logs]
-    try:
-        for log in logs:
-            log.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            for message, category in _HARMLESS:
-                warnings.filterwarnings("ignore", message, category)
-            yield
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)
+    with (
+        silenced(*_TALKATIVE, below=logging.ERROR),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        for message, category in _HARMLESS:
+            warnings.filterwarnings("ignore", message, category)
+        yield
 
 
 def modelopt_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
@@ -152,7 +148,7 @@ def modelopt_files(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
         _simulate(network, recipe, scaled, config)
         write_atomic(folder / CONFIG, pretty_json(config))
         write_atomic(folder / STATE, _saved(network))
-        packed = _is_pretrained(network)
+        packed = is_pretrained(network)
         if packed:
             _write_checkpoint(network, folder / CHECKPOINT, recipe.model)
             _compare(recipe, scaled, folder / CHECKPOINT)
@@ -227,11 +223,6 @@ def _saved(network: torch.nn.Module) -> bytes:
 
     content: bytes = save(network_state(network))
     return content
-
-
-def _is_pretrained(network: torch.nn.Module) -> bool:
-    transformers = sys.modules.get("transformers")  # a network of its own has loaded it
-    return transformers is not None and isinstance(network, transformers.PreTrainedModel)
 
 
 def _write_checkpoint(network: Any, folder: Path, name: str) -> None:

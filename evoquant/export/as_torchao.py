@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from evoquant.errors import InputError
-from evoquant.export.hf import linear, network_state
-from evoquant.export.torchao_file import load_torchao, named_tensors, require_torchao, serialized, stored_bytes
+from evoquant.export.hf import linear, named_tensors, network_state
+from evoquant.export.torchao_file import load_torchao, require_torchao, serialized, stored_bytes
 from evoquant.files import pretty_json, write_together
 
 if TYPE_CHECKING:

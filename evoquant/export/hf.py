@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
@@ -38,15 +39,20 @@ def pretrained(ready: Deployable, target: str) -> PreTrainedModel:
         MissingExtraError: transformers is not installed.
     """
     require_transformers(f"an export to {target}")
-    from transformers import PreTrainedModel
-
-    network = ready.network(target)
-    if not isinstance(network, PreTrainedModel):
+    network: Any = ready.network(target)
+    if not is_pretrained(network):
         raise InputError(
             f"{target} takes networks of transformers, and this is a {type(network).__name__}; choose onnx, openvino "
             f"or torchao."
         )
-    return network
+    found: PreTrainedModel = network
+    return found
+
+
+def is_pretrained(network: nn.Module) -> bool:
+    """Whether a network is one of transformers, which has been loaded then."""
+    transformers = sys.modules.get("transformers")
+    return transformers is not None and isinstance(network, transformers.PreTrainedModel)
 
 
 def linear(network: nn.Module, layer: str, target: str) -> Holder:
@@ -60,9 +66,8 @@ def linear(network: nn.Module, layer: str, target: str) -> Holder:
     Raises:
         InputError: it is none of these, or another module reads its weight past it.
     """
-    modules = dict(network.named_modules())
-    module = modules.get(layer)
-    parent = modules.get(layer.rpartition(".")[0])
+    module = _submodule(network, layer)
+    parent = _submodule(network, layer.rpartition(".")[0])
     if isinstance(parent, nn.MultiheadAttention):
         raise InputError(
             f"layer {layer!r}: nn.MultiheadAttention reads its weights past the module, so {target} cannot hold them; "
@@ -74,21 +79,33 @@ def linear(network: nn.Module, layer: str, target: str) -> Holder:
     return module
 
 
+def _submodule(network: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return network.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def named_tensors(network: nn.Module) -> list[tuple[torch.Tensor, list[str]]]:
+    """Each tensor of a network's state with all its names, in order."""
+    found: dict[int, tuple[torch.Tensor, list[str]]] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        found.setdefault(id(tensor), (tensor, []))[1].append(name)
+    return list(found.values())
+
+
 def network_state(network: nn.Module) -> dict[str, torch.Tensor]:
     """Name → tensor of the network's state, contiguous and without gradients; a shared one once, by its first name.
 
     What only shares memory with another, as a view of a buffer does, is copied: files hold no views.
     """
-    seen: set[int] = set()
     storages: set[int] = set()
     found = {}
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            storage = tensor.untyped_storage()
-            alone = storage.data_ptr() not in storages and storage.nbytes() == tensor.nbytes
-            storages.add(storage.data_ptr())
-            found[name] = tensor.detach().contiguous() if alone else tensor.detach().clone().contiguous()
+    for tensor, names in named_tensors(network):
+        storage = tensor.untyped_storage()
+        alone = storage.data_ptr() not in storages and storage.nbytes() == tensor.nbytes
+        storages.add(storage.data_ptr())
+        found[names[0]] = tensor.detach().contiguous() if alone else tensor.detach().clone().contiguous()
     return found
 
 

@@ -94,6 +94,21 @@ def refuse(findings: Sequence[Finding], source: str) -> None:
     raise InputError("\n".join([f"{source}: cannot be deployed as it is:", *lines]))
 
 
+def require_taken(layer: RecipeLayer, target: str) -> None:
+    """Whether a target's rules take a layer at its precision, for whoever writes it.
+
+    Args:
+        layer: of a recipe.
+        target: a key of `evoquant.profiles.targets.TARGETS`.
+
+    Raises:
+        InputError: they do not.
+    """
+    fault = target_named(target).fault(layer, layer.width)
+    if fault is not None:
+        raise InputError(f"layer {layer.name!r} at {layer.precision}: {fault}.")
+
+
 def _place(finding: Finding) -> str:
     return "" if finding.layer is None else f"layer {finding.layer!r}: "
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from evoquant.errors import InputError, MissingExtraError
+from evoquant.export.hf import named_tensors
 from evoquant.files import canonical_json
 
 if TYPE_CHECKING:
@@ -134,14 +135,6 @@ def _opened(path: Path) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: no torchao state, or a damaged one ({type(error).__name__}: {error}); export it anew.")
-
-
-def named_tensors(network: nn.Module) -> list[tuple[torch.Tensor, list[str]]]:
-    """Each tensor of a network's state with all its names, in order."""
-    found: dict[int, tuple[torch.Tensor, list[str]]] = {}
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), (tensor, []))[1].append(name)
-    return list(found.values())
 
 
 def stored_bytes(path: Path) -> int:

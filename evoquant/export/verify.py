@@ -27,7 +27,6 @@ from evoquant.export.verification import (
 )
 from evoquant.export.verify_layers import Bench, Largest, layer_at_fault, only
 from evoquant.models.base import REFERENCE, SCORE
-from evoquant.models.generating import tokens_in
 from evoquant.rng import generator_for
 from evoquant.scoring.chance import with_doubt
 from evoquant.scoring.statistics import bootstrap_interval, paired_retention
@@ -114,8 +113,7 @@ def _verified(
         }
         models = {name: found[0] for name, found in files.items()}
         tokens = tuple(ready.generated(split, PROMPT, TOKENS, bench.widths))
-        name = tokens_in(ready.feeds(split, 0, 1)) if tokens else None
-        generate = None if name is None else (name, PROMPT, TOKENS)
+        generate = (PROMPT, TOKENS) if tokens else None
         answer = bench.run(models, "run", len(spans), repeats if consumer.timed else 0, generate)
         return _judged(bench, target, files, answer, tokens)
 

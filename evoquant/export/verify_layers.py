@@ -76,7 +76,7 @@ class Bench:
         name: str,
         batches: int,
         repeats: int = 0,
-        generate: tuple[str, int, int] | None = None,
+        generate: tuple[int, int] | None = None,
     ) -> Answer:
         """Run models in a fresh process on the first batches; outputs lie in the folder `name`."""
         network = self.ready.recreation() if self.consumer.network else None

@@ -65,7 +65,7 @@ def _openvino(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
 
 
 def _tensorrt(recipe: Recipe, ready: Deployable, path: Path) -> list[Path]:
-    _require_onnx(path)
+    _require_onnx(None)
     from evoquant.export.as_tensorrt import tensorrt_files
 
     return tensorrt_files(recipe, ready, path)

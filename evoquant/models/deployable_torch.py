@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import logging
 import os
 import tempfile
 import warnings
@@ -18,6 +17,7 @@ import torch
 from evoquant.errors import EvoquantError, InputError, raised_by
 from evoquant.models.generating import continued, tokens_in
 from evoquant.models.onnx_measurer import require_onnx
+from evoquant.models.quiet import silenced
 from evoquant.models.recreate import recreation
 from evoquant.models.torch import Measurer
 from evoquant.models.torch_data import TARGETS, call_on_tensors, input_tensors, samples_of
@@ -65,15 +65,14 @@ class _Positional(torch.nn.Module):
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without what exporters say: that one's end has come, what the other does, the graph that cannot be exported."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _native_output_dropped():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
+    with (
+        silenced("torch.onnx"),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        _native_output_dropped(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextlib.contextmanager

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from typing import TYPE_CHECKING
 
 from evoquant.errors import InputError, MissingExtraError
 from evoquant.models.networks import require_torch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from evoquant.models.quiet import silenced
 
 NOISY = ("torchao", "torch.utils._pytree")
 """Loggers that warn of CUDA libraries and of each other while transformers loads; nothing follows from it here."""
@@ -36,15 +32,6 @@ def require_transformers(what: str) -> None:
         raise MissingExtraError(what, "transformers", "huggingface") from None
 
 
-@contextlib.contextmanager
-def without_noise() -> Iterator[None]:
+def without_noise() -> contextlib.AbstractContextManager[None]:
     """Without what `NOISY` loggers say, but for what is critical."""
-    loggers = [logging.getLogger(name) for name in NOISY]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    return silenced(*NOISY)

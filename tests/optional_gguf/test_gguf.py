@@ -291,7 +291,7 @@ def test_a_fresh_process_runs_it(tmp_path):
         1,
         ["outputs"],
         tmp_path / "run",
-        generate=("inputs", 8, 4),
+        generate=(8, 4),
     )
     assert answer.fault == ""
     with np.load(tmp_path / "run" / "deployed.npz") as arrays:

@@ -254,7 +254,7 @@ def test_a_fresh_process_gives_the_outputs_and_goes_on_as_measured(tmp_path):
     write_arrays(tmp_path / "inputs.npz", [list(ready.feeds("test", 0, 4).values())])
     job = {"models": [["m", str(files[0])]], "inputs": str(tmp_path / "inputs.npz"), "folder": str(tmp_path / "run")}
     job |= {"names": list(ready.feeds("test", 0, 1)), "batches": 1, "outputs": ["logits"], "repeats": 0}
-    job |= {"network": None, "generate": ["inputs", 8, 40]}
+    job |= {"network": None, "generate": [8, 40]}
     (tmp_path / "run").mkdir()
     (tmp_path / "job.json").write_text(json.dumps(job))
     command = [sys.executable, "-P", "-m", "evoquant.export.consumers.transformers_run", str(tmp_path / "job.json")]

@@ -14,8 +14,7 @@ them. A job is plain data:
     folder    where NAME.npz goes, output j of batch i as `i.j`, and answer.json
     repeats   timed runs of the first batch; 0 for none
     network   how `evoquant.models.recreate` makes a PyTorch network, for files that hold but its state; else null
-    generate  of a language model, the input of tokens, how many of the first sample's are given, and how many are to
-              follow; else null
+    generate  of a language model, tokens of the first sample that are given and how many are to follow; else null
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from evoquant.models.generating import continued
+from evoquant.models.generating import continued, tokens_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,11 +102,14 @@ def _feeds(inputs: Mapping[str, Any], batch: int, names: Sequence[str]) -> dict[
     return {name: inputs[f"{batch}.{index}"] for index, name in enumerate(names)}
 
 
-def _generated(one: Loaded, feeds: Feeds, wanted: tuple[str, int, int] | None) -> list[int]:
+def _generated(one: Loaded, feeds: Feeds, wanted: tuple[int, int] | None) -> list[int]:
     if wanted is None:
         return []
-    tokens, prompt, count = wanted
+    prompt, count = wanted
     first = {name: array[:1] for name, array in feeds.items()}
+    tokens = tokens_in(first)
+    if tokens is None:
+        return []
     if one.generate is not None:
         given = first[tokens][0]
         return one.generate([int(token) for token in given[:prompt]], min(count, len(given) - prompt))

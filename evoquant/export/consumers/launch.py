@@ -89,7 +89,7 @@ def run_consumer(
     folder: Path,
     repeats: int = 0,
     network: Mapping[str, Any] | None = None,
-    generate: tuple[str, int, int] | None = None,
+    generate: tuple[int, int] | None = None,
 ) -> Answer:
     """Run models in a fresh process; their outputs are in `folder`, NAME.npz for each.
 
@@ -103,7 +103,7 @@ def run_consumer(
         folder: made anew.
         repeats: timed passes over the first batch.
         network: how the network is made, where the model files hold but its state.
-        generate: of a language model, the input of tokens, how many of the first sample's are given and are to follow.
+        generate: of a language model, tokens of the first sample that are given and how many are to follow.
     """
     folder.mkdir()
     job = {
