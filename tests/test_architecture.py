@@ -41,7 +41,7 @@ PRINTS = "evoquant.cli"
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators")  # the second seeds DEAP's `random`, and restores it
 LOADS_CODE = ("evoquant.campaign.build", "evoquant.models.torch_factory")  # `module:attribute` that the user has named
 HEAVY = (
-    *("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna", "openvino"),
+    *("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna", "pymoo", "openvino"),
     *("transformers", "compressed_tensors", "torchao", "gguf", "xllamacpp", "modelopt"),
 )
 # module → heavy packages it may import at its top; itself imported lazily
