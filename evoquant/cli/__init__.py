@@ -125,7 +125,7 @@ def report(
 
 app.command()(profile)
 app.command()(score)
-app.command()(bench)
+app.add_typer(bench, name="bench")
 app.command()(export)
 app.command()(lint)
 app.command()(verify)

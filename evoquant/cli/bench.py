@@ -1,4 +1,4 @@
-"""`evoquant bench`: searches judged where the truth is known."""
+"""`evoquant bench`: how fast it is on this machine, how it scales, and searches judged where the truth is known."""
 
 from __future__ import annotations
 
@@ -10,9 +10,45 @@ import typer
 from evoquant.cli.output import draw, emit_json, say
 from evoquant.errors import InputError
 
+bench = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
-def bench(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="tabular: networks of which all was measured.")],
+RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds: one ratio each.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")]
+
+
+@bench.callback()
+def speed(
+    context: typer.Context,
+    only: Annotated[
+        str | None, typer.Option(help="Topics, comma-separated: rules, trees, engine, networks, cluster, start.")
+    ] = None,
+    rounds: RoundsOption = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """How fast evoquant is on this machine, beside the plain ways and other libraries; a few minutes.
+
+    `scaling` and `tabular` are benchmarks of their own.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from evoquant.bench.speed import machine, measured
+    from evoquant.report.performance import machine_note, performance_table
+
+    about = machine()
+    rows = []
+    for topic, measures in measured(only.split(",") if only else (), rounds):
+        found = [measure.to_row() for measure in measures]
+        rows += found
+        if not as_json:
+            draw([performance_table(topic, found)])
+    if as_json:
+        emit_json([about, *rows])
+    else:
+        say(machine_note(about))
+
+
+@bench.command()
+def tabular(
     table: Annotated[str | None, typer.Option(help="Frozen tables, comma-separated; default: all.")] = None,
     searches: Annotated[str | None, typer.Option(help="Searches, comma-separated; default: all.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds of each search.")] = 10,
@@ -30,8 +66,6 @@ def bench(
     from evoquant.bench.table import NAMES
     from evoquant.report.tabular import tabular_table
 
-    if what != "tabular":
-        raise InputError(f"bench {what}: there is no such benchmark; use: evoquant bench tabular.")
     names = table.split(",") if table else list(NAMES)
     if rebuild is not None:
         from evoquant.bench.rebuild import rebuild as make

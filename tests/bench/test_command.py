@@ -23,10 +23,17 @@ def test_rows_are_printed_as_json():
     assert row["search"] == "flips" and row["spent"] > 25
 
 
-@pytest.mark.parametrize("arguments", [("tabulra",), ("tabular", "--data", "x"), ("tabular", "--table", "nothing")])
+@pytest.mark.parametrize(
+    "arguments", [("--only", "rulse"), ("tabular", "--data", "x"), ("tabular", "--table", "nothing")]
+)
 def test_bad_input_is_named(arguments):
     done = run(*arguments)
     assert isinstance(done.exception, InputError)
+
+
+def test_an_unknown_benchmark_shows_the_usage():
+    done = run("tabulra")
+    assert done.exit_code == 2 and "tabulra" in done.output
 
 
 def test_rebuilding_names_the_missing_data(tmp_path):
