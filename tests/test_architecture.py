@@ -48,6 +48,7 @@ HEAVY = (
 HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.bench.networks": ("torch",),
     "evoquant.bench.truth": ("torch",),
+    "evoquant.genomes.rule_kernel": ("numba",),
     "evoquant.genomes.tree_kernel": ("numba",),
     "evoquant.models.architectures": ("torch",),
     "evoquant.models.onnx_file": ("onnx",),
@@ -72,6 +73,7 @@ HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.models.torch_kinds": ("torch",),
     "evoquant.models.torch_layers": ("torch",),
     "evoquant.models.torch_signals": ("torch",),
+    "evoquant.scoring.compiled": ("numba",),
 }
 FORBIDDEN_MODULES = ("pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "deap.creator")
 FORBIDDEN_BUILTINS = ("eval", "exec", "compile", "__import__")
