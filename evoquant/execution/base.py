@@ -6,14 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evoquant.errors import CampaignError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 # A module-level function from a payload to the function that works on batches; called once in each worker.
 Factory = Callable[[Any], Callable[[Any], Any]]
 
 # A `sys.exit` in somebody's model must not end the campaign; KeyboardInterrupt and GeneratorExit must get through.
 CAUGHT = (Exception, SystemExit)
+
+# What an iterable of batches yields where its next batch depends on results that have not come yet.
+NOT_YET: Any = object()
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,19 @@ class Executor(Protocol):
         """
         ...
 
+    def stream(self, batches: Iterable[Any]) -> Iterator[tuple[int, Any | Failure]]:
+        """Results in the order in which they come, each with the number of its batch from 0; failures as in `map`.
+
+        A batch is taken from the iterable only when a worker has room for it, so that a generator may make it from
+        the results that were yielded until then. Where it cannot yet, it yields `NOT_YET`, which counts as no batch:
+        it is asked again, at the latest after the next result. With one worker the order is that of the batches. One
+        stream or map at a time.
+
+        Raises:
+            CampaignError: as for `map`; or a `NOT_YET` with no batch at work, whose result could be waited for.
+        """
+        ...
+
     def close(self) -> None:
         """Stop the workers; a second call does nothing."""
         ...
@@ -85,6 +103,11 @@ def cannot_start(fault: str) -> str:
 def not_started(name: str) -> str:
     """The message for a map before its start."""
     return f"the {name} executor was not started: call start(factory, payload) before map(batches)."
+
+
+def stuck() -> CampaignError:
+    """The error for batches that wait for a result while none is on its way."""
+    return CampaignError("the batches wait for another result (NOT_YET), but no batch is being worked on.")
 
 
 def timed_out(limit_s: float) -> Failure:

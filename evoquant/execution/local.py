@@ -10,10 +10,21 @@ from multiprocessing import connection, resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import CampaignError
-from evoquant.execution.base import CAUGHT, Factory, Failure, cannot_start, guarded, not_started, raised, timed_out
+from evoquant.execution.base import (
+    CAUGHT,
+    NOT_YET,
+    Factory,
+    Failure,
+    cannot_start,
+    guarded,
+    not_started,
+    raised,
+    stuck,
+    timed_out,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from multiprocessing.context import SpawnProcess
 
 TRIES = 2
@@ -63,12 +74,30 @@ class LocalExecutor:
             raise CampaignError(not_started(self.name))
         return map(self._call, batches)
 
+    def stream(self, batches: Iterable[Any]) -> Iterator[tuple[int, Any | Failure]]:
+        """Results one after another, in the order of the batches; see `Executor.stream`.
+
+        Raises:
+            CampaignError: `start` was not called, the child process cannot be started again, or a batch is `NOT_YET`.
+        """
+        if self._call is None:
+            raise CampaignError(not_started(self.name))
+        return enumerate(map(self._call, _made(batches)))
+
     def close(self) -> None:
         """Let the state go, and stop the child."""
         self._call = None
         if self._child is not None:
             self._child.stop()
             self._child = None
+
+
+def _made(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches; here none is ever at work when the next is asked for."""
+    for batch in batches:
+        if batch is NOT_YET:
+            raise stuck()
+        yield batch
 
 
 class _Child:

@@ -9,14 +9,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import CampaignError
-from evoquant.execution.base import CAUGHT, Factory, Failure, cannot_start, guarded, not_started, raised, timed_out
+from evoquant.execution.base import (
+    CAUGHT,
+    NOT_YET,
+    Factory,
+    Failure,
+    cannot_start,
+    guarded,
+    not_started,
+    raised,
+    stuck,
+    timed_out,
+)
 from evoquant.execution.cluster import cluster_cpus, connect, first_line, free_cpus, is_connected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 TRIES = 3
 PLACE_S = 30.0  # patience with a cluster that has no free CPU for a worker
+_END: Any = object()
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -95,35 +107,50 @@ class RayExecutor:
         Raises:
             CampaignError: `start` was not called, or a lost actor cannot be started again.
         """
+        return self._in_order(self._stream(batches, eager=True), self._turn)
+
+    def stream(self, batches: Iterable[Any]) -> Iterator[tuple[int, Any | Failure]]:
+        """Results in the order in which they come; see `Executor.stream`.
+
+        Raises:
+            CampaignError: `start` was not called, a lost actor cannot be started again, or nothing can arrive that
+                `NOT_YET` waits for.
+        """
+        return self._stream(batches, eager=False)
+
+    def _stream(self, batches: Iterable[Any], *, eager: bool) -> Iterator[tuple[int, Any | Failure]]:
         if self._pool is None:
             raise CampaignError(not_started(self.name))
         self._turn += 1
-        return self._results(self._pool, batches, self._turn)
+        return self._results(self._pool, _Queue(batches), self._turn, eager)
 
-    def _results(self, pool: _Pool, batches: Sequence[Any], turn: int) -> Iterator[Any | Failure]:
+    def _results(self, pool: _Pool, queue: _Queue, turn: int, eager: bool) -> Iterator[tuple[int, Any | Failure]]:
+        """Results as they come; `eager`: workers get their next batches before a result is yielded, not after."""
         self._still(turn)
         pool.free_all()
-        results: dict[int, Any] = {}
-        waiting = deque(range(len(batches)))
-        tries = [0] * len(batches)
+        arrived: deque[tuple[int, Any | Failure]] = deque()
+        while True:
+            while (seat := pool.room()) is not None and (following := queue.take()) is not None:
+                pool.give(seat, *following)
+            if not arrived:
+                if not pool.working() and pool.room() is not None:
+                    queue.require_end()
+                    return
+                arrived += queue.settled(pool.finished())
+                if eager or not arrived:  # the caller may take its time
+                    continue
+            yield arrived.popleft()
+            self._still(turn)
+
+    def _in_order(self, results: Iterator[tuple[int, Any | Failure]], turn: int) -> Iterator[Any | Failure]:
+        early: dict[int, Any | Failure] = {}
         following = 0
-        while following < len(batches):
-            for seat in pool.idle()[: len(waiting)]:  # before yielding: the caller may take its time
-                index = waiting.popleft()
-                tries[index] += 1
-                pool.give(seat, index, batches[index])
-            while following in results:
-                yield results.pop(following)
+        for index, outcome in results:
+            early[index] = outcome
+            while following in early:
+                yield early.pop(following)
                 self._still(turn)
                 following += 1
-            if following == len(batches):
-                return
-            for index, outcome in pool.finished():
-                lost = isinstance(outcome, Failure) and outcome.reason == "worker_lost"
-                if lost and tries[index] < TRIES:
-                    waiting.appendleft(index)
-                else:
-                    results[index] = outcome
 
     def _still(self, turn: int) -> None:
         """Refuse to go on after another map, or after `close`, where any call would make Ray start a cluster."""
@@ -156,6 +183,54 @@ class RayExecutor:
             if self._owns:
                 ray.shutdown()
         self._pool, self._owns = None, False
+
+
+class _Queue:
+    """Batches that are to be worked on: those of lost workers again first, then the next of the iterable."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self._batches = iter(batches)
+        self._count = 0
+        self._begun: dict[int, tuple[Any, int]] = {}  # index → batch, tries
+        self._again: deque[int] = deque()
+        self._ended = False
+
+    def take(self) -> tuple[int, Any] | None:
+        """The next batch with its number; None where there is none, or not yet."""
+        if self._again:
+            index = self._again.popleft()
+            batch, tries = self._begun[index]
+            self._begun[index] = (batch, tries + 1)
+            return index, batch
+        batch = NOT_YET if self._ended else next(self._batches, _END)
+        if batch is _END:
+            self._ended = True
+        if batch is _END or batch is NOT_YET:
+            return None
+        index, self._count = self._count, self._count + 1
+        self._begun[index] = (batch, 1)
+        return index, batch
+
+    def settled(self, found: list[tuple[int, Any | Failure]]) -> list[tuple[int, Any | Failure]]:
+        """What of it is final; batches whose worker was lost are tried again."""
+        final = []
+        for index, outcome in found:
+            lost = isinstance(outcome, Failure) and outcome.reason == "worker_lost"
+            if lost and self._begun[index][1] < TRIES:
+                self._again.appendleft(index)
+            else:
+                del self._begun[index]
+                final.append((index, outcome))
+        return final
+
+    def require_end(self) -> None:
+        """Refuse to end while the iterable waits for a result.
+
+        Raises:
+            CampaignError: it has not ended.
+        """
+        if not self._ended:
+            raise stuck()
 
 
 @dataclass(eq=False)
@@ -201,12 +276,16 @@ class _Pool:
         while any(seat.reference is not None for seat in self.seats):
             self.finished()
 
-    def idle(self) -> list[_Seat]:
-        """Seats that can take a batch."""
-        return [seat for seat in self.seats if seat.reference is None]
+    def room(self) -> _Seat | None:
+        """A seat that can take a batch."""
+        return next((seat for seat in self.seats if seat.reference is None), None)
+
+    def working(self) -> bool:
+        """Whether a batch is being worked on."""
+        return any(seat.index is not None for seat in self.seats)
 
     def give(self, seat: _Seat, index: int, batch: Any) -> None:
-        """Send an idle seat a batch."""
+        """Send a seat with room a batch."""
         seat.reference, seat.index, seat.since = seat.actor.work.remote(batch), index, time.monotonic()
 
     def free_all(self) -> None:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.errors import CampaignError
-from evoquant.execution.base import Failure
+from evoquant.execution.base import NOT_YET, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from evoquant.execution.base import Executor
 
@@ -39,6 +39,7 @@ def check_executor(make: Callable[[], Executor]) -> None:
         AssertionError: naming what does not hold.
     """
     check_order(make)
+    check_stream(make)
     check_values(make)
     check_failures(make)
     check_turns(make)
@@ -58,6 +59,52 @@ def check_order(make: Callable[[], Executor]) -> None:
         found = list(executor.map(naps))
         assert found == [10 + nap for nap in naps], f"results are not those of the batches, in their order: {found}"
         assert list(executor.map([])) == [], "no batches should give no results"
+
+
+def check_stream(make: Callable[[], Executor]) -> None:
+    """A stream yields each batch's number and result once; batches are taken one by one, when there is room."""
+    with closing(make()) as executor:
+        executor.start(sleeper, 10)
+        naps = [0.2, 0.0, 0.05, 0.0, 0.1, 0.0]
+        found = list(executor.stream(iter(naps)))
+        expected = [(index, 10 + nap) for index, nap in enumerate(naps)]
+        assert sorted(found) == expected, f"a stream should give each batch's number and result once: {found}"
+        assert executor.workers > 1 or found == expected, f"one worker should work in the order of the batches: {found}"
+        assert list(executor.stream(iter([]))) == [], "no batches should give no results"
+        executor.start(raiser, None)
+        mixed = dict(executor.stream([0, "ValueError", 1]))
+        _fails(mixed.pop(1), "raised:ValueError", "asked to raise")
+        assert mixed == {0: 0, 2: 1}, f"batches beside one that raised should go on: {mixed}"
+        _check_dependent(executor)
+
+
+def _check_dependent(executor: Executor) -> None:
+    """Batches that are made from the results before them."""
+    executor.start(echo, None)
+    yielded: list[Any] = []
+    ahead: list[int] = []
+
+    def dependent(most: float) -> Iterator[Any]:
+        made = 0
+        while made < 12:
+            if made - len(yielded) >= most:
+                yield NOT_YET
+                continue
+            ahead.append(made - len(yielded))
+            made += 1
+            yield len(yielded)
+
+    for most in (1.0, 3.0, float("inf")):
+        yielded.clear()
+        ahead.clear()
+        for _, result in executor.stream(dependent(most)):
+            yielded.append(result)
+        assert len(yielded) == 12, f"a stream of 12 batches gave {len(yielded)} results"
+        room = 2 * executor.workers  # one that is worked on, and one that waits for it
+        assert max(ahead) < room, f"{max(ahead) + 1} batches were taken by {executor.workers} workers before a result"
+        assert most > 1 or yielded == list(range(12)), f"one at a time, each should know those before it: {yielded}"
+    _refuses(lambda: list(executor.stream([NOT_YET])), "a batch that waits for nothing", "NOT_YET")
+    assert list(executor.stream([1])) == [(0, 1)], "after a stream that was refused, the next should work"
 
 
 def check_values(make: Callable[[], Executor]) -> None:
@@ -86,6 +133,7 @@ def check_turns(make: Callable[[], Executor]) -> None:
     executor = make()
     with closing(executor):
         _refuses(lambda: list(executor.map([1])), "map before start", "start")
+        _refuses(lambda: list(executor.stream([1])), "stream before start", "start")
         executor.close()
         executor.start(echo, None)
         assert list(executor.map([1])) == [1], "closed before its start, the executor should still work"
@@ -117,6 +165,10 @@ def check_unfinished_map(make: Callable[[], Executor]) -> None:
         assert next(unfinished) == 0.0, "the first result is wrong"
         found = list(executor.map([0.01, 0.02]))
         assert found == [0.01, 0.02], f"the next map got something else than its own results: {found}"
+        halfway = executor.stream([0.0, 0.3, 0.3, 0.3])
+        next(halfway)
+        found = list(executor.map([0.01, 0.02]))
+        assert found == [0.01, 0.02], f"the map after a stream got something else than its own results: {found}"
 
 
 def check_factory(make: Callable[[], Executor]) -> None:

@@ -1,8 +1,10 @@
+from itertools import islice
+
 import pytest
 import ray
 
 from evoquant.errors import CampaignError
-from evoquant.execution.base import Failure
+from evoquant.execution.base import NOT_YET, Failure
 from evoquant.execution.local import LocalExecutor
 from evoquant.execution.ray import RayExecutor
 from evoquant.testing import executors
@@ -70,7 +72,21 @@ class Lenient(LocalExecutor):
             super().start(executors.echo, payload, limit_s)
 
 
+class Greedy(LocalExecutor):
+    """Takes all batches before it works on the first."""
+
+    def stream(self, batches):
+        return super().stream([batch for batch in islice(batches, 50) if batch is not NOT_YET])
+
+
+class Numberless(LocalExecutor):
+    def stream(self, batches):
+        return ((0, result) for _, result in super().stream(batches))
+
+
 BROKEN = [
+    (Greedy, executors.check_stream, AssertionError),
+    (Numberless, executors.check_stream, AssertionError),
     (Reversed, executors.check_order, AssertionError),
     (Hasty, executors.check_turns, AssertionError),
     (Rebuilding, executors.check_state, AssertionError),
