@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False  # as in `typing`, which takes longer to load than this module
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Job", "load", "pick", "profile", "resume", "run", "run_all"]
 

@@ -1,226 +1,73 @@
 """The command line: results to stdout, progress and messages to stderr.
 
 Exit codes: 0 fine; 1 the campaign failed; 2 bad input; 130 interrupted, resumable.
+
+The commands are in `evoquant.cli.commands`. This module loads nothing, so that the overview is there at once.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
 
-import typer
+TYPE_CHECKING = False  # as in `typing`, which takes longer to load than the rest of this module
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
-from evoquant.cli.bench import bench
-from evoquant.cli.deploy import AllowOption, export, lint, verify
-from evoquant.cli.networks import profile, score
-from evoquant.cli.output import draw, emit, say, show
-from evoquant.errors import EvoquantError, InputError
+PURPOSE = "Evolve mixed-precision bit allocations for neural networks, and the\nheuristics behind them."
 
-app = typer.Typer(
-    name="evoquant",
-    help="Evolve mixed-precision bit allocations for neural networks, and the heuristics behind them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, such as runs/evolve-0.")]
-ExecutorOption = Annotated[str | None, typer.Option("--executor", help="local, ray or auto.")]
-WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="How many workers (Ray).")]
-AddressOption = Annotated[str | None, typer.Option("--address", help="An existing Ray cluster; else RAY_ADDRESS.")]
-
-
-@app.command()
-def run(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A campaign's YAML file.")],
-    out: Annotated[Path | None, typer.Option(help="The run directory; default runs/<name>-<seed>.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The campaign's seed.")] = None,
-    executor: ExecutorOption = None,
-    workers: WorkersOption = None,
-    address: AddressOption = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the config.")
-    ] = None,
-) -> None:
-    """Run a campaign."""
-    from evoquant import api
-
-    given = {"seed": seed, "executor.kind": executor, "executor.workers": workers, "executor.address": address}
-    changes = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
-    with _observer() as observer:
-        outcome = api.run(config, out=out, overrides=changes, observer=observer)
-    _finish(outcome)
+# command → what the overview says of it: at most 60 characters, so that it stays on its line
+COMMANDS = {
+    "run": "Run a campaign.",
+    "resume": "Go on with an interrupted campaign.",
+    "report": "Show what a run found; also while it is running.",
+    "profile": "Profile a real network, or write or check a profile.",
+    "score": "Measure an allocation that came from elsewhere.",
+    "export": "Export a heuristic, or an allocation to a deployment stack.",
+    "lint": "Say whether a target can take a recipe as it was measured.",
+    "verify": "Deploy a recipe, run it, and compare it with its promise.",
+    "apply": "Show which width a heuristic gives to each layer of a model.",
+    "bound": "Show the best that any allocation can reach, with proof.",
+    "pick": "Choose from the archive of a map_elites or nsga2 run.",
+    "version": "Print the version.",
+    "bench": "How fast evoquant is on this machine, and how it scales.",
+}
 
 
-@app.command()
-def resume(
-    run_dir: RunDirArgument,
-    executor: ExecutorOption = None,
-    workers: WorkersOption = None,
-    address: AddressOption = None,
-    allow_code: AllowOption = None,
-) -> None:
-    """Go on with an interrupted campaign; the journal ends as if it had never stopped."""
-    from evoquant import api
+def __getattr__(name: str) -> Any:
+    """`app`, the commands for typer, made on first use."""
+    if name == "app":
+        from evoquant.cli.commands import app
 
-    if executor not in (None, "local", "ray", "auto"):
-        raise InputError(f"--executor {executor}: choose local, ray or auto.")
-    with _observer() as observer:
-        outcome = api.resume(
-            run_dir,
-            executor=executor,
-            workers=workers,
-            address=address,
-            allow_code=allow_code or (),
-            observer=observer,
-        )
-    if not outcome.fresh:
-        say(f"{run_dir} is finished already; nothing to resume.")
-    _finish(outcome)
+        return app
+    raise AttributeError(f"module 'evoquant.cli' has no attribute {name!r}")
 
 
-@app.command()
-def report(
-    run_dir: RunDirArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report's data.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
-    allow_code: AllowOption = None,
-) -> None:
-    """Show what a run found; also while it is running."""
-    from evoquant.campaign.build import require_allowed
-    from evoquant.files import pretty_json
-    from evoquant.report.data import load_run, report_data
-    from evoquant.report.tables import markdown, run_tables
-
-    data = load_run(run_dir)
-    require_allowed(data.config, allow_code or (), run_dir)
-    summary = report_data(data)
-    if as_json:
-        sys.stdout.write(pretty_json(summary))
-        return
-    tables = run_tables(data)
-    if as_markdown:
-        sys.stdout.write(markdown(tables))
-        return
-    draw(tables)
-    spent = summary["evaluations"]
-    line = f"{summary['generations']} generations, {spent['asked']} candidates asked, {spent['distinct']} distinct"
-    if "budget" in summary:
-        budget = summary["budget"]
-        line += (
-            f"; passes over the calibration split: {budget['search_passes']:g} search, "
-            f"{budget['signal_passes']:g} signals"
-        )
-        apart = {**summary.get("finalist_passes", {}), "gate": summary["gate"]["passes"]} if "gate" in summary else {}
-        line += "".join(f", {passes} over the {split} split" for split, passes in apart.items())
-    show(f"{line}; seed {summary['seed']}, config {summary['config_hash'][:12]}")
-    if summary["failures"]:
-        show(f"{summary['failures']} candidates failed; see `failures` in journal.jsonl")
-    if not summary["finished"]:
-        show(f"not finished; continue with: evoquant resume {run_dir}")
-
-
-app.command()(profile)
-app.command()(score)
-app.add_typer(bench, name="bench")
-app.command()(export)
-app.command()(lint)
-app.command()(verify)
-
-
-@app.command()
-def apply(
-    heuristic: Annotated[str, typer.Argument(metavar="CHAMPION|BASELINE", help="A champion file, or a strategy.")],
-    model: Annotated[str, typer.Argument(metavar="PROFILE", help="A profile's JSON file or built-in name.")],
-    menu: Annotated[str | None, typer.Option(help="Precisions, comma-separated; default: the profile's.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show which width a heuristic gives to each layer of a model."""
-    from evoquant.files import pretty_json
-    from evoquant.report.allocation import allocate, allocation_table, load_any_profile, load_genome
-
-    genome, found = load_genome(heuristic), load_any_profile(model)
-    allocation = allocate(genome, found, menu.split(",") if menu else None)
-    if as_json:
-        sys.stdout.write(pretty_json(allocation))
-    else:
-        draw([allocation_table(allocation)])
-
-
-@app.command()
-def bound(
-    model: Annotated[str, typer.Argument(metavar="PROFILE", help="A profile's JSON file or built-in name.")],
-    menu: Annotated[str | None, typer.Option(help="Precisions, comma-separated; default: the profile's.")] = None,
-    objective: Annotated[str, typer.Option(help="cliff, feasible_first or budget.")] = "cliff",
-    threshold: Annotated[float | None, typer.Option(help="For cliff: retention; default 0.95.")] = None,
-    floor: Annotated[float | None, typer.Option(help="For feasible_first: retention; default 0.95.")] = None,
-    bits: Annotated[float | None, typer.Option(help="For budget: effective bits per weight.")] = None,
-    pin: Annotated[
-        list[str] | None, typer.Option(metavar="LAYER=WIDTH", help="Keep a layer at a width; may be repeated.")
-    ] = None,
-    front: Annotated[bool, typer.Option("--front", help="Show the Pareto front of retention and size too.")] = False,
-    at_least: Annotated[float | None, typer.Option(help="With --front: only points of that retention.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every layer and every point.")] = False,
-) -> None:
-    """Show the best that any allocation of a model can reach, with proof (separable estimate)."""
-    from evoquant.files import pretty_json
-    from evoquant.report.allocation import load_any_profile
-    from evoquant.report.bound import bound_data, bound_tables, parse_objective, parse_pins
-
-    if at_least is not None and not front:
-        raise InputError("--at-least belongs to --front.")
-    goal = parse_objective(objective, {"threshold": threshold, "floor": floor, "bits": bits})
-    data = bound_data(
-        load_any_profile(model),
-        goal,
-        menu=menu.split(",") if menu else None,
-        pins=parse_pins(pin or ()),
-        front=front,
-        at_least=at_least,
+def overview() -> str:
+    """What `evoquant --help` prints: as typer would, which takes as long to load as all the rest of the answer."""
+    purpose = "".join(f"  {line}\n" for line in PURPOSE.splitlines())
+    width = max(map(len, COMMANDS))
+    commands = "".join(f"  {name:{width}}  {text}\n" for name, text in COMMANDS.items())
+    return (
+        f"Usage: evoquant [OPTIONS] COMMAND [ARGS]...\n\n{purpose}\n"
+        f"Options:\n  --help  Show this message and exit.\n\nCommands:\n{commands}"
     )
-    if as_json:
-        sys.stdout.write(pretty_json(data))
-    else:
-        draw(bound_tables(data))
-
-
-@app.command()
-def pick(
-    run_dir: RunDirArgument,
-    parts: Annotated[int | None, typer.Option(min=0, help="At most so many parts: how simple it has to be.")] = None,
-    bits: Annotated[float | None, typer.Option(min=0.0, help="At most so many effective bits per weight.")] = None,
-    retention: Annotated[float | None, typer.Option(min=0.0, help="At least this retention, such as 0.97.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a champion file instead of stdout.")] = None,
-) -> None:
-    """Choose from the archive of a map_elites or nsga2 run: the fittest heuristic within limits.
-
-    The champion file that this writes goes into apply and export like a run directory.
-    """
-    from evoquant import api
-    from evoquant.report.tables import scores_table
-
-    champion = api.pick(run_dir, parts=parts, bits=bits, retention=retention)
-    if out is not None:
-        draw([scores_table(champion.genome.text, champion.scores)])
-    emit(champion.to_json(), out)
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    import importlib.metadata
-
-    show(importlib.metadata.version("evoquant"))
 
 
 def main() -> None:
     """Entry point: one clear message for every expected fault, never a traceback."""
+    if sys.argv[1:] == ["--help"]:
+        sys.stdout.write(overview())
+        return
+    import signal
+
+    import typer
+
+    from evoquant.cli.commands import app
+    from evoquant.errors import EvoquantError
+
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="evoquant", standalone_mode=False)
     except EvoquantError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -250,29 +97,5 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    say(f"evoquant: {message}")
+    sys.stderr.write(f"evoquant: {message}\n")
     sys.exit(code)
-
-
-def _observer() -> Any:
-    from evoquant.report.progress import observer
-
-    return observer()
-
-
-def _finish(outcome: Any) -> None:
-    """The verdict, and where everything is."""
-    from evoquant.export.writers import SUFFIXES
-    from evoquant.report.data import load_run
-    from evoquant.report.tables import run_tables
-
-    if outcome.champion is None:
-        say(f"not finished; continue with: evoquant resume {outcome.path}")
-        return
-    data = load_run(outcome.path)
-    draw(run_tables(data))
-    allocated = data.config.task is not None and data.config.genome.kind == "direct"
-    deployed = next(iter(data.config.deploy_to or ()), "onnx")
-    target = f"{deployed} -o model{SUFFIXES[deployed]}" if allocated else "python"
-    show(f"results: {outcome.path}    report: evoquant report {outcome.path}")
-    show(f"export:  evoquant export {outcome.path} --to {target}")

@@ -1,0 +1,237 @@
+"""The commands, for typer: each imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evoquant.cli import COMMANDS, PURPOSE
+from evoquant.cli.bench import bench
+from evoquant.cli.deploy import AllowOption, export, lint, verify
+from evoquant.cli.networks import profile, score
+from evoquant.cli.output import draw, emit, say, show
+from evoquant.errors import InputError
+
+app = typer.Typer(
+    name="evoquant",
+    help=PURPOSE,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, such as runs/evolve-0.")]
+ExecutorOption = Annotated[str | None, typer.Option("--executor", help="local, ray or auto.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="How many workers (Ray).")]
+AddressOption = Annotated[str | None, typer.Option("--address", help="An existing Ray cluster; else RAY_ADDRESS.")]
+
+
+@app.command(short_help=COMMANDS["run"])
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A campaign's YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="The run directory; default runs/<name>-<seed>.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The campaign's seed.")] = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the config.")
+    ] = None,
+) -> None:
+    """Run a campaign."""
+    from evoquant import api
+
+    given = {"seed": seed, "executor.kind": executor, "executor.workers": workers, "executor.address": address}
+    changes = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    with _observer() as observer:
+        outcome = api.run(config, out=out, overrides=changes, observer=observer)
+    _finish(outcome)
+
+
+@app.command(short_help=COMMANDS["resume"])
+def resume(
+    run_dir: RunDirArgument,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    allow_code: AllowOption = None,
+) -> None:
+    """Go on with an interrupted campaign; the journal ends as if it had never stopped."""
+    from evoquant import api
+
+    if executor not in (None, "local", "ray", "auto"):
+        raise InputError(f"--executor {executor}: choose local, ray or auto.")
+    with _observer() as observer:
+        outcome = api.resume(
+            run_dir,
+            executor=executor,
+            workers=workers,
+            address=address,
+            allow_code=allow_code or (),
+            observer=observer,
+        )
+    if not outcome.fresh:
+        say(f"{run_dir} is finished already; nothing to resume.")
+    _finish(outcome)
+
+
+@app.command(short_help=COMMANDS["report"])
+def report(
+    run_dir: RunDirArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report's data.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    allow_code: AllowOption = None,
+) -> None:
+    """Show what a run found; also while it is running."""
+    from evoquant.campaign.build import require_allowed
+    from evoquant.files import pretty_json
+    from evoquant.report.data import load_run, report_data
+    from evoquant.report.tables import markdown, run_tables
+
+    data = load_run(run_dir)
+    require_allowed(data.config, allow_code or (), run_dir)
+    summary = report_data(data)
+    if as_json:
+        sys.stdout.write(pretty_json(summary))
+        return
+    tables = run_tables(data)
+    if as_markdown:
+        sys.stdout.write(markdown(tables))
+        return
+    draw(tables)
+    spent = summary["evaluations"]
+    line = f"{summary['generations']} generations, {spent['asked']} candidates asked, {spent['distinct']} distinct"
+    if "budget" in summary:
+        budget = summary["budget"]
+        line += (
+            f"; passes over the calibration split: {budget['search_passes']:g} search, "
+            f"{budget['signal_passes']:g} signals"
+        )
+        apart = {**summary.get("finalist_passes", {}), "gate": summary["gate"]["passes"]} if "gate" in summary else {}
+        line += "".join(f", {passes} over the {split} split" for split, passes in apart.items())
+    show(f"{line}; seed {summary['seed']}, config {summary['config_hash'][:12]}")
+    if summary["failures"]:
+        show(f"{summary['failures']} candidates failed; see `failures` in journal.jsonl")
+    if not summary["finished"]:
+        show(f"not finished; continue with: evoquant resume {run_dir}")
+
+
+app.command(short_help=COMMANDS["profile"])(profile)
+app.command(short_help=COMMANDS["score"])(score)
+app.add_typer(bench, name="bench", short_help=COMMANDS["bench"])
+app.command(short_help=COMMANDS["export"])(export)
+app.command(short_help=COMMANDS["lint"])(lint)
+app.command(short_help=COMMANDS["verify"])(verify)
+
+
+@app.command(short_help=COMMANDS["apply"])
+def apply(
+    heuristic: Annotated[str, typer.Argument(metavar="CHAMPION|BASELINE", help="A champion file, or a strategy.")],
+    model: Annotated[str, typer.Argument(metavar="PROFILE", help="A profile's JSON file or built-in name.")],
+    menu: Annotated[str | None, typer.Option(help="Precisions, comma-separated; default: the profile's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show which width a heuristic gives to each layer of a model."""
+    from evoquant.files import pretty_json
+    from evoquant.report.allocation import allocate, allocation_table, load_any_profile, load_genome
+
+    genome, found = load_genome(heuristic), load_any_profile(model)
+    allocation = allocate(genome, found, menu.split(",") if menu else None)
+    if as_json:
+        sys.stdout.write(pretty_json(allocation))
+    else:
+        draw([allocation_table(allocation)])
+
+
+@app.command(short_help=COMMANDS["bound"])
+def bound(
+    model: Annotated[str, typer.Argument(metavar="PROFILE", help="A profile's JSON file or built-in name.")],
+    menu: Annotated[str | None, typer.Option(help="Precisions, comma-separated; default: the profile's.")] = None,
+    objective: Annotated[str, typer.Option(help="cliff, feasible_first or budget.")] = "cliff",
+    threshold: Annotated[float | None, typer.Option(help="For cliff: retention; default 0.95.")] = None,
+    floor: Annotated[float | None, typer.Option(help="For feasible_first: retention; default 0.95.")] = None,
+    bits: Annotated[float | None, typer.Option(help="For budget: effective bits per weight.")] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(metavar="LAYER=WIDTH", help="Keep a layer at a width; may be repeated.")
+    ] = None,
+    front: Annotated[bool, typer.Option("--front", help="Show the Pareto front of retention and size too.")] = False,
+    at_least: Annotated[float | None, typer.Option(help="With --front: only points of that retention.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every layer and every point.")] = False,
+) -> None:
+    """Show the best that any allocation of a model can reach, with proof (separable estimate)."""
+    from evoquant.files import pretty_json
+    from evoquant.report.allocation import load_any_profile
+    from evoquant.report.bound import bound_data, bound_tables, parse_objective, parse_pins
+
+    if at_least is not None and not front:
+        raise InputError("--at-least belongs to --front.")
+    goal = parse_objective(objective, {"threshold": threshold, "floor": floor, "bits": bits})
+    data = bound_data(
+        load_any_profile(model),
+        goal,
+        menu=menu.split(",") if menu else None,
+        pins=parse_pins(pin or ()),
+        front=front,
+        at_least=at_least,
+    )
+    if as_json:
+        sys.stdout.write(pretty_json(data))
+    else:
+        draw(bound_tables(data))
+
+
+@app.command(short_help=COMMANDS["pick"])
+def pick(
+    run_dir: RunDirArgument,
+    parts: Annotated[int | None, typer.Option(min=0, help="At most so many parts: how simple it has to be.")] = None,
+    bits: Annotated[float | None, typer.Option(min=0.0, help="At most so many effective bits per weight.")] = None,
+    retention: Annotated[float | None, typer.Option(min=0.0, help="At least this retention, such as 0.97.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a champion file instead of stdout.")] = None,
+) -> None:
+    """Choose from the archive of a map_elites or nsga2 run: the fittest heuristic within limits.
+
+    The champion file that this writes goes into apply and export like a run directory.
+    """
+    from evoquant import api
+    from evoquant.report.tables import scores_table
+
+    champion = api.pick(run_dir, parts=parts, bits=bits, retention=retention)
+    if out is not None:
+        draw([scores_table(champion.genome.text, champion.scores)])
+    emit(champion.to_json(), out)
+
+
+@app.command(short_help=COMMANDS["version"])
+def version() -> None:
+    """Print the version."""
+    import importlib.metadata
+
+    show(importlib.metadata.version("evoquant"))
+
+
+def _observer() -> Any:
+    from evoquant.report.progress import observer
+
+    return observer()
+
+
+def _finish(outcome: Any) -> None:
+    """The verdict, and where everything is."""
+    from evoquant.export.writers import SUFFIXES
+    from evoquant.report.data import load_run
+    from evoquant.report.tables import run_tables
+
+    if outcome.champion is None:
+        say(f"not finished; continue with: evoquant resume {outcome.path}")
+        return
+    data = load_run(outcome.path)
+    draw(run_tables(data))
+    allocated = data.config.task is not None and data.config.genome.kind == "direct"
+    deployed = next(iter(data.config.deploy_to or ()), "onnx")
+    target = f"{deployed} -o model{SUFFIXES[deployed]}" if allocated else "python"
+    show(f"results: {outcome.path}    report: evoquant report {outcome.path}")
+    show(f"export:  evoquant export {outcome.path} --to {target}")
