@@ -96,6 +96,9 @@ class SurrogateSearch(Generational):
         return CandidateBatch(self._next_id, ids, operators, genes=self.space.canonical(rows))
 
     def _learn(self, first_id: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
+        self.take_in(genes, evaluations)
+
+    def take_in(self, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
         """Remember what was measured, and which candidates failed: these teach nothing and are not asked for again."""
         errors, divergence = evaluations.standard_error, evaluations.divergence
         new = 0
@@ -143,22 +146,54 @@ class SurrogateSearch(Generational):
 
     def _choose(self) -> NDArray[np.float64]:
         """`(batch, genes)` of the largest expected improvement, each as if the one before had come out as expected."""
-        measured = self._measured()
-        complete = np.array([one["complete"] for one in self._told if one["loss"] is not None], dtype=bool)
-        failed = {np.array(one["widths"], dtype=np.int8).tobytes() for one in self._told if one["loss"] is None}
-        chosen: list[NDArray[np.float64]] = []
         rng = generator_for(self._seed, self._generation, "surrogate")
+        measured = self._measured()
+        chosen: list[NDArray[np.float64]] = []
         while len(chosen) < self._settings.batch:
-            model = SurrogateModel(self._table)
-            model.fit(_nearest(measured, complete))
-            goal = _Goal(model, self._problem, self._objective, measured, complete, failed)
-            row, allocation = self._best(goal, rng)
+            row, allocation, model = self._next(measured, rng)
             chosen.append(row)
             if len(chosen) < self._settings.batch:
                 loss, _ = model.predict(allocation[None])
-                measured = _believe(measured, allocation, float(loss[0]))
-                complete = np.append(complete, False)
+                measured = _believe(measured, allocation[None], loss)
         return np.stack(chosen)
+
+    def choose_beside(self, pending: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """`(genes,)` of the largest expected improvement, as if those pending had come out as expected.
+
+        Args:
+            pending: `(n, genes)` asked for and not told yet.
+            rng: where the draws come from.
+        """
+        measured = self._measured()
+        with _one_thread():
+            if len(pending):
+                allocations = self.space.allocate(pending, self._problem)
+                model = SurrogateModel(self._table)
+                model.fit(_nearest(measured, self._complete(measured)))
+                measured = _believe(measured, allocations, model.predict(allocations)[0])
+            row, _, _ = self._next(measured, rng)
+        return row
+
+    def _next(
+        self, measured: Measured, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.int8], SurrogateModel]:
+        """One genome of the largest expected improvement, its allocation, and the model that expects it.
+
+        Args:
+            measured: what was told, and after it what is believed.
+            rng: where the draws come from.
+        """
+        complete = self._complete(measured)
+        failed = {np.array(one["widths"], dtype=np.int8).tobytes() for one in self._told if one["loss"] is None}
+        model = SurrogateModel(self._table)
+        model.fit(_nearest(measured, complete))
+        goal = _Goal(model, self._problem, self._objective, measured, complete, failed)
+        return (*self._best(goal, rng), model)
+
+    def _complete(self, measured: Measured) -> NDArray[np.bool_]:
+        """`(n,)` which were measured in full; those believed were not."""
+        told = [one["complete"] for one in self._told if one["loss"] is not None]
+        return np.array(told + [False] * (len(measured.loss) - len(told)), dtype=bool)
 
     def _best(self, goal: _Goal, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
         """The genome of the largest expected improvement that an evolution over the space finds, and its allocation."""
@@ -329,13 +364,13 @@ def _nearest(measured: Measured, complete: NDArray[np.bool_]) -> Measured:
     )
 
 
-def _believe(measured: Measured, allocation: NDArray[np.int8], loss: float) -> Measured:
+def _believe(measured: Measured, allocations: NDArray[np.int8], losses: NDArray[np.float64]) -> Measured:
     return replace(
         measured,
-        allocations=np.concatenate([measured.allocations, allocation[None]]),
-        loss=np.append(measured.loss, loss),
-        standard_error=np.append(measured.standard_error, 0.0),
-        divergence=np.append(measured.divergence, np.nan),
+        allocations=np.concatenate([measured.allocations, allocations]),
+        loss=np.concatenate([measured.loss, losses]),
+        standard_error=np.concatenate([measured.standard_error, np.zeros(len(losses))]),
+        divergence=np.concatenate([measured.divergence, np.full(len(losses), np.nan)]),
     )
 
 
