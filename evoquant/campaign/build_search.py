@@ -14,6 +14,8 @@ from evoquant.search.level_switch import LevelSwitchSearch, LevelSwitchSettings
 from evoquant.search.map_elites import MapElitesSearch, MapElitesSettings
 from evoquant.search.nsga2 import Nsga2Search, Nsga2Settings
 from evoquant.search.random import RandomSearch
+from evoquant.search.steady import SteadyGenetic
+from evoquant.search.steady_surrogate import SteadySurrogate
 from evoquant.search.surrogate import SurrogateSearch, SurrogateSettings
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ SEARCHES: dict[str, tuple[Callable[..., Search], Callable[..., Any]]] = {
     "level_switch": (LevelSwitchSearch, LevelSwitchSettings),
     "surrogate": (SurrogateSearch, SurrogateSettings),
 }
+STEADY: dict[str, Callable[..., Search]] = {"genetic": SteadyGenetic, "surrogate": SteadySurrogate}
 MODELLING = ("surrogate",)  # these read the one problem and the objective too
 
 
@@ -47,11 +50,11 @@ def built_in_search(
     """
     if isinstance(config, RandomConfig):
         return RandomSearch(space, seed=seed, population=config.population)
-    options = config.model_dump(exclude={"kind", "start"})
+    options = config.model_dump(exclude={"kind", "start", "in_flight"})
     started = config
     if isinstance(config, IslandsConfig):
         started = config.genetic
-        options["genetic"] = GeneticSettings(**started.model_dump(exclude={"kind", "start"}))
+        options["genetic"] = GeneticSettings(**started.model_dump(exclude={"kind", "start", "in_flight"}))
     start: list[Genome] = [
         strategy_rule(item) if isinstance(item, str) else item.to_rule() for item in getattr(started, "start", ())
     ]
@@ -59,6 +62,10 @@ def built_in_search(
         space.encode(genome)
     search, settings = SEARCHES[config.kind]
     more: dict[str, Any] = {"start": start} if start else {}
+    in_flight = getattr(config, "in_flight", None)
+    if in_flight is not None:
+        search = STEADY[config.kind]
+        more["in_flight"] = in_flight
     if config.kind in MODELLING:
         if len(problems) != 1:
             raise InputError(f"search.kind: {config.kind} models one network's loss; there are {len(problems)} models.")

@@ -251,6 +251,11 @@ class CampaignConfig(Closed):
             raise ValueError("relative_to_optimum needs a built-in objective: the optimum of your own is not certified")
         if self.stop.passes is not None and self.task is None:
             raise ValueError("stop.passes is for measured tasks; use stop.evaluations")
+        if getattr(self.search, "in_flight", None) is not None and self.task is None:
+            raise ValueError(
+                "search.in_flight is for measured tasks (`task`); a profile is scored in microseconds, and a "
+                "generation of such keeps nobody waiting"
+            )
         for key in ("signals", "racing"):
             if getattr(self, key) is not None and self.task is None:
                 raise ValueError(f"{key} is for measured tasks (`task`); a profile holds its signals")

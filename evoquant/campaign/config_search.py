@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, Tag, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, Tag, field_validator, model_serializer, model_validator
 
 from evoquant.campaign.config_base import Closed
 from evoquant.errors import suggestion
@@ -44,7 +44,24 @@ class Started(Closed):
             raise ValueError(f"start names {len(self.start)} genomes, the first generation has {first}; raise {key}")
 
 
-class GeneticConfig(Started):
+class Steady(Started):
+    """A search that also goes without generations.
+
+    With `in_flight` it keeps so many candidates asked and not yet told, and takes them in the order in which they
+    arrive: no worker waits for a generation's slowest, and another run of the same config may come out differently.
+    """
+
+    in_flight: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _plain(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = made(self)
+        if self.in_flight is None:  # unknown to configs that go by generations, whose hashes stay
+            plain.pop("in_flight", None)
+        return plain
+
+
+class GeneticConfig(Steady):
     """The genetic algorithm."""
 
     kind: Literal["genetic"] = "genetic"
@@ -137,6 +154,8 @@ class IslandsConfig(Closed):
             raise ValueError(
                 f"migrants ({self.migrants}) must be fewer than an island's population ({self.genetic.population})"
             )
+        if self.genetic.in_flight is not None:
+            raise ValueError("genetic.in_flight: islands meet after whole generations; leave it out")
         largest = max(self.genetic.population, self.genetic.initial or 0)
         if self.islands * largest > LARGEST_BATCH:
             raise ValueError(f"{self.islands} islands of {largest} are more than {LARGEST_BATCH} candidates at a time")
@@ -153,7 +172,7 @@ class LevelSwitchConfig(Started):
     step_rate: Rate = 0.3
 
 
-class SurrogateConfig(Started):
+class SurrogateConfig(Steady):
     """Few measurements, each where a model of the measured loss expects the largest improvement."""
 
     kind: Literal["surrogate"]
