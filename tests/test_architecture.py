@@ -74,6 +74,8 @@ HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.models.torch_layers": ("torch",),
     "evoquant.models.torch_signals": ("torch",),
     "evoquant.scoring.compiled": ("numba",),
+    "evoquant.scoring.rows_kernel": ("numba",),
+    "evoquant.search.breeding_kernel": ("numba",),
 }
 FORBIDDEN_MODULES = ("pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "deap.creator")
 FORBIDDEN_BUILTINS = ("eval", "exec", "compile", "__import__")

@@ -48,6 +48,25 @@ class Gene:
     group: int
 
 
+ALWAYS = (-1, -1)
+
+
+@dataclass(frozen=True)
+class Linkage:
+    """How the genes of a space hang together, as data; its operators are `NumericOperators` and `sample_genes`.
+
+    A space that has one as its `linkage` is bred by compiled operators where the population is large.
+
+    Attributes:
+        wakers: for each gene the first and the end of the columns of which one must be above 0 for the gene to have an
+            effect; `ALWAYS` where it always has one. A gene that others wait for waits for none.
+        ladder: first column, size and number of blocks of genes: those whose first gene is 0 are absent and come last.
+    """
+
+    wakers: tuple[tuple[int, int], ...]
+    ladder: tuple[int, int, int] = (0, 0, 0)
+
+
 class Genome(Protocol):
     """A heuristic: immutable data."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.errors import GenomeError, PrecisionError, describe_validation, suggestion
-from evoquant.genomes.base import Gene, NumericOperators, sample_genes
+from evoquant.genomes.base import ALWAYS, Gene, Linkage, NumericOperators, sample_genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,6 +196,11 @@ class RuleSpace(NumericOperators):
         self._protected_width = count
         self._edges = count + 1
         self._rung = [count + 3 + 3 * k for k in range(self.rungs)]
+        wakers = [ALWAYS] * len(genes)
+        wakers[self._protected_width], wakers[self._edges + 1] = (0, count), (self._edges, self._edges + 1)
+        for start in self._rung:
+            wakers[start + 1] = wakers[start + 2] = (start, start + 1)
+        self.linkage = Linkage(tuple(wakers), (count + 3, 3, self.rungs))
 
     def sample(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         """`(n, genes)` random rules."""

@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 
 from evoquant.errors import SearchError
+from evoquant.genomes.base import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from evoquant.genomes.base import Genome
+    from evoquant.genomes.base import Genome, Space
 
 OK, FAILED, CENSORED = 0, 1, 2
 STATUS = ("ok", "failed", "censored")
 NO_PARENT = -1
+
+LARGE = 1000
+"""Populations of so many candidates are bred by compiled operators, and looked through with less care for equals."""
+FEW = 4  # wanted rows are looked for among the best alone where they are at most a quarter of all
+EQUALS = 1024  # of more that are equal in all but the digest, the first so many of a large population compete by it
+REMEMBERED = 50_000  # digests kept by a `DigestMemo`
+
+
+class OperatorColumn(Sequence[str]):
+    """How each candidate came to be, as `(n,)` codes into a few names: no string for every row of a large batch."""
+
+    def __init__(self, codes: NDArray[np.int8], names: tuple[str, ...]) -> None:
+        self.codes = codes
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> OperatorColumn: ...
+
+    def __getitem__(self, place: int | slice) -> str | OperatorColumn:
+        if isinstance(place, slice):
+            return OperatorColumn(self.codes[place], self.names)
+        name: str = self.names[self.codes[place]]
+        return name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +64,7 @@ class CandidateBatch:
     Attributes:
         first_id: id of the first candidate; ids count all candidates of a run.
         parents: `(n, 2)` ids, −1 where there is none.
-        operators: how each candidate came to be.
+        operators: how each candidate came to be: a tuple, or an `OperatorColumn`.
         genes: `(n, genes)` rows, where the space is numeric.
         genomes: n genomes, where it is not.
         labels: names of the candidates, where they have one.
@@ -37,7 +73,7 @@ class CandidateBatch:
 
     first_id: int
     parents: NDArray[np.int64]
-    operators: tuple[str, ...]
+    operators: Sequence[str]
     genes: NDArray[np.float64] | None = None
     genomes: tuple[Genome, ...] = ()
     labels: tuple[str, ...] = ()
@@ -62,6 +98,7 @@ class EvaluationBatch:
         details: plain data on measured rows, for the journal; None where separable.
         standard_error: `(n,)` of retention, NaN where failed; None where retention is exact.
         divergence: `(n,)` mean divergence from the FP32 outputs in nats, NaN where failed; None where not measured.
+        firsts: rows of a large batch that are no copies of an earlier one; None where copies count, too.
     """
 
     fitness: NDArray[np.float64]
@@ -76,15 +113,19 @@ class EvaluationBatch:
     details: Mapping[str, Any] | None = None
     standard_error: NDArray[np.float64] | None = None
     divergence: NDArray[np.float64] | None = None
+    firsts: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         return len(self.fitness)
 
     def best(self, count: int) -> NDArray[np.intp]:
-        """Rows of the `count` best ok candidates, best first."""
+        """Rows of the `count` best ok candidates, best first; where `firsts` says so, no copies."""
         (ok,) = np.nonzero(self.status == OK)
+        equals = None
+        if self.firsts is not None:
+            ok, equals = self.firsts[self.status[self.firsts] == OK], EQUALS
         order = best_first(
-            self.fitness[ok], self.parts[ok], self.cost[ok], lambda row: self.digest(int(ok[row])), count
+            self.fitness[ok], self.parts[ok], self.cost[ok], lambda row: self.digest(int(ok[row])), count, equals
         )
         return np.asarray(ok[order], dtype=np.intp)
 
@@ -128,6 +169,33 @@ class Archiving(Protocol):
     def archive(self) -> NDArray[np.float64]:
         """`(k, genes)` rows of the kept genomes, in an order that means something; only between tell and ask."""
         ...
+
+
+@runtime_checkable
+class Snapshotting(Protocol):
+    """A search that can hold its state fast without writing it out, which a large population takes long for."""
+
+    def snapshot(self) -> Callable[[], dict[str, Any]]:
+        """What gives the state of now later, too: plain data but for arrays. Only between a tell and the next ask."""
+        ...
+
+
+class DigestMemo:
+    """Digests of the genomes of rows, of which equal ones come again and again."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._known: dict[bytes, str] = {}
+
+    def __call__(self, row: NDArray[np.float64]) -> str:
+        """The digest of the genome of one `(genes,)` row."""
+        key = row.tobytes()
+        digest = self._known.get(key)
+        if digest is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            digest = self._known[key] = digest_of(self._space.decode(row))
+        return digest
 
 
 class Turn:
@@ -174,24 +242,33 @@ def best_first(
     cost: NDArray[np.int64],
     digest: Callable[[int], str],
     count: int | None = None,
+    equals: int | None = None,
 ) -> NDArray[np.intp]:
     """Rows in the one order of genomes: more fitness, fewer parts, less cost, smaller digest; the first `count`.
 
-    Digests are computed only where all else is equal. NaN comes last.
+    Digests are computed only where all else is equal. NaN comes last. Of more than `equals` that are equal in all else,
+    the first so many are ordered by digest, and the others follow as they are.
     """
     worst_last = np.where(np.isnan(fitness), -np.inf, fitness)
+    wanted = len(fitness) if count is None else min(count, len(fitness))
+    if 0 < wanted < len(fitness) // FEW:  # the rest cannot be among them
+        least = np.partition(worst_last, len(fitness) - wanted)[len(fitness) - wanted]
+        (rows,) = np.nonzero(worst_last >= least)
+        worst_last, parts, cost = worst_last[rows], parts[rows], cost[rows]
+    else:
+        rows = np.arange(len(fitness))
     order = np.lexsort((cost, parts, -worst_last))
-    wanted = len(order) if count is None else min(count, len(order))
     same = np.ones(max(len(order) - 1, 0), dtype=bool)
     for column in (worst_last, parts, cost):
         same &= column[order[1:]] == column[order[:-1]]
-    result = order.tolist()
+    ends = np.append(np.flatnonzero(~same) + 1, len(order))  # of each run of equals
+    result = rows[order].tolist()
     start = 0
-    while start < wanted:
-        end = start + 1
-        while end < len(order) and same[end - 1]:
-            end += 1
+    for end in ends.tolist():
+        if start >= wanted:
+            break
         if end - start > 1:
-            result[start:end] = sorted(result[start:end], key=digest)
+            sorted_end = end if equals is None else min(end, start + equals)
+            result[start:sorted_end] = sorted(result[start:sorted_end], key=digest)
         start = end
     return np.array(result[:wanted], dtype=np.intp)

@@ -2,6 +2,9 @@
 
 Tournament selection, elitism, uniform crossover over linked genes and per-gene mutation suited to each
 gene's kind (Eiben & Smith, Introduction to Evolutionary Computing, 2nd ed., chapters 4 and 5).
+
+From a population of `LARGE` on, decided by the settings alone, children are bred by compiled operators where the space
+allows it (`breeding`): the same operators, drawn from other random streams.
 """
 
 from __future__ import annotations
@@ -11,21 +14,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.genomes.base import digest_of
 from evoquant.rng import generator_for
-from evoquant.search.base import FAILED, NO_PARENT, OK, CandidateBatch, EvaluationBatch, best_first
+from evoquant.search.base import (
+    EQUALS,
+    FAILED,
+    LARGE,
+    NO_PARENT,
+    OK,
+    CandidateBatch,
+    DigestMemo,
+    EvaluationBatch,
+    best_first,
+)
+from evoquant.search.breeding import Survivors, breeder_of
 from evoquant.search.generational import Generational
 from evoquant.search.variation import children, newcomers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from evoquant.genomes.base import Genome, Space
 
 
-ELITES_AMONG = 4  # times as many of the best are looked through for elites before all are
+ELITES_AMONG = 4  # times as many of the best are looked through for elites, then so many times more, then all
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,9 @@ class GeneticSearch(Generational):
     ) -> None:
         super().__init__(space, seed, start)
         self._settings = settings or GeneticSettings()
+        self._large = self._settings.population >= LARGE
+        self._breeder = breeder_of(space) if self._large else None
+        self._row_key = DigestMemo(space)
         # Columns that tell one elite from another: all, or all but the numbers that tuning changes.
         forms = self._settings.elite_forms
         self._telling = np.array([not (forms and gene.kind in ("log", "fraction")) for gene in space.genes])
@@ -98,13 +114,21 @@ class GeneticSearch(Generational):
 
     def state(self) -> dict[str, Any]:
         """Survivors and counters."""
+        return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in self._kept().items()}
+
+    def snapshot(self) -> Callable[[], dict[str, Any]]:
+        """The survivors' columns, which are replaced and never written to, and the counters."""
+        kept = self._kept()
+        return lambda: kept
+
+    def _kept(self) -> dict[str, Any]:
         return self._counters() | {
-            "ids": self._ids.tolist(),
-            "genes": self._genes.tolist(),
-            "fitness": self._fitness.tolist(),
-            "parts": self._parts.tolist(),
-            "cost": self._cost.tolist(),
-            "whole": self._whole.tolist(),
+            "ids": self._ids,
+            "genes": self._genes,
+            "fitness": self._fitness,
+            "parts": self._parts,
+            "cost": self._cost,
+            "whole": self._whole,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -121,12 +145,17 @@ class GeneticSearch(Generational):
         # Also after a generation in which every candidate failed: then the streams differ by generation.
         n = self._settings.initial or self._settings.population
         rng = generator_for(self._seed, self._generation, "sample")
+        if self._breeder is not None:
+            return self._breeder.newcomers(rng, n, first_id=self._next_id, start=self._beginning())
         return newcomers(self.space, rng, n, first_id=self._next_id, start=self._beginning())
 
     def _children(self) -> CandidateBatch:
         settings = self._settings
         n = settings.population - settings.elites
         rng = generator_for(self._seed, self._generation, "variation")
+        if self._breeder is not None:
+            survivors = Survivors(self._genes, self._ids, self._fitness, self._parts, self._cost)
+            return self._tune(self._breeder.children(survivors, rng, n, settings, first_id=self._next_id))
         rank = _ranks(self._fitness, self._parts, self._cost)
         # Equals share a rank, so that a tournament among them is a draw by lot and neutral changes can drift.
         contestants = rng.integers(0, len(self._ids), (n, 2, settings.tournament))
@@ -156,13 +185,21 @@ class GeneticSearch(Generational):
     def _elites(self) -> NDArray[np.intp]:
         """Rows of the best survivors, no two with the same genes, or form."""
         few = ELITES_AMONG * self._settings.elites  # equals far down need no digests
-        chosen = self._elites_among(few)
-        return chosen if len(chosen) == self._settings.elites else self._elites_among(None)
+        while few < len(self._ids):
+            chosen = self._elites_among(few)
+            if len(chosen) == self._settings.elites:
+                return chosen
+            few *= ELITES_AMONG**2
+        return self._elites_among(None)
 
     def _elites_among(self, count: int | None) -> NDArray[np.intp]:
         chosen: list[int] = []
         seen: set[bytes] = set()
-        for row in best_first(self._fitness, self._parts, self._cost, self._row_key, count).tolist():
+        equals = EQUALS if self._large else None
+        order = best_first(
+            self._fitness, self._parts, self._cost, lambda row: self._row_key(self._genes[row]), count, equals
+        )
+        for row in order.tolist():
             if len(chosen) == self._settings.elites:
                 break
             key = self._genes[row, self._telling].tobytes()
@@ -170,10 +207,6 @@ class GeneticSearch(Generational):
                 seen.add(key)
                 chosen.append(row)
         return np.array(chosen, dtype=np.intp)
-
-    def _row_key(self, row: int) -> str:
-        """The tie-break: the genome's digest."""
-        return digest_of(self.space.decode(self._genes[row]))
 
 
 def _ranks(fitness: NDArray[np.float64], parts: NDArray[np.int64], cost: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,0 +1,126 @@
+"""Children of large populations: tournament, crossover, mutation and immigrants in one compiled pass.
+
+The operators are those of `variation.children`, for spaces that say as data how their genes hang together. Every child
+has a random stream of its own, keyed by the seed, the generation and its row, so the threads that share the rows out
+cannot change what comes of it. The streams are others than those of `variation.children`: which of the two a search
+uses depends on its settings alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from evoquant.genomes.base import Linkage, NumericOperators
+from evoquant.scoring.threads import in_threads
+from evoquant.search.base import NO_PARENT, CandidateBatch, OperatorColumn
+from evoquant.search.variation import Rates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.genomes.base import Genome, Space
+
+KINDS = ("flag", "option", "width", "fraction", "log")  # by code in the kernel
+THREADS_FROM = 8192  # rows: fewer are made before another thread has started
+
+
+class Settings(Rates, Protocol):
+    """What breeding reads of a search's settings."""
+
+    @property
+    def tournament(self) -> int:
+        """Contestants for a parent."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Survivors:
+    """Those who may be parents: m rows of genes, ids, and what a tournament compares."""
+
+    genes: NDArray[np.float64]
+    ids: NDArray[np.int64]
+    fitness: NDArray[np.float64]
+    parts: NDArray[np.int64]
+    cost: NDArray[np.int64]
+
+
+class Breeder:
+    """The compiled operators for the genes of one space."""
+
+    def __init__(self, space: Space, linkage: Linkage) -> None:
+        genes = space.genes
+        self.space = space
+        firsts, ends = np.array(linkage.wakers, dtype=np.int64).T
+        self._tables = (
+            np.array([KINDS.index(gene.kind) for gene in genes]),
+            np.array([float(gene.low) for gene in genes]),
+            np.array([float(gene.high) for gene in genes]),
+            np.array([gene.group for gene in genes]),
+            np.ascontiguousarray(firsts),
+            np.ascontiguousarray(ends),
+            np.concatenate([np.flatnonzero(firsts < 0), np.flatnonzero(firsts >= 0)]),
+            np.array(linkage.ladder, dtype=np.int64),
+        )
+
+    def newcomers(
+        self, rng: np.random.Generator, n: int, *, first_id: int = 0, start: Sequence[Genome] = ()
+    ) -> CandidateBatch:
+        """n candidates without parents: the given ones, the rest random."""
+        from evoquant.search.breeding_kernel import OPERATORS, RANDOM, START, sample_rows
+
+        key = _key(rng)
+        genes = np.empty((n, len(self.space.genes)))
+        in_threads(lambda rows: sample_rows(key, rows.start, min(rows.stop, n), self._tables, genes), n, many=_many(n))
+        how = np.full(n, RANDOM, dtype=np.int8)
+        if start:
+            genes[: len(start)] = self.space.canonical(np.array([self.space.encode(genome) for genome in start]))
+            how[: len(start)] = START
+        parents = np.full((n, 2), NO_PARENT, dtype=np.int64)
+        return CandidateBatch(first_id, parents, OperatorColumn(how, OPERATORS), genes=genes)
+
+    def children(
+        self, survivors: Survivors, rng: np.random.Generator, n: int, settings: Settings, *, first_id: int = 0
+    ) -> CandidateBatch:
+        """n children of parents that won a tournament each.
+
+        Args:
+            survivors: the parents; equal fitness is decided by fewer parts, then less cost, then by lot.
+            rng: gives the key of the streams.
+            n: how many.
+            settings: of the tournament, and the operators' rates.
+            first_id: of the first child.
+        """
+        from evoquant.search.breeding_kernel import OPERATORS, breed_rows
+
+        key = _key(rng)
+        genes, parents = np.empty((n, len(self.space.genes))), np.empty((n, 2), dtype=np.int64)
+        how = np.empty(n, dtype=np.int8)
+        rates = np.array([settings.crossover_rate, settings.mutation_rate, settings.immigrant_rate])
+        fixed = (
+            *(self._tables, settings.tournament, rates),
+            *(survivors.genes, survivors.ids, survivors.fitness, survivors.parts, survivors.cost),
+        )
+        in_threads(
+            lambda rows: breed_rows(key, rows.start, min(rows.stop, n), *fixed, genes, parents, how), n, many=_many(n)
+        )
+        return CandidateBatch(first_id, parents, OperatorColumn(how, OPERATORS), genes=genes)
+
+
+def breeder_of(space: Space) -> Breeder | None:
+    """The compiled operators of a space, or None where it has operators of its own, or does not say its linkage."""
+    linkage = getattr(space, "linkage", None)
+    ours = all(getattr(type(space), name, None) is getattr(NumericOperators, name) for name in ("cross", "mutate"))
+    return Breeder(space, linkage) if ours and isinstance(linkage, Linkage) else None
+
+
+def _many(rows: int) -> bool:
+    return rows >= THREADS_FROM
+
+
+def _key(rng: np.random.Generator) -> NDArray[np.uint64]:
+    return rng.integers(0, 2**64, 2, dtype=np.uint64)
