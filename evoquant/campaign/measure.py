@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +10,9 @@ import numpy as np
 from evoquant.campaign.evaluate import Counters, as_evaluations
 from evoquant.campaign.measurer import allocation_digest, reference_outcomes
 from evoquant.campaign.racing import OUT_OF_PASSES, SAFE, Racing, fitness_at, stages, verdict
+from evoquant.campaign.runner import Result, Runner
 from evoquant.errors import InputError
-from evoquant.models.base import DIVERGENCE, REFERENCE, SCORE, Failed, Request
+from evoquant.models.base import REFERENCE, SCORE, Failed, Request
 from evoquant.scoring.chance import Limits, confidence_limits
 from evoquant.scoring.objective import Scores, score
 from evoquant.scoring.separable import cost_sums
@@ -35,40 +34,6 @@ if TYPE_CHECKING:
     from evoquant.search.base import CandidateBatch, EvaluationBatch
 
 ONE_SIGMA = 0.15865525393145707  # the error of a one-sided limit one standard error away
-
-
-@dataclass
-class _Runner:
-    """One allocation in a race.
-
-    Attributes:
-        digest, widths, compression, bits: of the allocation.
-        known: as a journal has it, where it is known to fail.
-        outcomes: of the blocks that it was measured on.
-        blocks: how many blocks were asked for.
-        retention, estimate: retention and fitness from these.
-        status: `ok`, `failed` or `censored`; None while it runs.
-        reason: why it is not ok.
-    """
-
-    digest: str
-    widths: Widths
-    compression: float
-    bits: float
-    known: KnownFailure | None = None
-    outcomes: list[Outcome] = field(default_factory=list)
-    blocks: int = 0
-    retention: Retention = UNKNOWN
-    estimate: float = -math.inf
-    status: str | None = None
-    reason: str | None = None
-
-    def stop(self, status: str, reason: str | None = None) -> None:
-        self.status, self.reason = status, reason
-
-    @property
-    def samples(self) -> Outcome:
-        return np.concatenate(self.outcomes) if self.outcomes else np.empty((0, 2), dtype=np.float32)
 
 
 class MeasuredEstimator:
@@ -115,44 +80,64 @@ class MeasuredEstimator:
 
     def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, KnownFailure]) -> EvaluationBatch:
         """Measure a batch; equal allocations are measured once."""
+        allocations, runners = self._entrants(batch)
+        for row, known in known_failures.items():
+            runners[row].known = known
+        distinct = list({runner.digest: runner for runner in runners}.values())
+        self.counters.asked += len(batch)
+        self._race_all(distinct)
+        for runner, allocation in zip(runners, allocations, strict=True):
+            self._note_complete(runner, allocation)
+        self.counters.store_hits = self.measurer.store_hits
+        self.counters.spent |= not self._budget.fits(self._budget.total)
+        results = {runner.digest: runner.result(self._standard_error(runner)) for runner in distinct}
+        return self._told(batch, allocations, [runner.digest for runner in runners], results)
+
+    def _entrants(self, batch: CandidateBatch) -> tuple[NDArray[np.int8], list[Runner]]:
+        """`(n, units)` allocations of a batch, and each row's runner; equal allocations share one."""
         assert batch.genes is not None
         allocations = self._space.allocate(batch.genes, self._problem)
-        costs = cost_sums(self._problem, allocations)[:, None]
-        sizes = self._scores(np.zeros(len(batch)), costs)
-        runners: dict[str, _Runner] = {}
-        digests: list[str] = []
+        sizes = self._scores(np.zeros(len(batch)), self._costs(allocations))
+        runners: dict[str, Runner] = {}
+        rows = []
         for row, allocation in enumerate(allocations):
             widths = self._problem.unfold(allocation)
             digest = allocation_digest(widths)
-            digests.append(digest)
             size = float(sizes.compression[row, 0]), float(sizes.effective_bits[row, 0])
-            runner = runners.setdefault(digest, _Runner(digest, widths, *size))
-            runner.known = known_failures.get(row, runner.known)
-        self.counters.asked += len(batch)
-        self._race_all(list(runners.values()))
-        for digest, allocation in zip(digests, allocations, strict=True):
-            runner = runners[digest]
-            if runner.status == "ok" and runner.blocks == self._stages[-1]:
-                self.complete.setdefault(digest, (allocation, runner.retention))
-        self.counters.store_hits = self.measurer.store_hits
-        self.counters.spent |= not self._budget.fits(self._budget.total)
-        rows = [runners[digest] for digest in digests]
-        records = {digest: self._record(runner) for digest, runner in runners.items()}
+            rows.append(runners.setdefault(digest, Runner(digest, widths, *size)))
+        return allocations, rows
+
+    def _told(
+        self, batch: CandidateBatch, allocations: NDArray[np.int8], digests: list[str], results: Mapping[str, Result]
+    ) -> EvaluationBatch:
+        """The evaluations of a batch from the results of its allocations."""
+        rows = [results[digest] for digest in digests]
+        retention = np.array([result.retention.value for result in rows], dtype=np.float64)
         return as_evaluations(
             batch,
-            self._scores(np.array([runner.retention.value for runner in rows], dtype=np.float64), costs),
+            self._scores(retention, self._costs(allocations)),
             self._space,
-            {row: str(runner.reason) for row, runner in enumerate(rows) if runner.status == "failed"},
-            {"allocations": digests, "measurements": records},
-            censored={row: str(runner.reason) for row, runner in enumerate(rows) if runner.status == "censored"},
-            standard_error=np.array([self._standard_error(runner) for runner in rows]),
-            divergence=np.array([_divergence(runner) for runner in rows]),
+            {row: str(result.reason) for row, result in enumerate(rows) if result.status == "failed"},
+            {
+                "allocations": digests,
+                "measurements": {digest: results[digest].record for digest in dict.fromkeys(digests)},
+            },
+            censored={row: str(result.reason) for row, result in enumerate(rows) if result.status == "censored"},
+            standard_error=np.array([result.standard_error for result in rows]),
+            divergence=np.array([result.divergence for result in rows]),
         )
+
+    def _costs(self, allocations: NDArray[np.int8]) -> NDArray[np.int64]:
+        return cost_sums(self._problem, allocations)[:, None]
+
+    def _note_complete(self, runner: Runner, allocation: NDArray[np.int8]) -> None:
+        if runner.status == "ok" and runner.blocks == self._stages[-1]:
+            self.complete.setdefault(runner.digest, (allocation, runner.retention))
 
     def _scores(self, retention: NDArray[np.float64], costs: NDArray[np.int64]) -> Scores:
         return score(self._objective, (self._problem,), retention[:, None], costs)
 
-    def _race_all(self, runners: list[_Runner]) -> None:
+    def _race_all(self, runners: list[Runner]) -> None:
         """Race; who did not fit beside the others gets what these have left, while that is enough for one."""
         waiting = runners
         while True:
@@ -165,7 +150,7 @@ class MeasuredEstimator:
             waiting = left
         self.counters.spent |= bool(left)
 
-    def _race(self, runners: list[_Runner]) -> None:
+    def _race(self, runners: list[Runner]) -> None:
         for end in self._stages:
             runners = self._admitted(runners, end)
             self._measure(runners, end)
@@ -173,13 +158,15 @@ class MeasuredEstimator:
             if end == self._stages[-1]:
                 for runner in runners:
                     self._finish(runner)
+                    if runner.status == "ok":
+                        self._lead(runner)
             else:
                 self._look(runners)
                 runners = [runner for runner in runners if runner.status is None]
 
-    def _admitted(self, runners: list[_Runner], end: int) -> list[_Runner]:
+    def _admitted(self, runners: list[Runner], end: int) -> list[Runner]:
         """Those that go on to `end` blocks, the most promising first; the others are out of passes."""
-        admitted: list[_Runner] = []
+        admitted: list[Runner] = []
         planned = reserve = 0
         for runner in sorted(runners, key=lambda runner: -runner.estimate):
             cost = self._budget.cost(runner.digest, 0, end)
@@ -191,9 +178,9 @@ class MeasuredEstimator:
                 runner.stop("censored", OUT_OF_PASSES)
         return admitted
 
-    def _measure(self, runners: list[_Runner], end: int) -> None:
+    def _measure(self, runners: list[Runner], end: int) -> None:
         """Measure each on its blocks up to `end`."""
-        asked: list[_Runner] = []
+        asked: list[Runner] = []
         requests: list[Request] = []
         for runner in runners:
             first, runner.blocks = runner.blocks, max(runner.blocks, end)
@@ -204,78 +191,79 @@ class MeasuredEstimator:
             for block in range(first, end):
                 asked.append(runner)
                 requests.append(Request(runner.widths, "calibration", block))
+        found: dict[str, list[Outcome | Failed]] = {runner.digest: [] for runner in runners}
         for runner, result in zip(asked, self.measurer.outcomes(requests), strict=True):
+            found[runner.digest].append(result)
+        for runner in runners:
+            self._take(runner, found[runner.digest])
+
+    def _take(self, runner: Runner, results: Sequence[Outcome | Failed]) -> None:
+        """Give a runner the outcomes of its next blocks."""
+        for result in results:
             if isinstance(result, Failed):
                 runner.stop("failed", runner.reason or result.reason)
             else:
                 runner.outcomes.append(result)
-        for runner in runners:
-            if runner.status == "failed":  # of a part of the blocks nothing is claimed
-                runner.outcomes, runner.retention, runner.estimate = [], UNKNOWN, -math.inf
-                continue
-            quantized, fp32 = self._pair(runner)
-            runner.retention = paired_retention(quantized, fp32, self.measurer.task.metric)
-            if not math.isnan(runner.retention.value):
-                runner.estimate = fitness_at(self._objective, runner.retention.value, runner.compression, runner.bits)
+        if runner.status == "failed":  # of a part of the blocks nothing is claimed
+            runner.outcomes, runner.retention, runner.estimate = [], UNKNOWN, -math.inf
+            return
+        quantized, fp32 = self._pair(runner)
+        runner.retention = paired_retention(quantized, fp32, self.measurer.task.metric)
+        if not math.isnan(runner.retention.value):
+            runner.estimate = fitness_at(self._objective, runner.retention.value, runner.compression, runner.bits)
 
-    def _look(self, runners: list[_Runner]) -> None:
+    def _look(self, runners: list[Runner]) -> None:
         """Stop those of which enough is known.
 
         While nothing has been measured in full, the most promising goes on whatever the limits say, so that there is
         always a champion.
         """
-        assert self._racing is not None
         spared = max(runners, key=lambda runner: runner.estimate, default=None)
         for runner in runners:
             if runner is spared and self._leader[0] == -math.inf:
                 continue
-            found = verdict(
-                self._racing, self._objective, self._limits(runner), runner.compression, runner.bits, self._leader[1]
-            )
-            if found == SAFE:
-                self._finish(runner)
-            elif found is not None:
-                runner.stop("censored", found)
+            self._look_at(runner, self._leader[1])
+            if runner.status == "ok":
+                self._lead(runner)
 
-    def _finish(self, runner: _Runner) -> None:
+    def _look_at(self, runner: Runner, best: float) -> None:
+        """Stop a runner of which enough is known, beside one whose fitness is at least `best`."""
+        assert self._racing is not None
+        limits = self._limits(runner)
+        found = verdict(self._racing, self._objective, limits, runner.compression, runner.bits, best)
+        if found == SAFE:
+            self._finish(runner)
+        elif found is not None:
+            runner.stop("censored", found)
+
+    def _finish(self, runner: Runner) -> None:
         if math.isnan(runner.retention.value):
             runner.stop("failed", "not_finite")
-            return
-        runner.stop("ok")
+        else:
+            runner.stop("ok")
+
+    def _lead(self, runner: Runner) -> None:
+        """Let a runner that is ok lead, where it is the best."""
         if self._racing is not None and runner.estimate > self._leader[0]:
             low = fitness_at(self._objective, self._limits(runner).low, runner.compression, runner.bits)
             self._leader = (runner.estimate, low)
 
-    def _limits(self, runner: _Runner) -> Limits:
+    def _limits(self, runner: Runner) -> Limits:
         """With the error of all looks shared among them."""
         assert self._racing is not None
         error = (1.0 - self._racing.confidence) / max(len(self._stages) - 1, 1)
         return confidence_limits(*self._pair(runner), self.measurer.task.metric, error)
 
-    def _pair(self, runner: _Runner) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _pair(self, runner: Runner) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         samples = runner.samples
         return samples[:, SCORE], self.reference[: len(samples), SCORE]
 
-    def _standard_error(self, runner: _Runner) -> float:
+    def _standard_error(self, runner: Runner) -> float:
         """Of retention; not 0 where the few samples of a runner happen to agree."""
         if not runner.outcomes:
             return math.nan
         limits = confidence_limits(*self._pair(runner), self.measurer.task.metric, ONE_SIGMA)
         return max(runner.retention.standard_error, (limits.high - limits.low) / 2.0)
-
-    def _record(self, runner: _Runner) -> dict[str, Any]:
-        record: dict[str, Any] = {"status": runner.status, "blocks": list(range(runner.blocks))}
-        if runner.reason is not None:
-            record["reason"] = runner.reason
-        if runner.outcomes:
-            record |= {
-                "retention": _plain(runner.retention.value),
-                "standard_error": _plain(runner.retention.standard_error),
-                "divergence": _plain(_divergence(runner)),
-                "samples": runner.retention.samples,
-                "outcomes": hashlib.sha256(runner.samples.tobytes()).hexdigest()[:32],
-            }
-        return record
 
     def uncounted(self, widths: Widths) -> float:
         """Passes over what the search left out of an allocation, because a part of the samples was enough."""
@@ -318,14 +306,6 @@ def _check_budget(budget: Budget) -> None:
             f"stop.passes: {budget.limit:g} is less than the {needed:g} that the signals ({budget.signals:g}), the "
             f"FP32 network (1) and one candidate (1) take; raise it, or name cheaper signals under `signals`."
         )
-
-
-def _divergence(runner: _Runner) -> float:
-    return float(runner.samples[:, DIVERGENCE].mean(dtype=np.float64)) if runner.outcomes else math.nan
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def measure_genomes(
