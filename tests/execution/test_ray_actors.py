@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from evoquant.errors import CampaignError
-from evoquant.execution import ray as ray_module
+from evoquant.execution import actors
 from evoquant.execution.ray import RayExecutor
 from evoquant.testing.executors import check_time_limit, echo, killer, sleeper
 
@@ -32,6 +32,10 @@ def executor(cluster):
 
 def processes(_):
     return lambda batch: (time.sleep(0.1), os.getpid())[1]
+
+
+def naps(_):
+    return lambda seconds: (time.sleep(seconds), os.getpid())[1]
 
 
 def threads(_):
@@ -65,7 +69,7 @@ def test_a_slow_batch_does_not_hold_up_the_other_worker(executor):
 def test_a_worker_has_one_thread(executor):
     executor.start(by_value(threads), None)
     (found,) = executor.map([0])
-    assert found == {**found, **ray_module.ONE_THREAD}
+    assert found == {**found, **actors.ONE_THREAD}
 
 
 def test_the_payload_is_shared_and_read_only(executor):
@@ -103,7 +107,7 @@ def test_default_workers_are_the_callers_cluster(cluster):
 
 
 def test_a_full_cluster_gives_fewer_workers_or_a_clear_error(cluster, monkeypatch):
-    monkeypatch.setattr(ray_module, "PLACE_S", 3.0)
+    monkeypatch.setattr(actors, "PLACE_S", 6.0)
     with RayExecutor(workers=3) as executor, RayExecutor(workers=1) as second:
         executor.start(echo, None)
         assert executor.workers == 2
@@ -153,3 +157,34 @@ def test_an_always_deadly_batch_takes_no_other_along(executor, tmp_path):
     found = list(executor.map(["always", *"abcdef"]))
     assert found[0].reason == "worker_lost"
     assert found[1:] == list("abcdef")
+
+
+def test_a_batch_behind_a_deadly_one_is_not_blamed(executor, tmp_path):
+    """However many innocent batches wait behind deadly ones, each comes back, and only the deadly are lost."""
+    executor.start(killer, str(tmp_path))
+    batches = ["a", "always", "b", "once", "c", "d", "always", "e"]
+    found = list(executor.map(batches))
+    expected = [batch for batch in batches if batch != "always"]
+    assert [batch for batch in found if isinstance(batch, str)] == expected
+    assert [found[i].reason for i in (1, 6)] == ["worker_lost"] * 2
+
+
+def test_a_batch_behind_a_slow_one_goes_to_who_is_free(executor):
+    executor.start(by_value(naps), None)
+    slow, short, behind = executor.map([3.0, 0.0, 0.0])
+    assert slow != short
+    assert behind == short, "the last batch waited behind the first"
+
+
+def test_the_limit_counts_from_a_batch_s_own_begin(executor):
+    executor.start(sleeper, 0, 2.0)
+    assert list(executor.map([1.2] * 4)) == [1.2] * 4, "waiting behind another batch should not count"
+
+
+def test_a_caller_that_takes_its_time_costs_no_batch_its_limit(executor):
+    executor.start(sleeper, 0, 2.0)
+    found = []
+    for result in executor.map([0.1] * 4):
+        found.append(result)
+        time.sleep(2.5 if len(found) == 1 else 0.0)
+    assert found == [0.1] * 4
