@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.errors import GenomeError, describe_validation, suggestion
+from evoquant.genomes import tree_compiled
 from evoquant.genomes.base import TUNE_SIGMA, Gene, tidy
 from evoquant.genomes.expression import (
     ALL_SIGNALS,
@@ -28,6 +29,7 @@ from evoquant.genomes.expression import (
     depth_of,
 )
 from evoquant.genomes.tree_numpy import settled, signal_values
+from evoquant.scoring.separable import cost_sums, loss_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,16 +167,16 @@ class TreeSpace:
             *(Gene(f"constant {i}", "log", SMALLEST_CONSTANT, LARGEST_CONSTANT, i) for i in range(max_nodes)),
         )
         self._low = np.array([gene.low for gene in self.genes])
-        leaves = self.tokens[CONSTANT + 1 :]
-        told = (*STATE, SIZE_SHARE)
-        self.state_of = np.array([told.index(t) if t in told else -1 for t in leaves], dtype=np.int64)
+        told: tuple[Token, ...] = (*STATE, SIZE_SHARE)
+        # For each code its place in the state, 2 for the leaf that is divided by the first, −1 for all others.
+        self.state_of = np.array([told.index(t) if t in told else -1 for t in self.tokens], dtype=np.int64)
         self._codes = {token: code for code, token in enumerate(self.tokens) if isinstance(token, str)}
         # The end takes more arguments than there is room for, so that no row is complete with it.
-        self._arity = np.array([max_nodes + 1, *(len(arguments(token)) for token in self.tokens[1:])])
+        self.arity = np.array([max_nodes + 1, *(len(arguments(token)) for token in self.tokens[1:])], dtype=np.int64)
 
     def lengths(self, genes: NDArray[np.float64]) -> NDArray[np.intp]:
         """`(n,)` nodes of each row's tree; 0 where a row holds no complete one."""
-        wanted = 1 + np.cumsum(self._arity[genes[:, : self.max_nodes].astype(np.intp)] - 1, axis=1)
+        wanted = 1 + np.cumsum(self.arity[genes[:, : self.max_nodes].astype(np.intp)] - 1, axis=1)
         complete = wanted == 0
         found: NDArray[np.intp] = np.where(complete.any(axis=1), complete.argmax(axis=1) + 1, 0)
         return found
@@ -242,32 +244,47 @@ class TreeSpace:
         Raises:
             ProfileError: the profile lacks a signal that a tree reads.
         """
-        result = np.empty((len(genes), len(problem.units)), dtype=np.int8)
-        rows = self.canonical(genes)
-        loaded = "evoquant.genomes.tree_kernel" in sys.modules
-        if len(rows) < (KERNEL_FROM if loaded else COMPILED_FROM):
-            for i, row in enumerate(rows):
+        if self._few(len(genes)):
+            result = np.empty((len(genes), len(problem.units)), dtype=np.int8)
+            for i, row in enumerate(self.canonical(genes)):
                 result[i] = settled(self.expression(row), problem)
             return result
-        from evoquant.genomes import tree_kernel
+        return tree_compiled.allocations(self, genes, problem)
 
-        codes = rows[:, : self.max_nodes].astype(np.int64)
-        table = self.leaves(codes, problem)
-        # Plain writable arrays in C order: other ones would be compiled for anew.
-        constants, allowed = rows[:, self.max_nodes :].copy(), problem.allowed.copy()
-        bits = problem.cost.table.copy()
-        loss = bits if problem.loss is None else problem.loss.copy()  # read only by trees for which there is a loss
-        weights, lengths = float(problem.weights), self.lengths(rows)
-        tree_kernel.allocate(codes, constants, lengths, table, self.state_of, bits, loss, weights, allowed, result)
-        return result
+    def sums(self, genes: NDArray[np.float64], problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`(n,)` summed integer losses and `(n,)` total costs of the allocations, the constant part included.
 
-    def leaves(self, codes: NDArray[np.int64], problem: Problem) -> NDArray[np.float64]:
-        """`(leaves, units · P)` values of the signals and flags that a population reads; the others are 0."""
-        shape = (len(problem.units), len(problem.menu))
-        table = np.zeros((len(self.tokens) - CONSTANT - 1, *shape))
-        for code in np.unique(codes[codes > CONSTANT]).tolist():
-            table[code - CONSTANT - 1] = signal_values(problem, str(self.tokens[code]))
-        return table.reshape(len(table), -1)
+        Raises:
+            ProfileError: the profile lacks a loss, or a signal that a tree reads.
+        """
+        if self._few(len(genes)):
+            allocations = self.allocate(genes, problem)
+            return loss_sums(problem, allocations), cost_sums(problem, allocations)
+        return tree_compiled.sums(self, genes, problem)
+
+    @staticmethod
+    def _few(rows: int) -> bool:
+        return rows < (KERNEL_FROM if "evoquant.genomes.tree_kernel" in sys.modules else COMPILED_FROM)
+
+    def leaves(self, read: NDArray[np.bool_], problem: Problem) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Values of the signals and flags that a population reads, for the kernel.
+
+        Args:
+            read: `(codes,)` which codes occur.
+            problem: the model.
+
+        Returns:
+            `(leaves + 1, P, units)` values: what is not read is 0, and so is the last, the cost of all that cost the
+            same at every width; and for each its spread: 0 a number, 1 differs per unit, 2 also per width.
+        """
+        tokens = self.tokens[CONSTANT + 1 :]
+        table = np.zeros((len(tokens) + 1, len(problem.menu), len(problem.units)))
+        spread = np.full(len(table), 2, dtype=np.int64)
+        for leaf in np.flatnonzero(read[CONSTANT + 1 :]).tolist():
+            values = signal_values(problem, str(tokens[leaf]))
+            table[leaf] = values.T
+            spread[leaf] = 2 if values.shape[1] > 1 else int(values.shape[0] > 1)
+        return table, spread
 
     def expression(self, row: NDArray[np.float64]) -> tuple[Token, ...]:
         """The expression of one canonical row."""

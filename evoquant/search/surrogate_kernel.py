@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evoquant.genomes.tree_kernel import compiled
+from evoquant.scoring.compiled import compiled
 
 
 @compiled

@@ -9,19 +9,19 @@ from evoquant.scoring.problem import compile_problem
 TREE_TYPES = ("Conv", "Linear")
 
 
-def random_problem(seed):
+def random_problem(seed, layers=8):
     """A model whose figures often coincide, vanish or are huge, so that ties and saturation occur."""
     rng = np.random.default_rng(seed)
 
     def figure():
         return float(rng.choice([0.0, 1.0, 0.5, rng.random(), -rng.random(), 1e99, 1e-300]))
 
-    layers = tuple(
+    profiles = tuple(
         LayerProfile(
             name=f"l{i}",
             type=str(rng.choice(TREE_TYPES)),
             shape=(int(rng.integers(1, 9)),),
-            position=i / 7,
+            position=i / (layers - 1),
             weight_mean=figure(),
             weight_std=abs(figure()),
             weight_range=abs(figure()),
@@ -35,9 +35,9 @@ def random_problem(seed):
             expected_loss={p: (i + 1) / (k + 1) for k, p in enumerate(SEED_MENU.names)},
             allowed=None if rng.random() < 0.7 else ("INT4", "FP16"),
         )
-        for i in range(8)
+        for i in range(layers)
     )
-    return compile_problem(ModelProfile(f"random {seed}", layers), SEED_MENU)
+    return compile_problem(ModelProfile(f"random {seed}", profiles), SEED_MENU)
 
 
 TREES = TreeSpace(SEED_MENU, TREE_TYPES, ALL_SIGNALS, max_nodes=60, max_depth=12)
