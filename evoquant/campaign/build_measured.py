@@ -182,6 +182,15 @@ def deployable_only(config: CampaignConfig, opened: Opened) -> Opened:
     return replace(opened, profile=profile, problem=compile_problem(profile, config.resolved_menu))
 
 
+def estimator_class(config: CampaignConfig) -> type[MeasuredEstimator]:
+    """Who races the candidates of a config: generation by generation, or each by itself."""
+    if getattr(config.search, "in_flight", None) is None:
+        return MeasuredEstimator
+    from evoquant.campaign.steady_measured import SteadyEstimator
+
+    return SteadyEstimator
+
+
 def _campaign(config: CampaignConfig, opened: Opened, executor: Executor) -> Campaign:
     problem, profile, measurer = opened.problem, opened.profile, opened.measurer
     space = make_space(config, (problem,))
@@ -190,7 +199,7 @@ def _campaign(config: CampaignConfig, opened: Opened, executor: Executor) -> Cam
     blocks = [block.samples for block in measurer.task.blocks("calibration")]
     budget = Budget(blocks, sum(profile.passes.values()), config.stop.passes)
     racing = config.resolved_racing
-    estimator = MeasuredEstimator(
+    estimator = estimator_class(config)(
         space,
         problem,
         objective := make_objective(config, (problem,)),

@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evoquant.campaign.archive import archive_data
 from evoquant.campaign.build import Campaign, make_executor
-from evoquant.campaign.checkpoint import Checkpoint, JournalDigest, load_checkpoint, save_checkpoint
+from evoquant.campaign.checkpoint import Checkpoint, JournalDigest, kept_state, load_checkpoint, save_checkpoint
 from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finals import choose_champion
 from evoquant.campaign.hall import Hall
-from evoquant.campaign.journal import candidate_record, failures_of, generation_record
-from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, GATE, JOURNAL, TIMINGS, RunDir
+from evoquant.campaign.journal import GeneHash, candidate_record, failures_of, generation_line, is_listed
+from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, GATE, JOURNAL, TIMINGS, Appender, RunDir
 from evoquant.errors import CampaignError, Interrupted, RunDirError
 from evoquant.execution import auto_choice
-from evoquant.files import canonical_json, pretty_json
+from evoquant.files import pretty_json
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
+    from evoquant.search.base import CandidateBatch, EvaluationBatch
+    from evoquant.campaign.steady import SteadyState
 
 CHECKPOINT_EVERY_S = 1.0
+CHECKPOINT_SHARE = 0.05  # of the time at most goes into checkpoints
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Progress:
 
     generation: int
     generations: int
-    record: dict[str, Any]
+    record: Mapping[str, Any]
     replayed: bool
     seconds: float
     asked: int
@@ -59,16 +63,23 @@ class _State:
     """Where the loop stands.
 
     Attributes:
+        steady: who is in flight, of a search without generations.
+        journal: appends the lines while the search goes on: cheap to evaluate again, they need not be durable at once.
+            None where every line is, before the search goes on.
         finished: journal digest and checkpoint after the last whole generation. An interruption may come between any
             two statements, so what is saved is replaced in one.
+        saving_s: seconds that the last save took.
     """
 
     hall: Hall
+    journal: Appender | None = None
     generation: int = 0
     since_improvement: int = 0
     digest: JournalDigest = field(default_factory=JournalDigest)
     finished: tuple[str, Checkpoint] | None = None
     saved_at: float = 0.0
+    saving_s: float = 0.0
+    steady: SteadyState | None = None
 
 
 def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | None:
@@ -95,6 +106,8 @@ def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | 
                 observer.message(f"wall time of {limit:g} s reached after generation {state.generation - 1}")
                 return None
             _generation(campaign, run, state, lines, observer)
+        if state.steady is not None and state.steady.in_flight:
+            _generation(campaign, run, state, lines, observer, closing=True)
         _save(campaign, run, state)
         observer.message(f"search ended: {reason}")
         champion = choose_champion(campaign, state.hall.records, _provenance(campaign, state, reason))
@@ -106,6 +119,9 @@ def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | 
         raise Interrupted(
             f"interrupted after {finished} generations; continue with: evoquant resume {run.path}"
         ) from None
+    finally:
+        if state.journal is not None:
+            state.journal.close()
     if archive is not None:
         run.put(ARCHIVE, pretty_json(archive))
     if gate is not None:
@@ -116,38 +132,49 @@ def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | 
     return champion
 
 
-def _generation(campaign: Campaign, run: RunDir, state: _State, lines: list[str], observer: Observer) -> None:
-    """One turn of the circle; a journalled generation must come out the same."""
+def _generation(
+    campaign: Campaign, run: RunDir, state: _State, lines: list[str], observer: Observer, *, closing: bool = False
+) -> None:
+    """One turn of the circle; a journalled generation must come out the same.
+
+    Without generations one is as many arrivals; `closing` waits for all that are in flight.
+    """
     began = time.monotonic()
     journalled = lines[state.generation] if state.generation < len(lines) else None
-    batch = campaign.search.ask()
-    known = failures_of(json.loads(journalled), batch.first_id) if journalled is not None else {}
+    if state.steady is not None:
+        batch, evaluations = state.steady.line(journalled, closing=closing)
+    else:
+        batch = campaign.search.ask()
+        known = failures_of(json.loads(journalled), batch.first_id) if journalled is not None else {}
+        hashed = None if is_listed(batch, measured=campaign.measured) else GeneHash(batch)
     evaluations = campaign.estimator.evaluate(batch, known)
     before = state.hall.records[0] if state.hall.records else None
-    records = [
-        candidate_record(batch, evaluations, campaign.space, int(row)) for row in evaluations.best(state.hall.size)
-    ]
+    records = _records(campaign, state, batch, evaluations)
     if state.generation not in campaign.afterwards:
         state.hall.update(records)
     champion = state.hall.records[0] if state.hall.records else None
     improved = champion is not None and (before is None or champion["fitness"] > before["fitness"])
-    record = generation_record(
+    record = generation_line(
         state.generation,
         batch,
         evaluations,
-        campaign.space,
         best=records[0] if records else None,
         champion=champion,
         counters=campaign.estimator.counters,
         measured=campaign.measured,
+        hashed=hashed,
     )
-    line = canonical_json(record)
+    line = record.text
     if journalled is None:
-        run.append_line(JOURNAL, line)
+        if state.journal is None:
+            run.append_line(JOURNAL, line)
+        else:
+            state.journal.add(line)
         _log_timing(campaign, run, state.generation, time.monotonic() - began)
     elif line != journalled:
         raise _mismatch(campaign, run, state.generation)
-    campaign.search.tell(evaluations)
+    if state.steady is None:
+        campaign.search.tell(evaluations)
     state.digest.add(line)
     state.since_improvement = 0 if improved else state.since_improvement + 1
     state.generation += 1
@@ -155,14 +182,14 @@ def _generation(campaign: Campaign, run: RunDir, state: _State, lines: list[str]
         state.digest.value(),
         Checkpoint(
             state.generation,
-            campaign.search.state(),
+            kept_state(campaign.search),
             campaign.estimator.state(),
             state.hall.records,
             state.since_improvement,
         ),
     )
     seconds = time.monotonic() - began
-    if time.monotonic() - state.saved_at > CHECKPOINT_EVERY_S:
+    if time.monotonic() - state.saved_at > max(CHECKPOINT_EVERY_S, state.saving_s / CHECKPOINT_SHARE):
         _save(campaign, run, state)
     counters = campaign.estimator.counters
     observer.generation(
@@ -179,6 +206,24 @@ def _generation(campaign: Campaign, run: RunDir, state: _State, lines: list[str]
     )
     if state.generation == 1 and campaign.config.executor.kind == "auto" and not campaign.picked:
         _pick_executor(campaign, seconds, observer)
+
+
+def _records(
+    campaign: Campaign, state: _State, batch: CandidateBatch, evaluations: EvaluationBatch
+) -> list[dict[str, Any]]:
+    """The best candidate's record, then those of the best others that may enter the hall."""
+    return [
+        candidate_record(batch, evaluations, campaign.space, row)
+        for place, row in enumerate(evaluations.best(state.hall.size).tolist())
+        if place == 0
+        or state.hall.wants(
+            float(evaluations.fitness[row]),
+            int(evaluations.parts[row]),
+            int(evaluations.cost[row]),
+            evaluations.digest(row),
+            batch.first_id + row,
+        )
+    ]
 
 
 def _pick_executor(campaign: Campaign, seconds: float, observer: Observer) -> None:
@@ -204,11 +249,16 @@ def _restore(campaign: Campaign, run: RunDir, lines: list[str], observer: Observ
         earlier_wins=campaign.space is None,
         by_form=campaign.config.finalists_by_form,
     )
-    state = _State(hall, saved_at=time.monotonic())
+    journal = None if campaign.measured else Appender(run, JOURNAL)
+    state = _State(hall, journal, saved_at=time.monotonic())
+    if getattr(campaign.config.search, "in_flight", None) is not None:
+        from evoquant.campaign.steady import steady_of
+
+        state.steady = steady_of(campaign)
     # Measured generations are always replayed: each outcome is looked up, or measured again and compared.
     checkpoint = None if campaign.measured else load_checkpoint(run, campaign.config.hash(), lines)
     if checkpoint is not None:
-        campaign.search.restore(checkpoint.search)
+        campaign.search.restore(checkpoint.search())
         campaign.estimator.restore(checkpoint.estimator)
         hall.restore(checkpoint.hall)
         state.generation = checkpoint.generations
@@ -222,10 +272,15 @@ def _restore(campaign: Campaign, run: RunDir, lines: list[str], observer: Observ
 
 
 def _save(campaign: Campaign, run: RunDir, state: _State) -> None:
+    """The checkpoint of the last whole generation, never ahead of what is durable of the journal."""
+    began = time.monotonic()
+    if state.journal is not None:
+        state.journal.drain()
     if state.finished is not None:
         digest, checkpoint = state.finished
         save_checkpoint(run, campaign.config.hash(), digest, checkpoint)
     state.saved_at = time.monotonic()
+    state.saving_s = state.saved_at - began
 
 
 def _stop(campaign: Campaign, state: _State) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from evoquant.quantization.numerics import QUANTIZER_VERSION
 from evoquant.store import outcome_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from evoquant.execution.base import Executor
     from evoquant.models.base import MeasuredTask, Outcome, Split
@@ -76,16 +76,42 @@ class Measurer:
 
     def _measure(self, requests: list[Request]) -> list[Outcome | Failed]:
         assert self._executor is not None
-        size = 1 if self._limited else REQUESTS_PER_BATCH
-        batches = [requests[i : i + size] for i in range(0, len(requests), size)]
+        batches = self.batched(requests)
         measured: list[Outcome | Failed] = []
         for batch, result in zip(batches, self._executor.map(batches), strict=True):
-            if isinstance(result, Failure):
-                self.messages.append(result.message)
-                measured += [Failed(result.reason, result.message)] * len(batch)
-            else:
-                measured += result
+            measured += self._answers(batch, result)
         return measured
+
+    def _answers(self, batch: list[Request], result: Any) -> list[Outcome | Failed]:
+        """What a worker's result says of each request."""
+        if isinstance(result, Failure):
+            self.messages.append(result.message)
+            return [Failed(result.reason, result.message)] * len(batch)
+        return list(result)
+
+    def batched(self, requests: Sequence[Request]) -> list[list[Request]]:
+        """Requests in the batches that workers get; alone where there is a time limit."""
+        size = 1 if self._limited else REQUESTS_PER_BATCH
+        return [list(requests[i : i + size]) for i in range(0, len(requests), size)]
+
+    def stored(self, requests: Sequence[Request]) -> dict[Request, Outcome]:
+        """The outcomes of those requests that the store has."""
+        keys = {self._key(request): request for request in requests}
+        found = self._store.get(sorted(keys))
+        self.store_hits += len(found)
+        return {keys[key]: outcome for key, outcome in found.items()}
+
+    def stream(self, batches: Iterable[list[Request]]) -> Iterator[tuple[int, Any]]:
+        """What workers make of batches, in the order in which it comes; see `Executor.stream`, and `take`."""
+        assert self._executor is not None
+        return self._executor.stream(batches)
+
+    def take(self, batch: list[Request], result: Any) -> list[Outcome | Failed]:
+        """What a streamed result says of each request of its batch; outcomes are stored."""
+        answers = self._answers(batch, result)
+        pairs = zip(batch, answers, strict=True)
+        self._store.put({self._key(request): answer for request, answer in pairs if not isinstance(answer, Failed)})
+        return answers
 
 
 def reference_outcomes(measurer: Measurer, split: Split) -> Outcome:

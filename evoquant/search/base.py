@@ -69,6 +69,7 @@ class CandidateBatch:
         genomes: n genomes, where it is not.
         labels: names of the candidates, where they have one.
         on: `(n,)` index of the one model that a candidate is judged on; None: all models, aggregated.
+        asked: of candidates in the order of their arrival: in what order they were asked, from 0.
     """
 
     first_id: int
@@ -78,6 +79,7 @@ class CandidateBatch:
     genomes: tuple[Genome, ...] = ()
     labels: tuple[str, ...] = ()
     on: NDArray[np.intp] | None = None
+    asked: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.operators)

@@ -28,25 +28,14 @@ if TYPE_CHECKING:
     from evoquant.genomes.base import Genome, Space
 
 
-@dataclass(frozen=True, eq=False)
-class Arrivals(CandidateBatch):
-    """Candidates in the order of their arrival, by which they have their ids.
-
-    Attributes:
-        asked: `(n,)` their numbers in the order of asking.
-    """
-
-    asked: tuple[int, ...] = ()
-
-
-def in_order_of_arrival(candidates: Sequence[CandidateBatch], first_id: int) -> Arrivals:
+def in_order_of_arrival(candidates: Sequence[CandidateBatch], first_id: int) -> CandidateBatch:
     """Candidates asked one by one as one batch, the first of which has `first_id`.
 
     Args:
         candidates: at least one, each as `ask` gave it, in the order of arrival.
         first_id: how many arrived before.
     """
-    return Arrivals(
+    return CandidateBatch(
         first_id,
         np.concatenate([one.parents for one in candidates]),
         tuple(operator for one in candidates for operator in one.operators),
