@@ -128,6 +128,8 @@ def _population(batch: CandidateBatch, evaluations: EvaluationBatch, *, listed: 
         "parents": [[p for p in pair if p >= 0] for pair in batch.parents.tolist()],
         "operators": list(batch.operators),
     }
+    if batch.asked:
+        population["asked"] = list(batch.asked)
     if batch.genes is not None:
         population["genes"] = [plain_numbers(row) for row in batch.genes.tolist()]
     else:
