@@ -25,8 +25,8 @@ from evoquant.files import pretty_json
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
-    from evoquant.search.base import CandidateBatch, EvaluationBatch
     from evoquant.campaign.steady import SteadyState
+    from evoquant.search.base import CandidateBatch, EvaluationBatch
 
 CHECKPOINT_EVERY_S = 1.0
 CHECKPOINT_SHARE = 0.05  # of the time at most goes into checkpoints
@@ -141,13 +141,14 @@ def _generation(
     """
     began = time.monotonic()
     journalled = lines[state.generation] if state.generation < len(lines) else None
+    hashed = None
     if state.steady is not None:
         batch, evaluations = state.steady.line(journalled, closing=closing)
     else:
         batch = campaign.search.ask()
         known = failures_of(json.loads(journalled), batch.first_id) if journalled is not None else {}
         hashed = None if is_listed(batch, measured=campaign.measured) else GeneHash(batch)
-    evaluations = campaign.estimator.evaluate(batch, known)
+        evaluations = campaign.estimator.evaluate(batch, known)
     before = state.hall.records[0] if state.hall.records else None
     records = _records(campaign, state, batch, evaluations)
     if state.generation not in campaign.afterwards:
