@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.errors import GenomeError, describe_validation, suggestion
-from evoquant.genomes import tree_compiled
 from evoquant.genomes.base import TUNE_SIGMA, Gene, tidy
 from evoquant.genomes.expression import (
     ALL_SIGNALS,
@@ -249,6 +248,8 @@ class TreeSpace:
             for i, row in enumerate(self.canonical(genes)):
                 result[i] = settled(self.expression(row), problem)
             return result
+        from evoquant.genomes import tree_compiled
+
         return tree_compiled.allocations(self, genes, problem)
 
     def sums(self, genes: NDArray[np.float64], problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -260,6 +261,8 @@ class TreeSpace:
         if self._few(len(genes)):
             allocations = self.allocate(genes, problem)
             return loss_sums(problem, allocations), cost_sums(problem, allocations)
+        from evoquant.genomes import tree_compiled
+
         return tree_compiled.sums(self, genes, problem)
 
     @staticmethod
