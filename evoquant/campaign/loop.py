@@ -228,8 +228,13 @@ def _records(
 
 
 def _pick_executor(campaign: Campaign, seconds: float, observer: Observer) -> None:
-    """After the first generation, measured locally, decide whether Ray would pay."""
+    """After the first generation, measured locally, decide whether Ray would pay.
+
+    While it starts the search goes on here; the results are the same.
+    """
     import os
+
+    from evoquant.execution.rising import Rising
 
     left = campaign.generations - 1
     workers = campaign.config.executor.workers or os.cpu_count() or 1
@@ -237,10 +242,9 @@ def _pick_executor(campaign: Campaign, seconds: float, observer: Observer) -> No
     campaign.picked = f"{kind}: {why}"
     observer.message(f"executor {campaign.picked}")
     if kind == "ray":
-        executor = make_executor("ray", campaign.config.executor.workers, campaign.config.executor.address)
-        campaign.estimator.use(executor)
-        campaign.executor.close()
-        campaign.executor = executor
+        later = make_executor("ray", campaign.config.executor.workers, campaign.config.executor.address)
+        campaign.executor = Rising(campaign.executor, later)
+        campaign.estimator.use(campaign.executor)
 
 
 def _restore(campaign: Campaign, run: RunDir, lines: list[str], observer: Observer) -> _State:
