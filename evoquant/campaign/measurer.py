@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evoquant.errors import CampaignError
 from evoquant.execution.base import Failure
+from evoquant.execution.sizing import Sizer
 from evoquant.files import canonical_json
 from evoquant.models.base import REFERENCE, Failed, Request
 from evoquant.quantization.numerics import QUANTIZER_VERSION
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from evoquant.store import Store
 
 Widths = tuple[str, ...]
-REQUESTS_PER_BATCH = 4
+REQUESTS_PER_BATCH = 4  # before it is known what one costs
 
 
 def allocation_digest(widths: Widths) -> str:
@@ -40,6 +43,7 @@ class Measurer:
         self._store = store
         self._limited = limited
         self._executor: Executor | None = None
+        self._sizer = Sizer(REQUESTS_PER_BATCH)
 
     def use(self, executor: Executor, limit_s: float | None = None) -> None:
         """Place the network and the data on the executor's workers."""
@@ -78,8 +82,10 @@ class Measurer:
         assert self._executor is not None
         batches = self.batched(requests)
         measured: list[Outcome | Failed] = []
+        began, workers = time.monotonic(), self._executor.workers
         for batch, result in zip(batches, self._executor.map(batches), strict=True):
             measured += self._answers(batch, result)
+        self._sizer.observe(len(requests), time.monotonic() - began, workers)
         return measured
 
     def _answers(self, batch: list[Request], result: Any) -> list[Outcome | Failed]:
@@ -90,9 +96,12 @@ class Measurer:
         return list(result)
 
     def batched(self, requests: Sequence[Request]) -> list[list[Request]]:
-        """Requests in the batches that workers get; alone where there is a time limit."""
-        size = 1 if self._limited else REQUESTS_PER_BATCH
-        return [list(requests[i : i + size]) for i in range(0, len(requests), size)]
+        """Requests in the batches that workers get, by their cost; alone where there is a time limit."""
+        assert self._executor is not None
+        if self._limited:
+            return [[request] for request in requests]
+        left = iter(requests)
+        return [list(islice(left, size)) for size in self._sizer.sizes(len(requests), self._executor.workers)]
 
     def stored(self, requests: Sequence[Request]) -> dict[Request, Outcome]:
         """The outcomes of those requests that the store has."""
