@@ -5,9 +5,7 @@ The command line is a thin layer over these functions.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from evoquant.campaign.apply import load_any_champion
 from evoquant.campaign.archive import Limits
 from evoquant.campaign.archive import pick as pick_from
-from evoquant.campaign.build import any_profile as profile
 from evoquant.campaign.build import build_campaign, require_allowed
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, load_config
@@ -24,11 +21,9 @@ from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.loop import Observer, Progress, run_loop
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REPORT, RESOLVED, RunDir
 from evoquant.errors import InputError, RunDirError, suggestion
-from evoquant.export.deploy import deploy, recipe, verify
 from evoquant.files import pretty_json
-from evoquant.models.base import SIGNALS
+from evoquant.profiles.builtin import any_profile as profile
 from evoquant.profiles.model import profile_to_json
-from evoquant.quantization.precision import Menu
 from evoquant.report.data import RunData, load_run, report_data
 from evoquant.store import cache_folder
 
@@ -37,6 +32,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.additivity import Additivity
     from evoquant.campaign.config_measured import TaskConfig
+    from evoquant.export.deploy import deploy, recipe, verify
     from evoquant.profiles.model import ModelProfile
     from evoquant.scoring.objective import Objective
 
@@ -57,6 +53,15 @@ __all__ = [
     "score",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`deploy`, `recipe` and `verify`, which most campaigns never need, on first use."""
+    if name in ("deploy", "recipe", "verify"):
+        from evoquant.export import deploy
+
+        return getattr(deploy, name)
+    raise AttributeError(f"module 'evoquant.api' has no attribute {name!r}")
 
 
 class Silent:
@@ -127,6 +132,9 @@ def run_all(jobs: Sequence[Job]) -> list[RunData]:
     Raises:
         EvoquantError: as `run`, for the first job that fails.
     """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     # Forking a process that has started threads can hang; a fresh interpreter cannot.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
         return [load_run(path) for path in pool.map(_run_job, jobs)]
@@ -215,6 +223,8 @@ def profile_network(
     from evoquant.campaign.additivity import FEWEST, measure_additivity
     from evoquant.campaign.build_measured import opened_network
     from evoquant.campaign.score import MEASURED_MENU
+    from evoquant.models.base import SIGNALS
+    from evoquant.quantization.precision import Menu
 
     wanted = tuple(name for name in SIGNALS if name != "hessian") if signals is None else tuple(signals)
     for name in wanted:

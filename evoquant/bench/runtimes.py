@@ -14,7 +14,7 @@ from evoquant.campaign.finals_measured import Judge, measured_figures
 from evoquant.campaign.measure import measure_allocations
 from evoquant.campaign.score import allocation_of
 from evoquant.models.tasks import load_task
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
 from evoquant.rng import generator_for
 from evoquant.scoring.problem import compile_problem
 

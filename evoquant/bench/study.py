@@ -54,7 +54,7 @@ def uniform(space: DirectSpace) -> tuple[Direct, ...]:
 
 def _own(kind: str, signals: tuple[str, ...] = (), **settings: Any) -> Entry:
     """One of evoquant's own; all but those that model the network begin with the uniform allocations."""
-    search, settings_class = BUILT_IN[kind]
+    search, settings_class = BUILT_IN[kind]()
 
     def make(space: DirectSpace, seed: int) -> AskTell:
         given = settings_class(**settings)

@@ -15,6 +15,7 @@ from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import GenomeError, suggestion
 from evoquant.files import read_text
 from evoquant.genomes.strategies import STRATEGIES
+from evoquant.profiles.builtin import any_profile
 from evoquant.quantization.precision import SEED_MENU, Menu
 from evoquant.scoring.problem import WIDTH_SIGNALS, compile_problem
 
@@ -60,8 +61,6 @@ def load_any_profile(name_or_path: str) -> ModelProfile:
     Raises:
         ProfileError: neither.
     """
-    from evoquant.campaign.build import any_profile  # brings all searches along, which exporting does not need
-
     return any_profile(name_or_path)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from evoquant.bounds.front import pareto_front
 from evoquant.campaign.champion import Champion
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.campaign.finals import figures
@@ -70,7 +69,7 @@ class Limits:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class _Figures(_Strict):
@@ -146,6 +145,8 @@ def _hypervolume(problem: Problem, scores: Scores) -> dict[str, Any]:
 
     Where nothing lies in that box, as on a menu of FP32 alone, there is nothing to hold it against.
     """
+    from evoquant.bounds.front import pareto_front
+
     found = hypervolume(scores.effective_bits[:, 0], scores.retention[:, 0], bits=BITS, floor=FLOOR)
     data: dict[str, Any] = {"bits": list(BITS), "floor": FLOOR, "value": found}
     try:

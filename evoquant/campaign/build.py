@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.campaign.build_search import built_in_search
 from evoquant.campaign.config import (
     BudgetConfig,
     CampaignConfig,
@@ -24,23 +23,16 @@ from evoquant.campaign.config import (
 )
 from evoquant.campaign.config_genome import DirectSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
-from evoquant.campaign.replay import replay_plan
-from evoquant.campaign.signals import rule_signals, tree_signals
 from evoquant.errors import ConfigError, InputError, raised_by
-from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
-from evoquant.genomes.tree import TreeSpace
-from evoquant.genomes.tree_numpy import signal_values
-from evoquant.profiles.builtin import builtin_profile
-from evoquant.profiles.model import ModelProfile, load_profile
-from evoquant.profiles.narrowing import constrained
+from evoquant.profiles.builtin import any_profile
+from evoquant.profiles.model import ModelProfile
 from evoquant.scoring.cost import BIT_UNITS
-from evoquant.scoring.objective import BitBudget, Cliff, FeasibleFirst, Objective
+from evoquant.scoring.objective import OBJECTIVES, BitBudget, Objective
 from evoquant.scoring.problem import Problem, compile_problem
-from evoquant.search.replay import Replay, ReplayEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -49,12 +41,6 @@ if TYPE_CHECKING:
     from evoquant.genomes.base import Space
     from evoquant.search.base import Search
     from evoquant.store import Store
-
-OBJECTIVES: dict[str, Callable[..., Objective]] = {
-    "cliff": Cliff,
-    "feasible_first": FeasibleFirst,
-    "budget": BitBudget,
-}
 
 
 @dataclass
@@ -134,15 +120,6 @@ def load_code(name: str) -> Any:
         raise ConfigError(f"{name}: importing {module} raised {raised_by(error)}") from error
 
 
-def any_profile(name: str) -> ModelProfile:
-    """A profile by built-in name (`seed/train`) or path of a JSON file.
-
-    Raises:
-        ProfileError: neither.
-    """
-    return load_profile(Path(name)) if name.endswith(".json") or Path(name).is_file() else builtin_profile(name)
-
-
 def searched_profile(config: CampaignConfig, name: str) -> ModelProfile:
     """A profile as a campaign sees it: by built-in name or path, with what its `deploy_to` can take.
 
@@ -161,6 +138,8 @@ def deployed_profile(config: CampaignConfig, profile: ModelProfile) -> ModelProf
     """
     if not config.deploy_to:
         return profile
+    from evoquant.profiles.narrowing import constrained
+
     try:
         return constrained(profile, config.resolved_menu, config.deploy_to)
     except InputError as error:
@@ -292,6 +271,9 @@ def _check_positive(problems: tuple[Problem, ...], optima: NDArray[np.float64]) 
 
 
 def _build_replay(config: CampaignConfig, replay: ReplayConfig, executor: Executor) -> Campaign:
+    from evoquant.campaign.replay import replay_plan
+    from evoquant.search.replay import Replay, ReplayEntry
+
     menu = config.resolved_menu
     names = list(replay.data)
     profiles = [any_profile(name) for name in replay.data.values()]
@@ -319,10 +301,16 @@ def make_space(config: CampaignConfig, problems: tuple[Problem, ...]) -> Space:
     """The genome space; types and signals default to the published ones and those of the models."""
     genome, menu = config.genome, config.resolved_menu
     if isinstance(genome, DirectSpaceConfig):
+        from evoquant.genomes.direct import DirectSpace
+
         return DirectSpace(problems[0])
+    from evoquant.campaign.signals import rule_signals, tree_signals
+
     found = {str(t) for problem in problems for t in problem.types.tolist()}
     types = genome.types or sorted(found | set(LAYER_TYPES))
     if isinstance(genome, TreeSpaceConfig):
+        from evoquant.genomes.tree import TreeSpace
+
         return TreeSpace(
             menu,
             types if genome.types is None else genome.types,
@@ -343,7 +331,11 @@ def check_signals(space: Space, problem: Problem) -> None:
     if isinstance(space, RuleSpace):
         for name in space.signals:
             problem.signal(name)
-    elif isinstance(space, TreeSpace):
+        return
+    from evoquant.genomes.tree import TreeSpace
+    from evoquant.genomes.tree_numpy import signal_values
+
+    if isinstance(space, TreeSpace):
         for name in space.signals:
             signal_values(problem, name)
 
@@ -355,6 +347,8 @@ def make_search(config: CampaignConfig, space: Space, problems: Sequence[Problem
     if isinstance(search, CodeConfig):
         made: Search = load_code(search.kind)(space, seed=config.seed, **search.options)
         return made
+    from evoquant.campaign.build_search import built_in_search
+
     return built_in_search(search, space, config.seed, problems, make_objective(config, tuple(problems)))
 
 

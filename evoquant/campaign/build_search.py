@@ -1,22 +1,15 @@
-"""From the `search` part of a config to a search: a literal table, kind → class and settings."""
+"""From the `search` part of a config to a search: a literal table, kind → class and settings.
+
+A search is imported when a campaign names it: together they, and DEAP, take longer to load than a small campaign runs.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evoquant.campaign.config_search import IslandsConfig, RandomConfig
 from evoquant.errors import InputError
 from evoquant.genomes.strategies import strategy_rule
-from evoquant.search.cmaes import CmaesSearch, CmaesSettings
-from evoquant.search.genetic import GeneticSearch, GeneticSettings
-from evoquant.search.islands import IslandSearch, IslandSettings
-from evoquant.search.level_switch import LevelSwitchSearch, LevelSwitchSettings
-from evoquant.search.map_elites import MapElitesSearch, MapElitesSettings
-from evoquant.search.nsga2 import Nsga2Search, Nsga2Settings
-from evoquant.search.random import RandomSearch
-from evoquant.search.steady import SteadyGenetic
-from evoquant.search.steady_surrogate import SteadySurrogate
-from evoquant.search.surrogate import SurrogateSearch, SurrogateSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,16 +20,73 @@ if TYPE_CHECKING:
     from evoquant.scoring.problem import Problem
     from evoquant.search.base import Search
 
-SEARCHES: dict[str, tuple[Callable[..., Search], Callable[..., Any]]] = {
-    "genetic": (GeneticSearch, GeneticSettings),
-    "nsga2": (Nsga2Search, Nsga2Settings),
-    "cmaes": (CmaesSearch, CmaesSettings),
-    "map_elites": (MapElitesSearch, MapElitesSettings),
-    "islands": (IslandSearch, IslandSettings),
-    "level_switch": (LevelSwitchSearch, LevelSwitchSettings),
-    "surrogate": (SurrogateSearch, SurrogateSettings),
+    Classes: TypeAlias = tuple[Callable[..., Search], Callable[..., Any]]  # the search, and its settings
+
+
+def _genetic() -> Classes:
+    from evoquant.search.genetic import GeneticSearch, GeneticSettings
+
+    return GeneticSearch, GeneticSettings
+
+
+def _nsga2() -> Classes:
+    from evoquant.search.nsga2 import Nsga2Search, Nsga2Settings
+
+    return Nsga2Search, Nsga2Settings
+
+
+def _cmaes() -> Classes:
+    from evoquant.search.cmaes import CmaesSearch, CmaesSettings
+
+    return CmaesSearch, CmaesSettings
+
+
+def _map_elites() -> Classes:
+    from evoquant.search.map_elites import MapElitesSearch, MapElitesSettings
+
+    return MapElitesSearch, MapElitesSettings
+
+
+def _islands() -> Classes:
+    from evoquant.search.islands import IslandSearch, IslandSettings
+
+    return IslandSearch, IslandSettings
+
+
+def _level_switch() -> Classes:
+    from evoquant.search.level_switch import LevelSwitchSearch, LevelSwitchSettings
+
+    return LevelSwitchSearch, LevelSwitchSettings
+
+
+def _surrogate() -> Classes:
+    from evoquant.search.surrogate import SurrogateSearch, SurrogateSettings
+
+    return SurrogateSearch, SurrogateSettings
+
+
+def _steady_genetic() -> Callable[..., Search]:
+    from evoquant.search.steady import SteadyGenetic
+
+    return SteadyGenetic
+
+
+def _steady_surrogate() -> Callable[..., Search]:
+    from evoquant.search.steady_surrogate import SteadySurrogate
+
+    return SteadySurrogate
+
+
+SEARCHES: dict[str, Callable[[], Classes]] = {
+    "genetic": _genetic,
+    "nsga2": _nsga2,
+    "cmaes": _cmaes,
+    "map_elites": _map_elites,
+    "islands": _islands,
+    "level_switch": _level_switch,
+    "surrogate": _surrogate,
 }
-STEADY: dict[str, Callable[..., Search]] = {"genetic": SteadyGenetic, "surrogate": SteadySurrogate}
+STEADY: dict[str, Callable[[], Callable[..., Search]]] = {"genetic": _steady_genetic, "surrogate": _steady_surrogate}
 MODELLING = ("surrogate",)  # these read the one problem and the objective too
 
 
@@ -49,10 +99,14 @@ def built_in_search(
         InputError: it cannot search these genomes or so many models, or a start genome is not of the space.
     """
     if isinstance(config, RandomConfig):
+        from evoquant.search.random import RandomSearch
+
         return RandomSearch(space, seed=seed, population=config.population)
     options = config.model_dump(exclude={"kind", "start", "in_flight"})
     started = config
     if isinstance(config, IslandsConfig):
+        from evoquant.search.genetic import GeneticSettings
+
         started = config.genetic
         options["genetic"] = GeneticSettings(**started.model_dump(exclude={"kind", "start", "in_flight"}))
     start: list[Genome] = [
@@ -60,11 +114,11 @@ def built_in_search(
     ]
     for genome in start:
         space.encode(genome)
-    search, settings = SEARCHES[config.kind]
+    search, settings = SEARCHES[config.kind]()
     more: dict[str, Any] = {"start": start} if start else {}
     in_flight = getattr(config, "in_flight", None)
     if in_flight is not None:
-        search = STEADY[config.kind]
+        search = STEADY[config.kind]()
         more["in_flight"] = in_flight
     if config.kind in MODELLING:
         if len(problems) != 1:

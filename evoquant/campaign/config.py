@@ -19,7 +19,6 @@ from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import ConfigError, InputError, PrecisionError, ProfileError, describe_validation, suggestion
 from evoquant.files import canonical_json, read_text
 from evoquant.profiles.builtin import expand_names
-from evoquant.profiles.targets import target_named
 from evoquant.quantization.precision import Menu
 
 if TYPE_CHECKING:
@@ -220,6 +219,8 @@ class CampaignConfig(Closed):
     @field_validator("deploy_to")
     @classmethod
     def _known_targets(cls, value: list[str]) -> list[str]:
+        if value:
+            from evoquant.profiles.targets import target_named
         for name in value:
             try:
                 target_named(name)

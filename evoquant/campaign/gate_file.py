@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from evoquant.campaign.champion import Champion
 from evoquant.campaign.storage import GATE
 from evoquant.errors import RunDirError
-from evoquant.genomes.direct import Direct
 
 if TYPE_CHECKING:
     from evoquant.campaign.storage import RunDir
@@ -56,6 +55,8 @@ def gated(run: RunDir, champion: Champion, model: str, *, ungated: bool = False)
             f"{run.path}: has no {GATE}, so nothing says that its allocation is better than a uniform width; run the "
             f"campaign again, or export with --ungated."
         )
+    from evoquant.genomes.direct import Direct
+
     chosen = gate["recommended"]
     provenance = {**champion.provenance, "gate": {"recommended": chosen.get("name"), "kind": chosen.get("kind")}}
     if chosen.get("name") == CHAMPION_NAME:

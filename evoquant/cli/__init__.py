@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # as in `typing`, which takes longer to load than the res
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-PURPOSE = "Evolve mixed-precision bit allocations for neural networks, and the\nheuristics behind them."
+PURPOSE = "Evolve mixed-precision bit allocations, and the heuristics behind them."
 
 # command → what the overview says of it: at most 60 characters, so that it stays on its line
 COMMANDS = {
@@ -44,11 +44,10 @@ def __getattr__(name: str) -> Any:
 
 def overview() -> str:
     """What `evoquant --help` prints: as typer would, which takes as long to load as all the rest of the answer."""
-    purpose = "".join(f"  {line}\n" for line in PURPOSE.splitlines())
     width = max(map(len, COMMANDS))
     commands = "".join(f"  {name:{width}}  {text}\n" for name, text in COMMANDS.items())
     return (
-        f"Usage: evoquant [OPTIONS] COMMAND [ARGS]...\n\n{purpose}\n"
+        f"Usage: evoquant [OPTIONS] COMMAND [ARGS]...\n\n  {PURPOSE}\n\n"
         f"Options:\n  --help  Show this message and exit.\n\nCommands:\n{commands}"
     )
 

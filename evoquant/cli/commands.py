@@ -221,7 +221,6 @@ def _observer() -> Any:
 
 def _finish(outcome: Any) -> None:
     """The verdict, and where everything is."""
-    from evoquant.export.writers import SUFFIXES
     from evoquant.report.data import load_run
     from evoquant.report.tables import run_tables
 
@@ -230,8 +229,11 @@ def _finish(outcome: Any) -> None:
         return
     data = load_run(outcome.path)
     draw(run_tables(data))
-    allocated = data.config.task is not None and data.config.genome.kind == "direct"
-    deployed = next(iter(data.config.deploy_to or ()), "onnx")
-    target = f"{deployed} -o model{SUFFIXES[deployed]}" if allocated else "python"
+    target = "python"
+    if data.config.task is not None and data.config.genome.kind == "direct":
+        from evoquant.export.writers import SUFFIXES
+
+        deployed = next(iter(data.config.deploy_to or ()), "onnx")
+        target = f"{deployed} -o model{SUFFIXES[deployed]}"
     show(f"results: {outcome.path}    report: evoquant report {outcome.path}")
     show(f"export:  evoquant export {outcome.path} --to {target}")

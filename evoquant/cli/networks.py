@@ -48,7 +48,7 @@ def profile(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
 ) -> None:
     """Profile a real network, write a built-in model's profile, or check a profile file of your own."""
-    from evoquant.campaign.build import any_profile
+    from evoquant.profiles.builtin import any_profile
     from evoquant.profiles.model import profile_to_json
 
     if source is not None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from evoquant.report.tables import Table
+    from evoquant.report.table import Table
 
 
 def say(text: str) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import GenomeError, suggestion
-from evoquant.genomes.direct import direct_from_dict
 from evoquant.genomes.rule import rule_from_dict
 from evoquant.genomes.strategies import strategy
-from evoquant.genomes.tree import tree_from_dict
 
 if TYPE_CHECKING:
     from evoquant.genomes.base import Genome
@@ -28,8 +26,12 @@ def genome_from_dict(data: Any, source: str) -> Genome:
     if kind == "rule":
         return rule_from_dict(data, source)
     if kind == "tree":
+        from evoquant.genomes.tree import tree_from_dict
+
         return tree_from_dict(data, source)
     if kind == "direct":
+        from evoquant.genomes.direct import direct_from_dict
+
         return direct_from_dict(data, source)
     if kind == "strategy":
         if set(data) != {"kind", "name"} or not isinstance(data["name"], str):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from evoquant.errors import PrecisionError
-from evoquant.genomes.direct import Direct
 from evoquant.genomes.expression import MAX_NODES
 from evoquant.genomes.rule import Rule, Rung
-from evoquant.genomes.tree import Tree
 from evoquant.quantization.precision import Precision
+
+if TYPE_CHECKING:
+    from evoquant.genomes.direct import Direct
+    from evoquant.genomes.tree import Tree
 
 
 def _precision(name: str) -> str:
@@ -96,6 +98,8 @@ class TreeSchema(_Closed):
         Raises:
             GenomeError: incomplete, wrongly typed, too deep, or an unknown name; the message names the position.
         """
+        from evoquant.genomes.tree import Tree
+
         return Tree(tuple(self.expression))
 
 
@@ -108,4 +112,6 @@ class DirectSchema(_Closed):
 
     def to_direct(self) -> Direct:
         """The genome."""
+        from evoquant.genomes.direct import Direct
+
         return Direct(self.model, tuple(self.widths.items()))

@@ -1,15 +1,17 @@
 """Profiles by name: the seed suite's `seed/train`, …, and the random families' `family/cnn/3`.
 
-builtin_profile(name) → ModelProfile      expand_names(["family/cnn/0..11"]) → twelve names
+builtin_profile(name) → ModelProfile      any_profile(name or path) → ModelProfile
+expand_names(["family/cnn/0..11"]) → twelve names
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evoquant.errors import ProfileError, suggestion
-from evoquant.profiles.families import FAMILIES, LARGEST_INDEX, family_profile
+from evoquant.profiles.model import load_profile
 from evoquant.profiles.seed_suite import DATA_SETS, SPLITS, seed_profile
 
 if TYPE_CHECKING:
@@ -21,6 +23,15 @@ _FAMILY = re.compile(r"family/([^/]*)/(.*)")
 _INDEX = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
 
 
+def any_profile(name: str) -> ModelProfile:
+    """A profile by built-in name (`seed/train`) or path of a JSON file.
+
+    Raises:
+        ProfileError: neither.
+    """
+    return load_profile(Path(name)) if name.endswith(".json") or Path(name).is_file() else builtin_profile(name)
+
+
 def builtin_profile(name: str) -> ModelProfile:
     """The built-in profile of that name: `seed/train`, `seed-additive/test`, `family/transformer/0`, ….
 
@@ -29,6 +40,8 @@ def builtin_profile(name: str) -> ModelProfile:
     """
     match = _FAMILY.fullmatch(name)
     if match:
+        from evoquant.profiles.families import family_profile
+
         kind, indices = _indices(match[1], match[2])
         if len(indices) > 1:
             raise ProfileError(
@@ -37,6 +50,8 @@ def builtin_profile(name: str) -> ModelProfile:
         return family_profile(kind, indices[0])
     data, _, split = name.partition("/")
     if data not in DATA_SETS or split not in SPLITS:
+        from evoquant.profiles.families import FAMILIES
+
         known = [f"{data}/{split}" for data in DATA_SETS for split in SPLITS] + [
             f"family/{kind}/0" for kind in FAMILIES
         ]
@@ -68,6 +83,8 @@ def _indices(kind: str, text: str) -> tuple[str, range]:
     Raises:
         ProfileError: the name is wrong.
     """
+    from evoquant.profiles.families import FAMILIES, LARGEST_INDEX
+
     name = f"family/{kind}/{text}"
     if kind not in FAMILIES:
         raise ProfileError(f"{name}: no family of models is called {kind!r}.{suggestion(kind, FAMILIES)}")

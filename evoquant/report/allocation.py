@@ -9,7 +9,7 @@ import numpy as np
 from evoquant.bounds.optimum import certify
 from evoquant.campaign.apply import allocation_rows, load_any_profile, load_genome, profile_menu
 from evoquant.quantization.precision import Menu
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
 from evoquant.scoring.objective import Cliff, score
 from evoquant.scoring.problem import compile_problem
 from evoquant.scoring.separable import cost_sums, loss_sums, retention_of

@@ -9,7 +9,7 @@ from evoquant.genomes.strategies import STRATEGIES
 from evoquant.profiles.seed_suite import DATA_SETS, SPLITS, seed_profile
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.report.journey import agrees, beside
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
 from evoquant.scoring.objective import Cliff
 from evoquant.scoring.problem import compile_problem
 

@@ -10,10 +10,10 @@ import numpy as np
 from evoquant.bounds.front import pareto_front
 from evoquant.bounds.optimum import certify
 from evoquant.campaign.apply import profile_menu
-from evoquant.campaign.build import OBJECTIVES
 from evoquant.errors import InputError, suggestion
 from evoquant.quantization.precision import Menu
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
+from evoquant.scoring.objective import OBJECTIVES
 from evoquant.scoring.problem import compile_problem
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.gate_rivals import BLIND
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

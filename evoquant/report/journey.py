@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evoquant.bounds.optimum import certify
-from evoquant.campaign.build import any_profile, make_objective
+from evoquant.campaign.build import make_objective
 from evoquant.campaign.config import ReplayConfig
 from evoquant.campaign.replay import ReplayCandidate, replay_plan
+from evoquant.profiles.builtin import any_profile
 from evoquant.scoring.problem import compile_problem
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from evoquant.profiles.targets import TARGETS
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,7 +10,7 @@ from evoquant.campaign.build import build_campaign
 from evoquant.campaign.finals_measured import judge_of, measured_figures
 from evoquant.genomes.strategies import strategy
 from evoquant.models.base import Split
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
 from evoquant.store import cache_folder
 
 if TYPE_CHECKING:

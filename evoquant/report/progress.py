@@ -7,17 +7,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table as RichTable
-from rich.text import Text
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from evoquant.campaign.loop import Progress as Step
-    from evoquant.report.tables import Table
+    from evoquant.report.table import Table
 
 PLAIN_EVERY_S = 5.0
 WIDE = 150  # columns assumed where output is no terminal, so that nothing is cut in a log
@@ -34,6 +28,11 @@ def draw_messages(tables: Sequence[Table]) -> None:
 
 
 def _draw(tables: Sequence[Table], stream: TextIO) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
     console = Console(file=stream, width=None if stream.isatty() else WIDE, highlight=False)
     for table in tables:
         console.print(Text(table.title, style="bold"))
@@ -105,6 +104,9 @@ class Bar:
     """A rich progress bar on stderr."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -137,4 +139,6 @@ class Bar:
 
     def message(self, text: str) -> None:
         """One line above the bar."""
+        from rich.text import Text
+
         self._console.print(Text(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
 from evoquant.scoring.agreement import signal_agreement
 
 if TYPE_CHECKING:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from evoquant.campaign.evaluate import score_genomes
 from evoquant.genomes.load import genome_from_dict
 from evoquant.report.ancestry import lineage
 from evoquant.report.journey import journey_tables
+from evoquant.report.table import Table, markdown
 from evoquant.scoring.problem import compile_problem
 
 if TYPE_CHECKING:
@@ -22,29 +21,12 @@ if TYPE_CHECKING:
 
     from evoquant.report.data import RunData
 
+__all__ = ["Table", "archive_table", "generations_table", "markdown", "measured_tables", "run_tables", "scores_table"]
+
 # The published test fitness of Gen 4 and Gen 5, which a rediscovery is held against.
 MILESTONES = (3.4204, 3.8273)
 LONGEST = 40  # rows of a table of generations
 SHOWN = 16  # rows of an archive's table
-
-
-@dataclass(frozen=True)
-class Table:
-    """A titled table; `numeric` columns are set flush right."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    notes: tuple[str, ...] = ()
-    numeric: frozenset[int] = field(default_factory=frozenset)
-
-    def to_markdown(self) -> str:
-        """GitHub Markdown, ending with a newline."""
-        rule = ["---:" if i in self.numeric else "---" for i in range(len(self.columns))]
-        cells = [self.columns, tuple(rule), *self.rows]
-        lines = ["| " + " | ".join(re.sub(r"\|", r"\\|", cell) for cell in row) + " |" for row in cells]
-        notes = "".join(f"\n{note}\n" for note in self.notes)
-        return f"### {self.title}\n\n" + "\n".join(lines) + "\n" + notes
 
 
 def run_tables(run: RunData) -> list[Table]:
@@ -192,8 +174,3 @@ def _test_fitness(run: RunData) -> dict[int, float]:
     genomes = [genome_from_dict(record["genome"], str(run.path)) for record in champions.values()]
     scores = score_genomes(genomes, problems, make_objective(run.config), run.config.aggregate)
     return dict(zip(champions, scores.fitness.tolist(), strict=True))
-
-
-def markdown(tables: Sequence[Table]) -> str:
-    """All tables as one Markdown text."""
-    return "\n".join(table.to_markdown() for table in tables)

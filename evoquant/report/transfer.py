@@ -8,11 +8,11 @@ import numpy as np
 
 from evoquant.bounds.greedy import greedy
 from evoquant.bounds.optimum import certify
-from evoquant.campaign.build import any_profile
 from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.strategies import STRATEGIES
+from evoquant.profiles.builtin import any_profile
 from evoquant.quantization.precision import SEED_MENU
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
 from evoquant.scoring.objective import Cliff, score
 from evoquant.scoring.problem import compile_problem
 from evoquant.scoring.separable import cost_sums, loss_sums, retention_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evoquant.report.tables import Table
+from evoquant.report.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from evoquant.scoring.problem import Problem
@@ -64,6 +66,13 @@ class BitBudget:
         """Fitness, of the arguments' shape."""
         excess = effective_bits / self.effective_bits - 1.0
         return np.where(excess <= 0.0, retention, -excess)
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "cliff": Cliff,
+    "feasible_first": FeasibleFirst,
+    "budget": BitBudget,
+}
 
 
 def retention_floor(objective: Objective) -> float | None:
