@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from evoquant.scoring.problem import Problem
 
 THREADS_FROM = 1 << 18  # rows · units: of fewer, all are done in about the time that threads take to start
-CHUNK = 4096  # rows whose trees share what they have in common, at most
+CHUNK = 2048  # rows whose trees share what they have in common, at most
 MOST_NODES = 1 << 20  # of a chunk, as the kernel numbers them
 
 

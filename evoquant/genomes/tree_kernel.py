@@ -248,16 +248,15 @@ def _choose(v, at, barrier, best, least):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _sum(table, best):  # type: ignore[no-untyped-def]
-    """Sum over a tile's units of `(P · tile,)` integers at the chosen widths."""
+def _sum(losses, costs, best):  # type: ignore[no-untyped-def]
+    """Sums over a tile's units of two `(P · tile,)` tables of integers at the chosen widths."""
     tile = np.uintp(best.size)
-    total, width, first = 0, 0, np.uintp(0)
-    while first < table.size:
-        for i in range(tile):
-            total += table[first + i] if best[i] == width else 0
-        width += 1
-        first += tile
-    return total
+    loss, cost = 0, 0
+    for i in range(tile):
+        place = np.uintp(best[i]) * tile + i
+        loss += losses[place]
+        cost += costs[place]
+    return loss, cost
 
 
 @compiled
@@ -309,7 +308,7 @@ def _walk(order, node, table, first, v, walls, losses, costs, following, sums, a
         if i != NONE:
             _choose(v, np.uintp(node[made, PLACE]) * size, walls, best, least)
             if losses.size:
-                total_loss, total_cost = _sum(losses, best), _sum(costs, best)
+                total_loss, total_cost = _sum(losses, costs, best)
             while i != NONE:
                 if losses.size:
                     sums[i, 0] += total_loss
