@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from evoquant.execution.base import Failure
-from evoquant.genomes.base import digest_of
+from evoquant.genomes.base import Fused, digest_of
 from evoquant.scoring.objective import Aggregate, Objective, Scores, score
 from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
 from evoquant.search.base import CENSORED, FAILED, OK, CandidateBatch, EvaluationBatch
@@ -89,12 +89,16 @@ def separable_worker(
     def sums(rows: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         losses, costs = [], []
         for problem in problems:
-            if space is not None and isinstance(rows, np.ndarray):
-                allocations = space.allocate(rows, problem)
+            if isinstance(space, Fused) and isinstance(rows, np.ndarray):
+                loss, cost = space.sums(rows, problem)
             else:
-                allocations = np.stack([genome.allocate(problem) for genome in rows])
-            losses.append(loss_sums(problem, allocations))
-            costs.append(cost_sums(problem, allocations))
+                if space is not None and isinstance(rows, np.ndarray):
+                    allocations = space.allocate(rows, problem)
+                else:
+                    allocations = np.stack([genome.allocate(problem) for genome in rows])
+                loss, cost = loss_sums(problem, allocations), cost_sums(problem, allocations)
+            losses.append(loss)
+            costs.append(cost)
         return np.stack(losses, axis=1), np.stack(costs, axis=1)
 
     return sums

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -139,6 +139,15 @@ class Space(Protocol):
 
     def decode(self, row: NDArray[np.float64]) -> Genome:
         """The genome of one row."""
+        ...
+
+
+@runtime_checkable
+class Fused(Protocol):
+    """A space that scores populations without writing their allocations down."""
+
+    def sums(self, genes: NDArray[np.float64], problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`(n,)` summed integer losses and costs, exactly those of `allocate`, the constant part included."""
         ...
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from evoquant.errors import GenomeError, describe_validation
 from evoquant.genomes.base import Gene, NumericOperators, sample_genes
+from evoquant.genomes.rule_compiled import direct_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,9 +150,21 @@ class DirectSpace(NumericOperators):
         Raises:
             GenomeError: the problem is another model's.
         """
+        self._check(genes, problem)
+        return problem.repair(genes.astype(np.int8))
+
+    def sums(self, genes: NDArray[np.float64], problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`(n,)` summed integer losses and costs, the constant part included; see `Fused`.
+
+        Raises:
+            GenomeError: the problem is another model's.
+        """
+        self._check(genes, problem)
+        return direct_sums(self, genes, problem)
+
+    def _check(self, genes: NDArray[np.float64], problem: Problem) -> None:
         if problem.units != self.problem.units or problem.name != self.problem.name:
             self.decode(genes[0]).allocate(problem)  # raises the one message for this
-        return problem.repair(genes.astype(np.int8))
 
     def encode(self, genome: Any) -> NDArray[np.float64]:
         """`(units,)` row of any genome that can allocate this model."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from evoquant.errors import GenomeError, PrecisionError, describe_validation, suggestion
 from evoquant.genomes.base import ALWAYS, Gene, Linkage, NumericOperators, sample_genes
+from evoquant.genomes.rule_compiled import rule_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -243,6 +244,10 @@ class RuleSpace(NumericOperators):
             part = slice(start, start + CHUNK)
             result[part] = self._allocate_chunk(genes[part], problem, signals, columns)
         return problem.repair(result)
+
+    def sums(self, genes: NDArray[np.float64], problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`(n,)` summed integer losses and costs, the constant part included; see `Fused`."""
+        return rule_sums(self, genes, problem)
 
     def _allocate_chunk(
         self,
