@@ -203,7 +203,7 @@ class SteadyEstimator(MeasuredEstimator):
         flight.asked, runner.blocks = range(runner.blocks, end), end
         if runner.known is not None and end >= (runner.known.blocks or end):
             runner.stop("failed", runner.known.reason)
-            runner.outcomes = []
+            self._take(runner, [])
             return
         requests = [Request(runner.widths, "calibration", block) for block in flight.asked]
         stored = self.measurer.stored(requests)
