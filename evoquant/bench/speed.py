@@ -1,8 +1,7 @@
-"""Every figure of speed that `evoquant bench` prints: a literal table from topic to what measures it."""
+"""Every figure of speed that `evoquant bench` prints, by topic."""
 
 from __future__ import annotations
 
-import importlib
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +15,7 @@ if TYPE_CHECKING:
 
     from evoquant.bench.contest import Measure
 
-# topic → the module whose `measure(rounds)` gives its figures; imported when it is its turn
-TOPICS = {
-    "rules": "speed_rules",
-    "trees": "speed_trees",
-    "engine": "speed_engine",
-    "networks": "speed_networks",
-    "cluster": "speed_cluster",
-    "start": "speed_start",
-}
+TOPICS = ("rules", "trees", "engine", "networks", "cluster", "start")
 
 
 def measured(topics: Sequence[str] = (), rounds: int = ROUNDS) -> Iterator[tuple[str, list[Measure]]]:
@@ -37,8 +28,27 @@ def measured(topics: Sequence[str] = (), rounds: int = ROUNDS) -> Iterator[tuple
         if topic not in TOPICS:
             raise InputError(f"there is no topic {topic!r} to measure.{suggestion(topic, TOPICS)}")
     for topic in topics or TOPICS:
-        measure: Callable[[int], list[Measure]] = importlib.import_module(f"evoquant.bench.{TOPICS[topic]}").measure
-        yield topic, measure(rounds)
+        yield topic, _measures()[topic](rounds)
+
+
+def _measures() -> dict[str, Callable[[int], list[Measure]]]:
+    from evoquant.bench import (
+        speed_cluster,
+        speed_engine,
+        speed_networks,
+        speed_rules,
+        speed_start,
+        speed_trees,
+    )
+
+    return {
+        "rules": speed_rules.measure,
+        "trees": speed_trees.measure,
+        "engine": speed_engine.measure,
+        "networks": speed_networks.measure,
+        "cluster": speed_cluster.measure,
+        "start": speed_start.measure,
+    }
 
 
 def machine() -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_without_a_goal_nothing_is_met():
 
 
 def test_every_topic_has_a_title_and_a_wrong_one_is_named():
-    assert list(TITLES) == list(TOPICS)
+    assert tuple(TITLES) == TOPICS
     with pytest.raises(InputError, match="rules"):
         list(measured(["rulse"]))
 
