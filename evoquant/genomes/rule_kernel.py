@@ -107,7 +107,7 @@ def _score(tile, genes, bits, order, types, tables, sums, losses, costs):  # typ
             loss += protected[tile, group, held, width, 0]
             cost += protected[tile, group, held, width, 1]
         edge = genes[row, types + 1]
-        if edge > 0.0:
+        if edge > 0.0 and a | b | c != 0:
             width = int(genes[row, types + 2])
             if not 0 <= width < widths:
                 return False
@@ -122,13 +122,14 @@ def _score(tile, genes, bits, order, types, tables, sums, losses, costs):  # typ
             x = a & (above[tile, 0, 0, 0] & ~above[tile, 0, low, 0] | above[tile, 0, high, 0])
             y = b & (above[tile, 0, 0, 1] & ~above[tile, 0, low, 1] | above[tile, 0, high, 1])
             z = c & (above[tile, 0, 0, 2] & ~above[tile, 0, low, 2] | above[tile, 0, high, 2])
-            more, dear = _picked(sums, width, x, y, z)
-            loss += more
-            cost += dear
-            a, b, c = a & ~x, b & ~y, c & ~z
+            if x | y | z != 0:  # where there are many tiles, edges hold in few of them
+                more, dear = _picked(sums, width, x, y, z)
+                loss += more
+                cost += dear
+                a, b, c = a & ~x, b & ~y, c & ~z
         for column in range(types + 3, last, 3):
             signal = int(genes[row, column])
-            if signal == 0:
+            if signal == 0 or a | b | c == 0:
                 continue
             width = int(genes[row, column + 2])
             if not (0 < signal < keys.shape[0] and 0 <= width < widths):
