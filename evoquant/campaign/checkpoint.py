@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from evoquant.campaign.storage import CHECKPOINT
 from evoquant.errors import InputError
 from evoquant.files import canonical_json
+from evoquant.search.base import Snapshotting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from evoquant.campaign.storage import RunDir
+    from evoquant.search.base import Search
 
-VERSION = 1
+VERSION = 2
+DTYPES = ("<f8", "<i8", "|b1")  # of arrays in a checkpoint
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after a whole number of generations, tied to the journal's first lines by a digest."""
+    """State after a whole number of generations, tied to the journal's first lines by a digest.
+
+    Attributes:
+        search: gives the search's state: plain data but for arrays. Most checkpoints are never saved.
+    """
 
     generations: int
-    search: dict[str, Any]
+    search: Callable[[], Mapping[str, Any]]
     estimator: dict[str, Any]
     hall: list[dict[str, Any]]
     since_improvement: int
@@ -44,6 +54,14 @@ class JournalDigest:
         return self._hash.copy().hexdigest()
 
 
+def kept_state(search: Search) -> Callable[[], Mapping[str, Any]]:
+    """The search's state of now, written out only when it is called for where the search can hold it otherwise."""
+    if isinstance(search, Snapshotting):
+        return search.snapshot()
+    state = search.state()
+    return lambda: state
+
+
 def save_checkpoint(run: RunDir, config_hash: str, journal_digest: str, checkpoint: Checkpoint) -> None:
     """Write the checkpoint atomically."""
     run.put(
@@ -54,7 +72,7 @@ def save_checkpoint(run: RunDir, config_hash: str, journal_digest: str, checkpoi
                 "config_hash": config_hash,
                 "journal_digest": journal_digest,
                 "generations": checkpoint.generations,
-                "search": checkpoint.search,
+                "search": {key: _packed(value) for key, value in checkpoint.search().items()},
                 "estimator": checkpoint.estimator,
                 "hall": checkpoint.hall,
                 "since_improvement": checkpoint.since_improvement,
@@ -79,6 +97,29 @@ def load_checkpoint(run: RunDir, config_hash: str, lines: Sequence[str]) -> Chec
             digest.add(line)
         if digest.value() != data["journal_digest"]:
             return None
-        return Checkpoint(generations, data["search"], data["estimator"], data["hall"], int(data["since_improvement"]))
-    except (InputError, KeyError, TypeError, ValueError):
+        search = {key: _unpacked(value) for key, value in data["search"].items()}
+        return Checkpoint(generations, lambda: search, data["estimator"], data["hall"], int(data["since_improvement"]))
+    except (InputError, AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+def _packed(value: Any) -> Any:
+    """An array as its bytes: a large one as numbers would take longer to write than a generation takes."""
+    if not isinstance(value, np.ndarray):
+        return value
+    array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "base64": base64.b64encode(array.data).decode()}
+
+
+def _unpacked(value: Any) -> Any:
+    """What `_packed` was given.
+
+    Raises:
+        ValueError: a damaged array.
+    """
+    if not (isinstance(value, dict) and value.keys() == {"dtype", "shape", "base64"}):
+        return value
+    if value["dtype"] not in DTYPES:
+        raise ValueError(f"no dtype of a checkpoint: {value['dtype']!r}")
+    data = base64.b64decode(value["base64"], validate=True)
+    return np.frombuffer(data, dtype=value["dtype"]).reshape(value["shape"])

@@ -5,7 +5,7 @@ Workers return integer sums or per-sample outcomes; only the driver, here, compu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from evoquant.execution.base import Failure
 from evoquant.genomes.base import Fused, digest_of
 from evoquant.scoring.objective import Aggregate, Objective, Scores, score
 from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
-from evoquant.search.base import CENSORED, FAILED, OK, CandidateBatch, EvaluationBatch
+from evoquant.search.base import CENSORED, FAILED, LARGE, OK, CandidateBatch, DigestMemo, EvaluationBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from evoquant.execution.base import Executor
     from evoquant.genomes.base import Genome, Space
     from evoquant.scoring.problem import Problem
+
+
+COMPILED_BATCH = 2**16  # rows that go together at least where they are scored by compiled code, which shares them out
 
 
 @dataclass
@@ -124,6 +127,7 @@ class SeparableEstimator:
         self._batch = batch
         self._optimum = optimum
         self._executor: Executor | None = None
+        self._digest = None if space is None else DigestMemo(space)
 
     def use(self, executor: Executor) -> None:
         """Place space and problems on the executor's workers."""
@@ -133,12 +137,15 @@ class SeparableEstimator:
     def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, KnownFailure]) -> EvaluationBatch:
         """Score a batch; equal rows are scored once."""
         assert self._executor is not None
-        items, inverse = _distinct(batch)
+        items, inverse, firsts = _distinct(batch)
         shape = (len(items), len(self._problems))
         losses = np.zeros(shape, dtype=np.int64)
         costs = np.ones(shape, dtype=np.int64)
         failed: dict[int, str] = {}
-        size = min(self._batch, -(-len(items) // self._executor.workers))
+        together = self._batch
+        if firsts is not None and getattr(self._space, "linkage", None) is not None:
+            together = max(together, COMPILED_BATCH)
+        size = min(together, -(-len(items) // self._executor.workers))
         starts = range(0, len(items), size)
         results = self._executor.map([items[start : start + size] for start in starts])
         for start, result in zip(starts, results, strict=True):
@@ -149,12 +156,16 @@ class SeparableEstimator:
                 losses[rows], costs[rows] = result
         self.counters.asked += len(batch)
         self.counters.distinct += len(items)
-        reasons = {row: failed[item] for row, item in enumerate(inverse.tolist()) if item in failed}
+        reasons = {row: failed[item] for row, item in enumerate(inverse.tolist()) if item in failed} if failed else {}
         reasons.update({row: known.reason for row, known in known_failures.items()})
         retention = retention_of(losses)[inverse]
         retention[list(reasons)] = np.nan
         scores = score(self._objective, self._problems, retention, costs[inverse], self._aggregate, self._optimum)
-        return as_evaluations(batch, scores, self._space, reasons)
+        evaluations = as_evaluations(batch, scores, self._space, reasons)
+        memo, genes = self._digest, batch.genes
+        if memo is None or genes is None:
+            return evaluations
+        return replace(evaluations, firsts=firsts, digest=lambda row: memo(genes[row]))
 
     def state(self) -> dict[str, Any]:
         """Counters."""
@@ -236,9 +247,17 @@ def genome_at(batch: CandidateBatch, space: Space | None, row: int) -> Genome:
     return space.decode(batch.genes[row])
 
 
-def _distinct(batch: CandidateBatch) -> tuple[Any, NDArray[np.intp]]:
-    """Distinct rows of a batch (or its genomes as they are), and for each row the index of its own."""
+def _distinct(batch: CandidateBatch) -> tuple[Any, NDArray[np.intp], NDArray[np.intp] | None]:
+    """Distinct rows of a batch (or its genomes as they are), for each row the index of its own, and where they stand.
+
+    Where they stand is said of large batches alone, which are too many to sort.
+    """
     if batch.genes is None:
-        return batch.genomes, np.arange(len(batch), dtype=np.intp)
-    rows, inverse = np.unique(batch.genes, axis=0, return_inverse=True)
-    return rows, inverse.reshape(-1)
+        return batch.genomes, np.arange(len(batch), dtype=np.intp), None
+    if len(batch) < LARGE:
+        rows, inverse = np.unique(batch.genes, axis=0, return_inverse=True)
+        return rows, inverse.reshape(-1), None
+    from evoquant.scoring.rows_kernel import distinct_rows
+
+    firsts, places = distinct_rows(np.ascontiguousarray(batch.genes).view(np.uint64))
+    return batch.genes[firsts], places, firsts

@@ -68,6 +68,16 @@ class Hall:
         best = sorted(found.items(), key=lambda item: item[1][0], reverse=True)
         self._entries = dict(best[: self.size])
 
+    def wants(self, fitness: float, parts: int, cost: int, digest: str, number: int) -> bool:
+        """Whether a record of such a candidate, whose id is `number`, could change anything."""
+        if self._by_form:
+            return True  # the form is not known before the genome is decoded
+        rank = Rank(fitness, parts, cost, digest, number, self._earlier_wins)
+        known = self._entries.get(digest)
+        if known is not None:
+            return known[0] < rank or (known[0] == rank and known[1]["id"] > number)
+        return len(self._entries) < self.size or next(reversed(self._entries.values()))[0] < rank
+
     def _rank(self, record: dict[str, Any]) -> Rank:
         return Rank(
             record["fitness"], record["parts"], record["cost"], record["digest"], record["id"], self._earlier_wins

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import math
+import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from deap import tools
 
 from evoquant.campaign.evaluate import KnownFailure, genome_at
+from evoquant.files import canonical_json
 from evoquant.search.base import FAILED, OK, STATUS, CandidateBatch, EvaluationBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from evoquant.campaign.evaluate import Counters
     from evoquant.genomes.base import Space
 
+NUMBERS_KEPT = 100_000  # texts
 LISTED = 2000  # above this many separable candidates a line holds the best and a digest of the arrays
 
 
@@ -47,26 +54,49 @@ def candidate_record(
     return record
 
 
-def generation_record(
+class Line(Mapping[str, Any]):
+    """A journal line: its text, and what it says, parsed only when more is asked than the loop put in."""
+
+    def __init__(self, text: str, known: Mapping[str, Any]) -> None:
+        self.text = text
+        self._known = known
+
+    @functools.cached_property
+    def _all(self) -> dict[str, Any]:
+        parsed: dict[str, Any] = json.loads(self.text)
+        return parsed
+
+    def __getitem__(self, key: str) -> Any:
+        return self._known[key] if key in self._known else self._all[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+def generation_line(
     generation: int,
     batch: CandidateBatch,
     evaluations: EvaluationBatch,
-    space: Space | None,
     *,
     best: dict[str, Any] | None,
     champion: dict[str, Any] | None,
     counters: Counters,
     measured: bool,
-) -> dict[str, Any]:
+    hashed: GeneHash | None = None,
+) -> Line:
     """The whole line.
 
     Args:
         generation: counted from 0.
-        batch, evaluations, space: what was asked and told.
+        batch, evaluations: what was asked and told.
         best: record of this generation's best candidate, None where all failed.
         champion: record of the best so far.
         counters: totals up to and with this generation.
         measured: measured generations always list every candidate.
+        hashed: the batch's genes, where they were hashed meanwhile.
     """
     line: dict[str, Any] = {
         "generation": generation,
@@ -79,12 +109,39 @@ def generation_record(
             for row, reason in sorted(evaluations.reasons.items())
             if evaluations.status[row] == FAILED
         },
-        "population": _population(batch, evaluations, listed=measured or len(batch) <= LISTED),
     }
     if measured:
         line["passes"] = counters.passes
         line["measured"] = dict(evaluations.details or {})
-    return line
+    texts = {key: canonical_json(value) for key, value in line.items()}
+    if is_listed(batch, measured=measured):
+        population = _listed(batch, evaluations)
+    else:
+        digest = (hashed or GeneHash(batch)).value(evaluations.fitness, batch.parents)
+        population = {"first_id": str(batch.first_id), "size": str(len(batch)), "digest": f'"{digest}"'}
+    return Line(_object(texts | {"population": _object(population)}), line)
+
+
+def is_listed(batch: CandidateBatch, *, measured: bool) -> bool:
+    """Whether the line lists every candidate; else it holds a digest of the arrays."""
+    return measured or len(batch) <= LISTED
+
+
+class GeneHash:
+    """sha256 of a large batch's genes, made in a thread while the batch is scored."""
+
+    def __init__(self, batch: CandidateBatch) -> None:
+        genes = batch.genes if batch.genes is not None else np.empty(0)
+        self._sha = hashlib.sha256()
+        self._thread = threading.Thread(target=self._sha.update, args=(np.ascontiguousarray(genes).data,), daemon=True)
+        self._thread.start()
+
+    def value(self, fitness: NDArray[np.float64], parents: NDArray[np.int64]) -> str:
+        """Hex digest of genes, fitness and parents."""
+        self._thread.join()
+        for array in (fitness, parents):
+            self._sha.update(np.ascontiguousarray(array).data)
+        return self._sha.hexdigest()
 
 
 def failures_of(line: dict[str, Any], first_id: int) -> dict[int, KnownFailure]:
@@ -100,47 +157,73 @@ def failures_of(line: dict[str, Any], first_id: int) -> dict[int, KnownFailure]:
     return known
 
 
-def plain_numbers(values: Iterable[float]) -> list[float | int | None]:
-    """Floats for JSON: whole numbers without their point, NaN as null."""
-    return [None if math.isnan(v) else int(v) if float(v).is_integer() else float(v) for v in values]
+class _NumberTexts(dict[float, str]):
+    """Float → JSON text, kept: the same few thousand numbers come again in every generation."""
+
+    def __missing__(self, value: float) -> str:
+        text = _number(value)
+        if not math.isnan(value):
+            if len(self) >= NUMBERS_KEPT:
+                self.clear()
+            self[value] = text
+        return text
+
+
+def _number(value: float) -> str:
+    """JSON of a number: whole ones without their point, NaN as null."""
+    if math.isnan(value):
+        return "null"
+    return canonical_json(int(value) if value.is_integer() else value)
+
+
+_TEXTS = _NumberTexts()
+
+
+def _object(texts: Mapping[str, str]) -> str:
+    """Canonical JSON of an object, from those of its values."""
+    return "{" + ",".join(f"{canonical_json(key)}:{texts[key]}" for key in sorted(texts)) + "}"
+
+
+def _array(texts: Iterable[str]) -> str:
+    return "[" + ",".join(texts) + "]"
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return _array(map(_TEXTS.__getitem__, values))
 
 
 def _summary(evaluations: EvaluationBatch) -> dict[str, Any]:
     fitness = evaluations.fitness[evaluations.status == OK]
-    statistics = tools.Statistics()
-    for name, function in (("min", np.min), ("median", np.median), ("mean", np.mean), ("max", np.max)):
-        statistics.register(name, function)
-    figures = {name: float(value) for name, value in statistics.compile(fitness).items()} if len(fitness) else None
+    functions: dict[str, Callable[[NDArray[np.float64]], Any]]
+    functions = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
+    figures = {name: float(function(fitness)) for name, function in functions.items()} if len(fitness) else None
     counts = {name: int((evaluations.status == code).sum()) for code, name in enumerate(STATUS)}
     return {"fitness": figures, "status": counts}
 
 
-def _population(batch: CandidateBatch, evaluations: EvaluationBatch, *, listed: bool) -> dict[str, Any]:
-    if not listed:
-        genes = batch.genes if batch.genes is not None else np.empty(0)
-        arrays = (genes, evaluations.fitness, batch.parents)
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
-        return {"first_id": batch.first_id, "size": len(batch), "digest": digest}
-    population: dict[str, Any] = {
-        "first_id": batch.first_id,
-        "size": len(batch),
-        "fitness": plain_numbers(evaluations.fitness.tolist()),
-        "parents": [[p for p in pair if p >= 0] for pair in batch.parents.tolist()],
-        "operators": list(batch.operators),
+def _listed(batch: CandidateBatch, evaluations: EvaluationBatch) -> dict[str, str]:
+    """Key → JSON text of all candidates."""
+    operators = {name: canonical_json(name) for name in set(batch.operators)}
+    population = {
+        "first_id": str(batch.first_id),
+        "size": str(len(batch)),
+        "fitness": _numbers(evaluations.fitness.tolist()),
+        "parents": _array(_array(str(p) for p in pair if p >= 0) for pair in batch.parents.tolist()),
+        "operators": _array(operators[name] for name in batch.operators),
     }
     if batch.asked:
-        population["asked"] = list(batch.asked)
+        population["asked"] = canonical_json(list(batch.asked))
     if batch.genes is not None:
-        population["genes"] = [plain_numbers(row) for row in batch.genes.tolist()]
+        population["genes"] = _array(map(_numbers, batch.genes.tolist()))
     else:
-        population["genomes"] = [genome.to_dict() for genome in batch.genomes]
-        population["labels"] = list(batch.labels)
-        population["retention"] = _own(batch, evaluations.retention)
-        population["compression"] = _own(batch, evaluations.compression)
+        population["genomes"] = canonical_json([genome.to_dict() for genome in batch.genomes])
+        population["labels"] = canonical_json(list(batch.labels))
+        population["retention"] = _numbers(_own(batch, evaluations.retention))
+        population["compression"] = _numbers(_own(batch, evaluations.compression))
     return population
 
 
-def _own(batch: CandidateBatch, table: np.ndarray) -> list[float | int | None]:
+def _own(batch: CandidateBatch, table: NDArray[np.float64]) -> list[float]:
     """Each candidate's figure on the one model it is judged on, else on the first."""
     columns: Sequence[int] = [0] * len(batch) if batch.on is None else batch.on.tolist()
-    return plain_numbers(table[row, column] for row, column in enumerate(columns))
+    return [float(table[row, column]) for row, column in enumerate(columns)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ REPORT = "report.json"
 PROFILE = "profile.json"
 ARCHIVE = "archive.json"
 GATE = "gate.json"
+
+WAITING_BYTES = 2**26  # of lines that wait to be written, before whoever adds more waits, too
 
 
 class RunDir:
@@ -169,6 +172,79 @@ class RunDir:
         if torn and repair:
             write_atomic(path, "".join(line + "\n" for line in lines))
         return lines
+
+
+class Appender:
+    """Appends lines to a file of a run in a thread of its own, in order; lines that come together are flushed together.
+
+    What is added is durable after `drain`; a kill before that loses the last lines, never one in between.
+    """
+
+    def __init__(self, run: RunDir, name: str) -> None:
+        self._run = run
+        self._name = name
+        self._changed = threading.Condition()
+        self._lines: list[str] = []
+        self._bytes = 0
+        self._writing = False
+        self._closed = False
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+
+    def add(self, line: str) -> None:
+        """One more line.
+
+        Raises:
+            RunDirError: the disk refused an earlier one.
+        """
+        if self._thread is None:
+            thread = threading.Thread(target=self._write, name=f"append to {self._name}", daemon=True)
+            thread.start()
+            self._thread = thread
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes < WAITING_BYTES or self._error is not None)
+            self._check()
+            self._lines.append(line)
+            self._bytes += len(line)
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        """Wait until all that was added is durable.
+
+        Raises:
+            RunDirError: the disk refused it.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._lines or self._writing) or self._error is not None)
+            self._check()
+
+    def close(self) -> None:
+        """Write what is left, and end; a line that the disk refuses is lost, which the next resume makes good."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._closed)
+                lines, self._lines, self._bytes, self._writing = self._lines, [], 0, True
+            try:
+                if lines:
+                    self._run.append_line(self._name, "\n".join(lines))
+            except Exception as error:  # whatever it is, who waits for this thread has to hear of it
+                self._error = error
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+                if self._error is not None or (self._closed and not self._lines):
+                    return
 
 
 def _is_json(line: str) -> bool:
