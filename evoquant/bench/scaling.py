@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,9 @@ WORKERS = (2, 8, 64, 256, 1000)
 POPULATIONS = (100, 1000)
 SIMULATED_ITEM_S = (0.1, 1.0, 10.0)
 MODES: tuple[Mode, ...] = ("generational", "steady")
-GENERATIONS = 10
+CANDIDATES = 10_000  # of a simulated run
 SAMPLES = 40
+WARM = 12  # allocations before those that count: the first ones quantize every layer to every width
 
 
 def measure_scaling(workers: Sequence[int] = WORKERS) -> Rows:
@@ -67,8 +69,9 @@ def measure_scaling(workers: Sequence[int] = WORKERS) -> Rows:
         rows += [_cost("start of Ray with two workers", start_s), *placement_rows(executor)]
         drivers = {seats: driver_seconds(executor, seats) for seats in SEATS}
         rows += [{"part": "driver", "workers": seats, "seconds": seconds} for seats, seconds in drivers.items()]
+        rows.append(_cost("worker's own time for a batch", worker_s := worker_seconds(executor)))
         rows += efficiency_rows(executor)
-        rows += validation_rows(executor, relative, drivers[2])
+        rows += validation_rows(executor, relative, Costs(driver_s=drivers[2], worker_s=worker_s))
     for population in POPULATIONS:
         costs = {count: Costs(start_s, driver_at(count, drivers), search[population], candidate_s) for count in workers}
         rows += simulation_rows(population, costs, relative)
@@ -126,21 +129,26 @@ def candidate_seconds(folder: Path, candidates: int = 400) -> float:
 def relative_costs(cache: Path) -> tuple[list[float], str]:
     """What measuring random allocations of a small network costs, over the mean; and where it is from, in words."""
     try:
+        import torch
+
         from evoquant.models.measurer import start_measurer
         from evoquant.models.tasks import load_task
 
         task = load_task("digits", 0, cache)
         measurer = start_measurer(task.payload())
-    except (MissingExtraError, InputError):
+    except (ImportError, MissingExtraError, InputError):
         draws = generator_for(0, 0, "scaling").lognormal(0.0, 0.1, SAMPLES)
         return (draws / draws.mean()).tolist(), "log-normal, assumed: PyTorch is not there"
     rng, seconds = generator_for(0, 0, "scaling"), []
-    for _ in range(SAMPLES + 2):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as workers have it
+    for _ in range(WARM + SAMPLES):
         widths = tuple(rng.choice(SEED_MENU.names, len(task.layers)).tolist())
         began = time.process_time()
         measurer([Request(widths, "calibration", block.index) for block in task.blocks("calibration")])
         seconds.append(time.process_time() - began)
-    kept = np.array(seconds[2:])  # the first ones load what they need
+    torch.set_num_threads(threads)
+    kept = np.array(seconds[WARM:])
     return (kept / kept.mean()).tolist(), "digits, random allocations, CPU time"
 
 
@@ -189,6 +197,19 @@ def driver_seconds(executor: RayExecutor, seats: int) -> float:
         pool.seats = actors
 
 
+def worker_seconds(executor: RayExecutor, item_s: float = 0.01, items: int = 100) -> float:
+    """Seconds of a worker for one batch besides its items: what a batch takes that waited already, less its sleep."""
+    executor.start(sleeper, 0)
+    pool = executor._pool
+    assert pool is not None
+    both = pool.seats
+    try:
+        pool.seats = both[:1]
+        return max(0.0, _median(lambda: list(executor.map([item_s] * items)), 3) / items - item_s)
+    finally:
+        pool.seats = both
+
+
 def driver_at(workers: int, measured: Mapping[int, float]) -> float:
     """The driver's seconds for one batch between the counts for which they were measured: linear."""
     return float(np.interp(workers, list(measured), list(measured.values())))
@@ -215,7 +236,7 @@ def efficiency_rows(executor: RayExecutor) -> Rows:
     return rows
 
 
-def validation_rows(executor: RayExecutor, relative: Sequence[float], driver_s: float) -> Rows:
+def validation_rows(executor: RayExecutor, relative: Sequence[float], costs: Costs) -> Rows:
     """Wall time of real runs of sleeping items on two workers, and what the simulation says of the same items."""
     executor.start(sleeper, 0)
     rows: Rows = []
@@ -231,14 +252,14 @@ def validation_rows(executor: RayExecutor, relative: Sequence[float], driver_s: 
                     list(executor.map(batched(generation, 2)))
                     time.sleep(between_s)
             wall = time.perf_counter() - began
-            said = simulate(items, 2, Costs(driver_s=driver_s, generation_s=between_s), mode).wall_s
+            said = simulate(items, 2, replace(costs, generation_s=between_s), mode).wall_s
             case = {"mode": mode, "item_s": item_s, "population": len(items[0]), "generations": len(items)}
             rows.append({"part": "validation", **case, "simulated_s": said, "measured_s": wall})
     return rows
 
 
 def simulation_rows(population: int, costs: Mapping[int, Costs], relative: Sequence[float]) -> Rows:
-    """Runs of `GENERATIONS` generations, or as many items without generations.
+    """Runs of `CANDIDATES` items in generations, or without.
 
     Args:
         population: items of a generation.
@@ -247,7 +268,7 @@ def simulation_rows(population: int, costs: Mapping[int, Costs], relative: Seque
     """
     rows: Rows = []
     for item_s in SIMULATED_ITEM_S:
-        items = _items(relative, item_s, population, GENERATIONS)
+        items = _items(relative, item_s, population, CANDIDATES // population)
         for mode in MODES:
             for workers, spent in costs.items():
                 found = simulate(items, workers, spent, mode)

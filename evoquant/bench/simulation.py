@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Mode = Literal["generational", "steady"]
-Reason = Literal["start-up", "search", "driver", "barrier (slowest item)", "too few candidates", "the run's end"]
+Reason = Literal[
+    "start-up", "search", "driver", "way to workers", "barrier (slowest item)", "too few candidates", "the run's end"
+]
 DEPTH = 2  # batches that a worker has, as the Ray executor gives them
 SATURATED = 0.8  # below this efficiency workers are said to be too many
 
@@ -29,12 +31,14 @@ class Costs:
     Attributes:
         start_s: until the workers are there.
         driver_s: of the driver for each batch: sending it, and taking its result.
+        worker_s: of a worker for each batch: from the end of one to the beginning of the next that waits.
         generation_s: between two generations, while no worker works: tell, journal, ask.
         candidate_s: the same for one candidate, where there are no generations.
     """
 
     start_s: float = 0.0
     driver_s: float = 0.0
+    worker_s: float = 0.0
     generation_s: float = 0.0
     candidate_s: float = 0.0
 
@@ -68,7 +72,8 @@ def simulate(items: Sequence[Sequence[float]], workers: int, costs: Costs, mode:
     """A run of generations, each a list of seconds that its items take.
 
     Losses are told apart by taking one cause away after the other: the start, the search between generations, the
-    driver, the spread of the items, and what then is left is that there are not enough items for all workers.
+    driver, the workers' own time, the spread of the items, and what then is left is that there are not enough items
+    for all workers.
     """
     work = sum(map(sum, items))
     count = sum(map(len, items))
@@ -76,13 +81,14 @@ def simulate(items: Sequence[Sequence[float]], workers: int, costs: Costs, mode:
     walls = [
         _wall(items, workers, costs, mode),
         _wall(items, workers, replace(costs, start_s=0.0), mode),
-        _wall(items, workers, Costs(driver_s=costs.driver_s), mode),
+        _wall(items, workers, Costs(driver_s=costs.driver_s, worker_s=costs.worker_s), mode),
+        _wall(items, workers, Costs(worker_s=costs.worker_s), mode),
         _wall(items, workers, Costs(), mode),
         _wall(even, workers, Costs(), mode),
         work / workers,
     ]
     slowest: Reason = "barrier (slowest item)" if mode == "generational" else "the run's end"
-    reasons: tuple[Reason, ...] = ("start-up", "search", "driver", slowest, "too few candidates")
+    reasons: tuple[Reason, ...] = ("start-up", "search", "driver", "way to workers", slowest, "too few candidates")
     # Scheduling has anomalies: with less to do it may end a little later.
     gone = [max(0.0, before - after) for before, after in itertools.pairwise(walls)]
     total = sum(gone)
@@ -95,11 +101,12 @@ def simulate(items: Sequence[Sequence[float]], workers: int, costs: Costs, mode:
 
 def _wall(items: Sequence[Sequence[float]], workers: int, costs: Costs, mode: Mode) -> float:
     if mode == "steady":
-        every = (item for generation in items for item in generation)
+        every = (item + costs.worker_s for generation in items for item in generation)
         return costs.start_s + span(every, workers, costs.driver_s + costs.candidate_s)
     wall = costs.start_s
     for generation in items:
-        wall += span(batched(generation, workers), workers, costs.driver_s) + costs.generation_s
+        batches = [batch + costs.worker_s for batch in batched(generation, workers)]
+        wall += span(batches, workers, costs.driver_s) + costs.generation_s
     return wall
 
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 SIMULATED = (
     "Efficiency: seconds of items over seconds of all workers. Where it is below 80% the largest loss is named; the "
     "losses are told apart by taking away one cause after the other: the start of Ray, the search between generations, "
-    "the driver, the spread of the items (a generation waits for its slowest), and what is left where there are not "
-    "enough candidates for all workers. In a steady run two candidates for each worker are in flight.",
+    "the driver, the workers' own time, the spread of the items (a generation waits for its slowest), and what is left "
+    "where there are not enough candidates for all workers. In a steady run two candidates for each worker are in "
+    "flight.",
 )
 
 
