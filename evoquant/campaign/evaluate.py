@@ -14,7 +14,16 @@ from evoquant.execution.base import Failure
 from evoquant.genomes.base import Fused, digest_of
 from evoquant.scoring.objective import Aggregate, Objective, Scores, score
 from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
-from evoquant.search.base import CENSORED, FAILED, LARGE, OK, CandidateBatch, DigestMemo, EvaluationBatch
+from evoquant.search.base import (
+    CENSORED,
+    FAILED,
+    LARGE,
+    OK,
+    CandidateBatch,
+    DigestMemo,
+    EvaluationBatch,
+    OperatorColumn,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -250,11 +259,11 @@ def genome_at(batch: CandidateBatch, space: Space | None, row: int) -> Genome:
 def _distinct(batch: CandidateBatch) -> tuple[Any, NDArray[np.intp], NDArray[np.intp] | None]:
     """Distinct rows of a batch (or its genomes as they are), for each row the index of its own, and where they stand.
 
-    Where they stand is said of large batches alone, which are too many to sort.
+    Where they stand is said of large batches alone, and those of large populations, which are too many to sort.
     """
     if batch.genes is None:
         return batch.genomes, np.arange(len(batch), dtype=np.intp), None
-    if len(batch) < LARGE:
+    if len(batch) < LARGE and not isinstance(batch.operators, OperatorColumn):
         rows, inverse = np.unique(batch.genes, axis=0, return_inverse=True)
         return rows, inverse.reshape(-1), None
     from evoquant.scoring.rows_kernel import distinct_rows

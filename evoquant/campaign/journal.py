@@ -188,6 +188,13 @@ def _array(texts: Iterable[str]) -> str:
     return "[" + ",".join(texts) + "]"
 
 
+def _pair(one: int, other: int) -> str:
+    """The parents that there are."""
+    if other >= 0:
+        return f"[{one},{other}]" if one >= 0 else f"[{other}]"
+    return f"[{one}]" if one >= 0 else "[]"
+
+
 def _numbers(values: Iterable[float]) -> str:
     return _array(map(_TEXTS.__getitem__, values))
 
@@ -203,24 +210,35 @@ def _summary(evaluations: EvaluationBatch) -> dict[str, Any]:
 
 def _listed(batch: CandidateBatch, evaluations: EvaluationBatch) -> dict[str, str]:
     """Key → JSON text of all candidates."""
-    operators = {name: canonical_json(name) for name in set(batch.operators)}
+    names = list(batch.operators)
+    operators = {name: canonical_json(name) for name in set(names)}
     population = {
         "first_id": str(batch.first_id),
         "size": str(len(batch)),
         "fitness": _numbers(evaluations.fitness.tolist()),
-        "parents": _array(_array(str(p) for p in pair if p >= 0) for pair in batch.parents.tolist()),
-        "operators": _array(operators[name] for name in batch.operators),
+        "parents": _array(map(_pair, *batch.parents.T.tolist())),
+        "operators": _array(map(operators.__getitem__, names)),
     }
     if batch.asked:
         population["asked"] = canonical_json(list(batch.asked))
     if batch.genes is not None:
-        population["genes"] = _array(map(_numbers, batch.genes.tolist()))
+        population["genes"] = _table(batch.genes)
     else:
         population["genomes"] = canonical_json([genome.to_dict() for genome in batch.genomes])
         population["labels"] = canonical_json(list(batch.labels))
         population["retention"] = _numbers(_own(batch, evaluations.retention))
         population["compression"] = _numbers(_own(batch, evaluations.compression))
     return population
+
+
+def _table(genes: NDArray[np.float64]) -> str:
+    """JSON of `(n, genes)` rows: a look-up for each number, and as many strings joined as there are."""
+    n, width = genes.shape
+    if width == 0 or n == 0:
+        return _array(["[]"] * n)
+    texts = list(map(_TEXTS.__getitem__, genes.ravel().tolist()))
+    rows = zip(*[iter(texts)] * width, strict=True)
+    return "[[" + "],[".join(map(",".join, rows)) + "]]"
 
 
 def _own(batch: CandidateBatch, table: NDArray[np.float64]) -> list[float]:

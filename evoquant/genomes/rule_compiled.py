@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from evoquant.genomes.rule import RuleSpace
     from evoquant.scoring.problem import Problem
 
-KERNEL = "evoquant.genomes.rule_kernel"
+KERNEL = "evoquant.scoring.compiled"
 COMPILED_FROM = 2**20  # genomes × units: NumPy needs some 50 ms for so many, and numba a second to be imported
 KERNEL_FROM = 2**12  # genomes × units, once it is
 THREADS_FROM = 2**21  # genomes × units: below, both cores together would save less than a millisecond

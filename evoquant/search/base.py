@@ -12,7 +12,7 @@ from evoquant.errors import SearchError
 from evoquant.genomes.base import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -25,7 +25,7 @@ NO_PARENT = -1
 LARGE = 1000
 """Populations of so many candidates are bred by compiled operators, and looked through with less care for equals."""
 FEW = 4  # wanted rows are looked for among the best alone where they are at most a quarter of all
-EQUALS = 1024  # of more that are equal in all but the digest, the first so many of a large population compete by it
+EQUALS = 128  # of more that are equal in all but the digest, the first so many of a large population compete by it
 REMEMBERED = 50_000  # digests kept by a `DigestMemo`
 
 
@@ -50,6 +50,9 @@ class OperatorColumn(Sequence[str]):
             return OperatorColumn(self.codes[place], self.names)
         name: str = self.names[self.codes[place]]
         return name
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.names.__getitem__, self.codes.tolist())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)

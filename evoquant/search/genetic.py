@@ -24,6 +24,7 @@ from evoquant.search.base import (
     CandidateBatch,
     DigestMemo,
     EvaluationBatch,
+    OperatorColumn,
     best_first,
 )
 from evoquant.search.breeding import Survivors, breeder_of
@@ -171,16 +172,14 @@ class GeneticSearch(Generational):
         if len(elites) == 0:
             return batch
         assert batch.genes is not None
-        genes, ids, operators = batch.genes.copy(), batch.parents.copy(), list(batch.operators)
+        genes, ids = batch.genes.copy(), batch.parents.copy()
         rng = generator_for(self._seed, self._generation, "tune")
         (rows,) = np.nonzero(rng.random(len(genes)) < rate)
         chosen = rng.choice(elites, len(rows))
         genes[rows] = self.space.canonical(self.space.tune(self._genes[chosen], rng))
         ids[rows, 0] = self._ids[chosen]
         ids[rows, 1] = NO_PARENT
-        for row in rows.tolist():
-            operators[row] = "tune"
-        return CandidateBatch(batch.first_id, ids, tuple(operators), genes=genes)
+        return CandidateBatch(batch.first_id, ids, _with_tune(batch.operators, rows), genes=genes)
 
     def _elites(self) -> NDArray[np.intp]:
         """Rows of the best survivors, no two with the same genes, or form."""
@@ -207,6 +206,17 @@ class GeneticSearch(Generational):
                 seen.add(key)
                 chosen.append(row)
         return np.array(chosen, dtype=np.intp)
+
+
+def _with_tune(operators: Sequence[str], rows: NDArray[np.intp]) -> Sequence[str]:
+    if isinstance(operators, OperatorColumn):
+        codes = operators.codes.copy()
+        codes[rows] = len(operators.names)
+        return OperatorColumn(codes, (*operators.names, "tune"))
+    names = list(operators)
+    for row in rows.tolist():
+        names[row] = "tune"
+    return tuple(names)
 
 
 def _ranks(fitness: NDArray[np.float64], parts: NDArray[np.int64], cost: NDArray[np.int64]) -> NDArray[np.int64]:

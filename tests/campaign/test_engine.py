@@ -1,0 +1,184 @@
+"""The loop's hot path: lines appended by a thread, states written out late, records left out, copies found by hash."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evoquant import api
+from evoquant.campaign.checkpoint import Checkpoint, JournalDigest, kept_state, load_checkpoint, save_checkpoint
+from evoquant.campaign.evaluate import _distinct
+from evoquant.campaign.hall import Hall
+from evoquant.campaign.journal import _number, _table
+from evoquant.campaign.storage import CHECKPOINT, JOURNAL, Appender, RunDir
+from evoquant.errors import Interrupted, RunDirError
+from evoquant.files import canonical_json
+from evoquant.rng import generator_for
+from evoquant.scoring.rows_kernel import distinct_rows
+from evoquant.search.base import EQUALS, LARGE, CandidateBatch, OperatorColumn, best_first
+from evoquant.testing.interrupt import StopAfter
+
+CONFIG = Path(__file__).parents[2] / "configs" / "evolve.yaml"
+LARGE_RUN = ["executor.kind=local", "stop.generations=5"]
+
+
+def test_lines_are_appended_in_order_and_durable_once_drained(tmp_path):
+    appender = Appender(RunDir(tmp_path), JOURNAL)
+    lines = [f'{{"line":{i}}}' for i in range(500)]
+    for i, line in enumerate(lines):
+        appender.add(line)
+        if i == 250:
+            appender.drain()
+            assert RunDir(tmp_path).journal() == lines[:251]
+    appender.close()
+    assert RunDir(tmp_path).journal() == lines
+
+
+def test_a_disk_that_refuses_is_heard_of(tmp_path):
+    appender = Appender(RunDir(tmp_path / "missing"), JOURNAL)
+    appender.add("{}")
+    with pytest.raises(RunDirError, match="cannot be appended to"):
+        appender.drain()
+    with pytest.raises(RunDirError, match="cannot be appended to"):
+        appender.add("{}")
+    appender.close()
+
+
+def test_nothing_added_needs_no_thread(tmp_path):
+    appender = Appender(RunDir(tmp_path), JOURNAL)
+    appender.drain()
+    appender.close()
+    assert not (tmp_path / JOURNAL).exists()
+
+
+class Plain:
+    """A search of somebody's own, whose state is plain data."""
+
+    def state(self):
+        return {"best": [1.5, None], "count": 3}
+
+
+class Held(Plain):
+    def snapshot(self):
+        arrays = {"genes": np.array([[0.1, 1e-5]]), "ids": np.array([7]), "whole": np.array([True, False])}
+        return lambda: arrays | {"none": np.empty((0, 3))}
+
+
+@pytest.mark.parametrize("search", [Plain(), Held()])
+def test_what_is_kept_of_a_search_comes_back_from_a_checkpoint(tmp_path, search):
+    run, lines, digest = RunDir(tmp_path), ['{"a":1}'], JournalDigest()
+    digest.add(lines[0])
+    kept = kept_state(search)
+    save_checkpoint(run, "hash", digest.value(), Checkpoint(1, kept, {}, [], 0))
+    back = load_checkpoint(run, "hash", lines).search()
+    for key, value in kept().items():
+        np.testing.assert_array_equal(back[key], value)
+        assert type(back[key]) is type(value) and getattr(back[key], "dtype", 0) == getattr(value, "dtype", 0)
+
+
+@pytest.mark.parametrize("damage", [{"dtype": "|O8"}, {"base64": "!"}, {"base64": "AAAA"}, {"shape": [5]}])
+def test_a_damaged_array_is_no_checkpoint(tmp_path, damage):
+    run, digest = RunDir(tmp_path), JournalDigest()
+    digest.add("{}")
+    save_checkpoint(run, "hash", digest.value(), Checkpoint(1, kept_state(Held()), {}, [], 0))
+    data = run.read(CHECKPOINT)
+    assert load_checkpoint(run, "hash", ["{}"]) is not None
+    data["search"]["genes"] |= damage
+    run.put(CHECKPOINT, canonical_json(data))
+    assert load_checkpoint(run, "hash", ["{}"]) is None
+
+
+def record(i, fitness, parts, digest):
+    return {"id": i, "fitness": fitness, "parts": parts, "cost": 1, "digest": digest, "genome": {"a": digest}}
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from([1.0, 2.0, 3.0]), st.integers(0, 1), st.sampled_from("abcdefg")))),
+    st.booleans(),
+    st.booleans(),
+)
+def test_records_that_the_hall_does_not_want_change_nothing(generations, earlier_wins, by_form):
+    whole, some = (Hall(3, earlier_wins=earlier_wins, by_form=by_form) for _ in range(2))
+    number = 0
+    for rows in generations:
+        records = [record(number + i, *row) for i, row in enumerate(rows)]
+        number += len(records)
+        whole.update(records)
+        some.update([r for r in records if some.wants(r["fitness"], r["parts"], r["cost"], r["digest"], r["id"])])
+        assert some.records == whole.records
+
+
+@pytest.mark.parametrize(("n", "width"), [(1, 1), (2, 1), (60, 1), (60, 2), (400, 4)])
+def test_copies_are_those_that_sorting_finds(n, width):
+    rows = generator_for(n, width, "test").integers(0, 3, (n, width)).astype(np.float64)
+    firsts, places = distinct_rows(rows.view(np.uint64))
+    np.testing.assert_array_equal(rows[firsts][places], rows)
+    assert len(firsts) == len(np.unique(rows, axis=0)) and (np.diff(firsts) > 0).all()
+
+
+def test_rows_whose_hashes_meet_are_compared(monkeypatch):
+    from evoquant.scoring import rows_kernel
+
+    monkeypatch.setattr(rows_kernel, "MULTIPLIER", np.uint64(0))  # every row has the hash 0
+    rows = np.arange(20, dtype=np.uint64).reshape(-1, 2) // np.uint64(3)
+    firsts, places = rows_kernel.distinct_rows.py_func(rows)
+    np.testing.assert_array_equal(rows[firsts][places], rows)
+    assert len(firsts) == len(np.unique(rows, axis=0))
+
+
+def test_a_large_batch_is_scored_once_for_each_distinct_row():
+    genes = np.repeat(np.arange(LARGE // 2, dtype=np.float64), 2).reshape(-1, 1)
+    batch = CandidateBatch(0, np.zeros((LARGE, 2), dtype=np.int64), ("random",) * LARGE, genes=genes)
+    items, inverse, firsts = _distinct(batch)
+    np.testing.assert_array_equal(items[inverse], genes)
+    np.testing.assert_array_equal(firsts, np.arange(0, LARGE, 2))
+
+
+@given(st.lists(st.lists(st.floats(allow_infinity=False), min_size=3, max_size=3), max_size=5))
+def test_numbers_are_written_as_json_writes_them(rows):
+    def plain(v):
+        return None if v != v else int(v) if v.is_integer() else v
+
+    assert _table(np.array(rows, dtype=np.float64).reshape(-1, 3)) == canonical_json(
+        [[plain(v) for v in r] for r in rows]
+    )
+    assert [_number(v) for r in rows for v in r] == [canonical_json(plain(v)) for r in rows for v in r]
+
+
+def test_infinity_is_no_json():
+    with pytest.raises(ValueError, match="JSON"):
+        _table(np.array([[np.inf]]))
+
+
+def test_only_the_first_of_many_equals_compete_by_digest():
+    n, asked = EQUALS * 3, []
+    zeros = np.zeros(n, dtype=np.int64)
+    order = best_first(zeros.astype(float), zeros, zeros, lambda row: asked.append(row) or f"{n - row:09d}", 2, EQUALS)
+    assert order.tolist() == [EQUALS - 1, EQUALS - 2] and sorted(asked) == list(range(EQUALS))
+
+
+def test_an_operator_column_reads_as_the_names():
+    column = OperatorColumn(np.array([1, 0, 1], dtype=np.int8), ("copy", "random"))
+    assert tuple(column) == ("random", "copy", "random") and column == ("random", "copy", "random")
+    assert column[1:] == ("copy", "random") and column[-1] == "random" and len(column) == 3
+
+
+@pytest.mark.parametrize("population", [LARGE, 2500])
+def test_a_large_run_is_interrupted_and_resumed_to_the_same_bytes(tmp_path, population):
+    options = [*LARGE_RUN, f"search.population={population}"]
+    api.run(CONFIG, out=tmp_path / "whole", overrides=options)
+    whole = (tmp_path / "whole" / JOURNAL).read_bytes()
+    for line in whole.decode().splitlines():
+        assert canonical_json(json.loads(line)) == line
+    for checkpoint in (True, False):
+        out = tmp_path / f"run-{checkpoint}"
+        with pytest.raises(Interrupted):
+            api.run(CONFIG, out=out, overrides=options, observer=StopAfter(3))
+        assert len((out / JOURNAL).read_bytes().splitlines()) == 3
+        if not checkpoint:
+            (out / CHECKPOINT).unlink()
+        api.resume(out)
+        assert (out / JOURNAL).read_bytes() == whole
