@@ -73,7 +73,16 @@ def measure_scaling(workers: Sequence[int] = WORKERS) -> Rows:
         rows += efficiency_rows(executor)
         rows += validation_rows(executor, relative, Costs(driver_s=drivers[2], worker_s=worker_s))
     for population in POPULATIONS:
-        costs = {count: Costs(start_s, driver_at(count, drivers), search[population], candidate_s) for count in workers}
+        costs = {
+            count: Costs(
+                start_s=start_s,
+                driver_s=driver_at(count, drivers),
+                worker_s=worker_s,
+                generation_s=search[population],
+                candidate_s=candidate_s,
+            )
+            for count in workers
+        }
         rows += simulation_rows(population, costs, relative)
     return rows
 
@@ -197,7 +206,7 @@ def driver_seconds(executor: RayExecutor, seats: int) -> float:
         pool.seats = actors
 
 
-def worker_seconds(executor: RayExecutor, item_s: float = 0.01, items: int = 100) -> float:
+def worker_seconds(executor: RayExecutor, item_s: float = 0.01, items: int = 30) -> float:
     """Seconds of a worker for one batch besides its items: what a batch takes that waited already, less its sleep."""
     executor.start(sleeper, 0)
     pool = executor._pool
@@ -205,7 +214,7 @@ def worker_seconds(executor: RayExecutor, item_s: float = 0.01, items: int = 100
     both = pool.seats
     try:
         pool.seats = both[:1]
-        return max(0.0, _median(lambda: list(executor.map([item_s] * items)), 3) / items - item_s)
+        return max(0.0, _median(lambda: list(executor.map([item_s] * items)), 7) / items - item_s)
     finally:
         pool.seats = both
 

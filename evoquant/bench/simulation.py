@@ -24,7 +24,7 @@ DEPTH = 2  # batches that a worker has, as the Ray executor gives them
 SATURATED = 0.8  # below this efficiency workers are said to be too many
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Costs:
     """What is spent besides the items, in seconds.
 
