@@ -247,7 +247,7 @@ class RuleSpace(NumericOperators):
 
     def sums(self, genes: NDArray[np.float64], problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """`(n,)` summed integer losses and costs, the constant part included; see `Fused`."""
-        return rule_sums(self, genes, problem)
+        return rule_sums(self, self.types, self.signals, genes, problem)
 
     def _allocate_chunk(
         self,

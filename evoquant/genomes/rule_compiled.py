@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evoquant.genomes.base import Space
-    from evoquant.genomes.direct import DirectSpace
-    from evoquant.genomes.rule import RuleSpace
     from evoquant.scoring.problem import Problem
 
 KERNEL = "evoquant.scoring.compiled"
@@ -75,17 +73,17 @@ _made: WeakKeyDictionary[Problem, dict[tuple[tuple[str, ...], tuple[str, ...]], 
 
 
 def rule_sums(
-    space: RuleSpace, genes: NDArray[np.float64], problem: Problem
+    space: Space, types: tuple[str, ...], signals: tuple[str, ...], genes: NDArray[np.float64], problem: Problem
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`(n,)` summed integer losses and costs of rules, the constant part included.
+    """`(n,)` summed integer losses and costs of rules over these types and signals, the constant part included.
 
     Raises:
         ProfileError: the profile lacks a signal of the space, or a loss.
     """
     found = None
-    if _worth(genes, problem) and genes.shape[1] >= len(space.types) + 5:  # as many columns as the kernel reads flags
+    if _worth(genes, problem) and genes.shape[1] >= len(types) + 5:  # as many columns as the kernel reads flags
         known = _made.setdefault(problem, {})
-        key = (space.types, space.signals)
+        key = (types, signals)
         if key not in known:
             known[key] = make_tables(problem, *key)
         tables = known[key]
@@ -95,14 +93,14 @@ def rule_sums(
 
         def score(rows: NDArray[np.float64], losses: NDArray[np.int64], costs: NDArray[np.int64]) -> bool:
             bits = rows.view(np.int64)
-            return bool(rule_kernel.sums(rows, bits, len(space.types), tables, chunk, losses, costs))
+            return bool(rule_kernel.sums(rows, bits, len(types), tables, chunk, losses, costs))
 
         found = _by_kernel(score, genes, problem)
     return _by_numpy(space, genes, problem) if found is None else found
 
 
 def direct_sums(
-    space: DirectSpace, genes: NDArray[np.float64], problem: Problem
+    space: Space, genes: NDArray[np.float64], problem: Problem
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`(n,)` summed integer losses and costs of direct allocations, the constant part included.
 
