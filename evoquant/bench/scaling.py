@@ -40,6 +40,7 @@ POPULATIONS = (100, 1000)
 SIMULATED_ITEM_S = (0.1, 1.0, 10.0)
 MODES: tuple[Mode, ...] = ("generational", "steady")
 CANDIDATES = 10_000  # of a simulated run
+REAL_RUNS = 3  # of each case that the simulation is held against
 SAMPLES = 40
 WARM = 12  # allocations before those that count: the first ones quantize every layer to every width
 
@@ -253,18 +254,23 @@ def validation_rows(executor: RayExecutor, relative: Sequence[float], costs: Cos
         for mode in MODES:
             items = _items(relative, item_s, 25 if item_s == 0.1 else 80, 2)
             between_s = 0.05 if mode == "generational" else 0.0
-            began = time.perf_counter()
-            if mode == "steady":
-                list(executor.stream(item for generation in items for item in generation))
-            else:
-                for generation in items:
-                    list(executor.map(batched(generation, 2)))
-                    time.sleep(between_s)
-            wall = time.perf_counter() - began
+            wall = statistics.median(_real_run(executor, items, mode, between_s) for _ in range(REAL_RUNS))
             said = simulate(items, 2, replace(costs, generation_s=between_s), mode).wall_s
             case = {"mode": mode, "item_s": item_s, "population": len(items[0]), "generations": len(items)}
             rows.append({"part": "validation", **case, "simulated_s": said, "measured_s": wall})
     return rows
+
+
+def _real_run(executor: RayExecutor, items: Sequence[Sequence[float]], mode: Mode, between_s: float) -> float:
+    """Seconds that sleeping items take, `between_s` after each generation included."""
+    began = time.perf_counter()
+    if mode == "steady":
+        list(executor.stream(item for generation in items for item in generation))
+    else:
+        for generation in items:
+            list(executor.map(batched(generation, 2)))
+            time.sleep(between_s)
+    return time.perf_counter() - began
 
 
 def simulation_rows(population: int, costs: Mapping[int, Costs], relative: Sequence[float]) -> Rows:

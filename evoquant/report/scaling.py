@@ -75,7 +75,9 @@ def validation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         for row in rows
     ]
     columns = ("Mode", "Item", "Items", "Simulated", "Measured", "Off by")
-    note = "Wall time of the same sleeping items on two workers; generational runs wait 0.05 s between generations."
+    note = (
+        "Median wall time of the same sleeping items on two workers; generational runs wait 0.05 s between generations."
+    )
     return Table("The simulation against reality", columns, cells, (note,), frozenset({1, 2, 3, 4, 5}))
 
 
