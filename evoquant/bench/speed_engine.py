@@ -219,7 +219,7 @@ class Task:
             from pymoo.core.problem import Problem as Rival
             from pymoo.optimize import minimize
         except ImportError:
-            raise MissingExtraError("pymoo", "bench") from None
+            raise MissingExtraError("measuring against pymoo", "pymoo", "bench") from None
         Config.warnings["not_compiled"] = False
         genes, task, trace = self.space.genes, self, Trace()
         log = np.array([gene.kind == "log" for gene in genes])

@@ -48,6 +48,12 @@ class Survivors:
     parts: NDArray[np.int64]
     cost: NDArray[np.int64]
 
+    def keys(self) -> NDArray[np.int64]:
+        """`(m, 3)` whole numbers whose order, row by row, is that of a tournament: the larger wins."""
+        bits = (self.fitness + 0.0).view(np.int64)  # + 0.0: there is one zero
+        # Numbers below 0 are ordered the other way round in bits.
+        return np.column_stack([bits ^ ((bits >> 63) & np.int64(2**63 - 1)), -self.parts, -self.cost])
+
 
 class Breeder:
     """The compiled operators for the genes of one space."""
@@ -103,7 +109,7 @@ class Breeder:
         rates = np.array([settings.crossover_rate, settings.mutation_rate, settings.immigrant_rate])
         fixed = (
             *(self._tables, settings.tournament, rates),
-            *(survivors.genes, survivors.ids, survivors.fitness, survivors.parts, survivors.cost),
+            *(survivors.genes, survivors.ids, survivors.keys()),
         )
         in_threads(
             lambda rows: breed_rows(key, rows.start, min(rows.stop, n), *fixed, genes, parents, how), n, many=_many(n)

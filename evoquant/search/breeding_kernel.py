@@ -32,6 +32,8 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 S11, S27, S30, S31, S32 = (np.uint64(bits) for bits in (11, 27, 30, 31, 32))
 UNIT = 2.0**-53
+BLOCK = 64  # rows whose parents are chosen together
+LINE = 8  # numbers in a line of the cache
 POWERS_OF_TEN = np.array([float(10**k) for k in range(23)])
 
 
@@ -118,16 +120,19 @@ def _mutated(state, value, kind, low, high):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _winner(state, size, fitness, parts, cost):  # type: ignore[no-untyped-def]
-    """The best of `size` survivors drawn by lot; of equals the one drawn first."""
-    best = _below(state, len(fitness))
+def _winner(state, size, keys):  # type: ignore[no-untyped-def]
+    """The best of `size` survivors drawn by lot; of equals the one drawn first.
+
+    Who wins is a coin toss to the processor: everything is compared, so that there is nothing to guess wrong.
+    """
+    best = _below(state, len(keys))
     for _ in range(size - 1):
-        other = _below(state, len(fitness))
-        if fitness[other] > fitness[best] or (
-            fitness[other] == fitness[best]
-            and (parts[other] < parts[best] or (parts[other] == parts[best] and cost[other] < cost[best]))
-        ):
-            best = other
+        other = _below(state, len(keys))
+        better = (keys[other, 1] > keys[best, 1]) | (
+            (keys[other, 1] == keys[best, 1]) & (keys[other, 2] > keys[best, 2])
+        )
+        better = (keys[other, 0] > keys[best, 0]) | ((keys[other, 0] == keys[best, 0]) & better)
+        best = other if better else best
     return best
 
 
@@ -175,12 +180,33 @@ def sample_rows(key, begin, end, tables, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _choose(key, begin, end, size, survivors, keys, states, pairs, touched):  # type: ignore[no-untyped-def]
+    """Parents of the rows `begin` to `end`, and the streams after them; the parents' genes are on their way then.
+
+    One after the other, each row would wait for its parents' genes to come from memory.
+    """
+    state = np.empty(1, dtype=np.uint64)
+    total = 0.0
+    for r in range(begin, end):
+        state[0] = _mixed(key[0] ^ _mixed(key[1] + GOLDEN * np.uint64(r + 1)))
+        pairs[r - begin, 0] = _winner(state, size, keys)
+        pairs[r - begin, 1] = _winner(state, size, keys)
+        states[r - begin] = state[0]
+    for r in range(end - begin):
+        for side in range(2):
+            for j in range(0, survivors.shape[1], LINE):
+                total += survivors[pairs[r, side], j]
+    touched[0] = total
+
+
+@compiled
 def breed_rows(  # type: ignore[no-untyped-def]
-    key, begin, end, tables, size, rates, survivors, ids, fitness, parts, cost, out, of, how
+    key, begin, end, tables, size, rates, survivors, ids, keys, out, of, how
 ):
     """Children into rows `begin` to `end` of out, their parents' ids into `of`, their operators' codes into `how`.
 
-    A parent's gene without an effect is drawn afresh where the child awakes it, as in `variation.children`.
+    A parent's gene without an effect is drawn afresh where the child awakes it, as in `variation.children`. What a
+    gene is, is chosen and not branched to wherever either is as likely.
 
     Args:
         key: `(2,)` of the generation's streams.
@@ -190,47 +216,46 @@ def breed_rows(  # type: ignore[no-untyped-def]
             that wait for others last; and first column, size and number of the blocks that are kept in order.
         size: contestants of a tournament.
         rates: crossover, mutation and immigrants.
-        survivors, ids, fitness, parts, cost: `(m, genes)` and `(m,)` of those who may be parents.
+        survivors, ids, keys: `(m, genes)`, `(m,)` and `(m, 3)` of those who may be parents; a larger key wins.
         out, of, how: `(n, genes)`, `(n, 2)` and `(n,)`, written.
     """
     kinds, lows, highs, groups, firsts, ends, order, ladder = tables
     state = np.empty(1, dtype=np.uint64)
-    swapped = np.zeros(groups.max() + 1, dtype=np.bool_)
+    sources = np.empty(groups.max() + 1, dtype=np.int64)
+    states, pairs = np.empty(BLOCK, dtype=np.uint64), np.empty((BLOCK, 2), dtype=np.int64)
+    touched = np.empty(1)
     for r in range(begin, end):
-        state[0] = _mixed(key[0] ^ _mixed(key[1] + GOLDEN * np.uint64(r + 1)))
+        place = (r - begin) % BLOCK
+        if place == 0:
+            _choose(key, r, min(r + BLOCK, end), size, survivors, keys, states, pairs, touched)
+        state[0] = states[place]
         of[r, 0] = of[r, 1] = -1
         if _uniform(state) < rates[2]:
             how[r] = RANDOM
             _random_row(state, r, tables, out)
             continue
-        one = _winner(state, size, fitness, parts, cost)
-        other = _winner(state, size, fitness, parts, cost)
-        crossed = ids[one] != ids[other] and _uniform(state) < rates[0]
+        one, other = pairs[place]
+        crossed = (ids[one] != ids[other]) & (_uniform(state) < rates[0])
         of[r, 0] = ids[one]
-        if crossed:
-            of[r, 1] = ids[other]
+        of[r, 1] = ids[other] if crossed else -1
         bits = np.uint64(0)
-        for group in range(len(swapped)):
-            if group % 64 == 0 and crossed:
+        for group in range(len(sources)):
+            if group % 64 == 0:
                 bits = _next(state)
-            swapped[group] = bits & np.uint64(1) != 0
+            sources[group] = other if crossed & (bits & np.uint64(1) != 0) else one
             bits >>= np.uint64(1)
         for j in order:
-            if not _awake(out, r, firsts[j], ends[j]):
-                out[r, j] = lows[j]
-                continue
-            if swapped[groups[j]]:
-                value = survivors[other, j]
-            elif _awake(survivors, one, firsts[j], ends[j]):
-                value = survivors[one, j]
-            else:
+            changes = _uniform(state) < rates[1]
+            source = sources[groups[j]]
+            value = survivors[source, j]
+            awake = _awake(out, r, firsts[j], ends[j])
+            if awake & (source == one) & (not _awake(survivors, one, firsts[j], ends[j])):
                 value = _drawn(state, kinds[j], lows[j], highs[j])
-            if _uniform(state) < rates[1]:
+            if awake & changes:
                 value = _mutated(state, value, kinds[j], lows[j], highs[j])
-            out[r, j] = value
+            out[r, j] = value if awake else lows[j]
         _ordered(out, r, lows, ladder[0], ladder[1], ladder[2])
-        how[r] = CROSSOVER if crossed else COPY
-        if not crossed:
-            for j in order:
-                if out[r, j] != survivors[one, j]:
-                    how[r] = MUTATION
+        same = True
+        for j in range(out.shape[1]):
+            same &= out[r, j] == survivors[one, j]
+        how[r] = CROSSOVER if crossed else COPY if same else MUTATION
