@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evoquant import api
-from evoquant.campaign import build, loop
+from evoquant.campaign import build, gate, loop
 from evoquant.campaign.config import config_from_dict
 from evoquant.errors import ConfigError, Interrupted, RunDirError
 from evoquant.execution.base import NOT_YET
@@ -60,6 +60,7 @@ class Shuffled(LocalExecutor):
 def go(tmp_path, tiny, monkeypatch):
     """Run or resume the campaign with arrivals in an order of its own (`seed`), or in the order of asking."""
     (tmp_path / "tiny.yaml").write_text(BASE)
+    monkeypatch.setattr(gate, "RESAMPLES", 100)
 
     def with_order(seed):
         monkeypatch.setattr(build, "make_executor", lambda *_: LocalExecutor() if seed is None else Shuffled(seed))
@@ -131,7 +132,7 @@ def test_another_order_gives_another_journal(go):
     assert (first / "journal.jsonl").read_bytes() != (other / "journal.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("more", [(), SURROGATE, ("stop.passes=14", "stop.generations=99"), ("stop.stagnation=1",)])
 def test_replay_is_exact(go, tmp_path, seed, more):
     """From the journal alone, measured afresh on one worker, with failures among the candidates."""
@@ -142,7 +143,7 @@ def test_replay_is_exact(go, tmp_path, seed, more):
         assert (path / name).read_bytes() == (copy / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("stop", [1, 2, 4])
+@pytest.mark.parametrize("stop", [1, 4])
 def test_interrupted_it_goes_on_after_what_is_journalled(go, tmp_path, stop):
     with pytest.raises(Interrupted):
         go("run", seed=3, observer=StopAfter(stop))
@@ -217,7 +218,7 @@ def counted(lines):
     return 1 + 3 + len(pairs) * 100 / 600
 
 
-@pytest.mark.parametrize("limit", [5, 7.5, 13, 20])
+@pytest.mark.parametrize("limit", [5, 13])
 @pytest.mark.parametrize("racing", [True, False])
 @pytest.mark.parametrize("in_flight", [3, 20])
 def test_the_budget_is_never_exceeded(go, limit, racing, in_flight):
