@@ -180,7 +180,7 @@ def sample_rows(key, begin, end, tables, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _choose(key, begin, end, size, survivors, keys, states, pairs, touched):  # type: ignore[no-untyped-def]
+def _choose(key, begin, end, size, survivors, ids, keys, states, pairs, touched):  # type: ignore[no-untyped-def]
     """Parents of the rows `begin` to `end`, and the streams after them; the parents' genes are on their way then.
 
     One after the other, each row would wait for its parents' genes to come from memory.
@@ -194,6 +194,7 @@ def _choose(key, begin, end, size, survivors, keys, states, pairs, touched):  # 
         states[r - begin] = state[0]
     for r in range(end - begin):
         for side in range(2):
+            total += ids[pairs[r, side]]
             for j in range(0, survivors.shape[1], LINE):
                 total += survivors[pairs[r, side], j]
     touched[0] = total
@@ -227,7 +228,7 @@ def breed_rows(  # type: ignore[no-untyped-def]
     for r in range(begin, end):
         place = (r - begin) % BLOCK
         if place == 0:
-            _choose(key, r, min(r + BLOCK, end), size, survivors, keys, states, pairs, touched)
+            _choose(key, r, min(r + BLOCK, end), size, survivors, ids, keys, states, pairs, touched)
         state[0] = states[place]
         of[r, 0] = of[r, 1] = -1
         if _uniform(state) < rates[2]:
