@@ -71,6 +71,8 @@ HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.export.torchao_file": ("torch",),
     "evoquant.export.onnx_tensors": ("onnx",),
     "evoquant.models.torch_kinds": ("torch",),
+    "evoquant.models.torch_reusable": ("torch",),
+    "evoquant.models.torch_reuse": ("torch",),
     "evoquant.models.torch_layers": ("torch",),
     "evoquant.models.torch_signals": ("torch",),
     "evoquant.scoring.compiled": ("numba",),

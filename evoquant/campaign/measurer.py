@@ -123,6 +123,11 @@ class Measurer:
         return answers
 
 
+def _neighbours(request: Request) -> tuple[str, int, Widths]:
+    """Sorted by this, requests follow one another that agree in the block and in most of the layers run first."""
+    return request.split, request.block, request.widths
+
+
 def reference_outcomes(measurer: Measurer, split: Split) -> Outcome:
     """The FP32 network's outcomes on a split.
 

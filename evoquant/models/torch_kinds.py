@@ -24,6 +24,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class Expected:
+    """The FP32 network's outputs, with what every outcome needs of them.
+
+    Attributes:
+        outputs: of a batch.
+        log_p, p: `(samples, positions, classes)` float64 of classes, else None.
+        certain: whether no class has a probability of 0.
+    """
+
+    outputs: torch.Tensor
+    log_p: torch.Tensor | None = None
+    p: torch.Tensor | None = None
+    certain: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Of its tensors."""
+        return sum(t.numel() * t.element_size() for t in (self.outputs, self.log_p, self.p) if t is not None)
+
+
+@dataclass(frozen=True, eq=False)
 class Judge:
     """Turns outputs into outcomes, losses and draws.
 
@@ -75,14 +96,24 @@ class Judge:
         if strange.size:
             raise InputError(f"{split}: has a label {int(strange[0])}; the network knows classes 0 to {classes - 1}.")
 
+    def expected(self, reference: torch.Tensor) -> Expected:
+        """The FP32 network's outputs, made ready for many outcomes."""
+        if self.kind not in ("classification", "language"):
+            return Expected(reference)
+        log_p = torch.log_softmax(self._logits(reference).double(), dim=2)
+        p = log_p.exp()
+        return Expected(reference, log_p, p, bool((p > 0).all()))
+
     def outcome(
-        self, outputs: torch.Tensor, reference: torch.Tensor, targets: NDArray[np.generic] | None
+        self, outputs: torch.Tensor, reference: torch.Tensor | Expected, targets: NDArray[np.generic] | None
     ) -> Outcome | None:
         """`(samples, 2)` scores and divergences of outputs from the FP32 network's; None where one is not finite."""
-        if bool(torch.isnan(outputs).any()) or bool((outputs == torch.inf).any()):
+        if outputs.numel() and not float(outputs.amax()) < torch.inf:  # a NaN is the largest of all
             return None
+        known = reference if isinstance(reference, Expected) else self.expected(reference)
+        reference = known.outputs
         if self.kind in ("classification", "language"):
-            scores, divergences = self._categorical(outputs, reference, targets)
+            scores, divergences = self._categorical(outputs, known, targets)
         elif self.kind == "regression":
             scores, divergences = self._regression(outputs, reference, targets)
         else:
@@ -171,14 +202,15 @@ class Judge:
         return -logs.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0], scored
 
     def _categorical(
-        self, outputs: torch.Tensor, reference: torch.Tensor, targets: NDArray[np.generic] | None
+        self, outputs: torch.Tensor, reference: Expected, targets: NDArray[np.generic] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        logits, fp32 = self._logits(outputs).double(), self._logits(reference).double()
-        log_q, log_p = torch.log_softmax(logits, dim=2), torch.log_softmax(fp32, dim=2)
-        p = log_p.exp()
-        terms = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(dim=2)
+        assert reference.log_p is not None and reference.p is not None
+        logits = self._logits(outputs).double()
+        log_q = torch.log_softmax(logits, dim=2)
+        products = (reference.log_p - log_q).mul_(reference.p)
+        terms = (products if reference.certain else torch.where(reference.p > 0, products, 0.0)).sum(dim=2)
         if targets is None:
-            labels = fp32.argmax(dim=2)
+            labels = self._logits(reference.outputs).double().argmax(dim=2)
         else:
             labels = torch.from_numpy(_flat(targets).astype(np.int64))
         scored = labels != IGNORED

@@ -1,0 +1,295 @@
+"""Calls of a network's modules, remembered: a module that gets the same input at the same widths is not run again.
+
+Two candidates that agree in their first layers share everything up to the first layer in which they differ; query, key
+and value share their input whatever becomes of the others. Nothing is assumed of how modules are connected: a call is
+found again by what goes into it. A tensor that came out of a remembered call, or was given from outside, is known as
+an object, so that along a chain no value is ever looked at; any other is compared bit by bit with those seen before.
+
+Not remembered are calls of modules that keep state, that have hooks of somebody else's, or that write into their
+inputs; a remembered tensor that was written into later (`x += y`) counts as forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from evoquant.models.torch_reusable import Chain, halved, halves, reusable
+from evoquant.models.torch_threads import one_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Sequence
+
+    from evoquant.models.arrays import Arrays
+    from evoquant.models.torch_layers import Layer
+
+LARGEST_SHARE = 8  # of the bytes: larger outputs would push out everything else
+MOST_SEEN = 10_000  # samples of tensors before those whose tensors are gone are thrown out
+SAMPLED = 61  # values of a tensor that tell it from others before all are compared
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class _Opaque(Exception):
+    """A call whose arguments or outputs cannot be compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What is known of a tensor: which number its values have, while its version is this one."""
+
+    tensor: weakref.ref[torch.Tensor]
+    number: int
+    version: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A remembered call: its tensors live as long as it does."""
+
+    inputs: tuple[torch.Tensor, ...]
+    output: Any
+    outputs: tuple[torch.Tensor, ...]
+    versions: tuple[int, ...]
+
+
+class Reuse:
+    """Remembered calls of one network, within a number of bytes.
+
+    Args:
+        network: in eval mode, run without gradients but not in inference mode, where PyTorch counts no versions.
+        layers: in the order of the widths that `running` gets.
+        data: arrays of a split, of which one sample shows where each layer is used.
+        limit_bytes: of all tensors that are kept alive; the least recently used calls go first.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[Layer], data: Arrays, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self.hits = self.misses = 0
+        self._calls: OrderedDict[Hashable, _Call] = OrderedDict()
+        self._storages: dict[int, int] = {}  # address → remembered tensors in it
+        self._known: dict[int, _Known] = {}
+        self._alike: dict[Hashable, list[_Known]] = {}
+        self._numbers = 0
+        with one_thread(), torch.no_grad():
+            self._modules, self._chains = reusable(network, layers, data)
+        self._pools = [module for module in network.modules() if self.able and halves(module)]
+
+    @property
+    def able(self) -> bool:
+        """Whether there is anything whose calls may be remembered."""
+        return bool(self._modules or self._chains)
+
+    @contextlib.contextmanager
+    def running(self, widths: Sequence[str]) -> Iterator[None]:
+        """The network's modules look up their calls within."""
+        changed: dict[nn.Module, Callable[..., Any]] = dict.fromkeys(self._pools, halved)
+        for number, (module, layers) in enumerate(self._modules):
+            own = tuple([widths[i] for i in layers])
+            changed[module] = self._looking_up((number, own), changed.get(module, module.forward))
+        for number, (module, chain) in enumerate(self._chains, start=len(self._modules)):
+            changed[module] = self._walking(number, chain, widths)
+        for module, forward in changed.items():
+            module.__dict__["forward"] = forward
+        try:
+            yield
+        finally:
+            for module in changed:
+                del module.__dict__["forward"]
+
+    def forget(self) -> None:
+        """Let go of everything."""
+        self._calls.clear()
+        self._storages.clear()
+        self._known.clear()
+        self._alike.clear()
+        self.bytes = 0
+
+    def _looking_up(self, what: Hashable, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            inputs: list[torch.Tensor] = []
+            try:
+                key = what, self._key(arguments, inputs), self._key(tuple(keywords.items()), inputs)
+            except _Opaque:
+                return forward(*arguments, **keywords)
+            found = self._found(key)
+            if found is not None:
+                return _copied(found.output)
+            self.misses += 1
+            before = [tensor._version for tensor in inputs]
+            output = forward(*arguments, **keywords)
+            if [tensor._version for tensor in inputs] == before:
+                self._remember(key, tuple(inputs), output)
+            return output
+
+        return call
+
+    def _walking(self, number: int, chain: Chain, widths: Sequence[str]) -> Callable[[Any], Any]:
+        """`forward` of an `nn.Sequential` that begins behind the last link that is remembered."""
+        own = tuple([widths[i] for i in chain.layers])
+
+        def call(value: Any) -> Any:
+            inputs: list[torch.Tensor] = []
+            try:
+                place = self._key(value, inputs)
+            except _Opaque:
+                place = None
+            first, before = 0, [tensor._version for tensor in inputs]
+            if place is not None:
+                for last in range(len(chain.links), 0, -1):
+                    found = self._found((number, last, own[: chain.counts[last - 1]], place))
+                    if found is not None:
+                        first, value = last, _copied(found.output)
+                        break
+            held = tuple(inputs)
+            for last, link in enumerate(chain.links[first:], start=first + 1):
+                self.misses += 1
+                for module in link:
+                    value = module(value)
+                if place is not None and [tensor._version for tensor in held] == before:
+                    self._remember((number, last, own[: chain.counts[last - 1]], place), held, value)
+            return value
+
+        return call
+
+    def _found(self, key: Hashable) -> _Call | None:
+        """The remembered call, unless something was written into its outputs."""
+        found = self._calls.get(key)
+        if found is None:
+            return None
+        if all(tensor._version == version for tensor, version in zip(found.outputs, found.versions, strict=True)):
+            self._calls.move_to_end(key)
+            self.hits += 1
+            return found
+        self._drop(self._calls.pop(key))
+        return None
+
+    def _key(self, value: Any, tensors: list[torch.Tensor]) -> Hashable:
+        """What a value is recognised by; its tensors are appended. Lists and dicts might be written into."""
+        if isinstance(value, torch.Tensor):
+            tensors.append(value)
+            return self._number(value), -1  # no number of Python's looks like this
+        kind = type(value)
+        if kind is tuple:
+            return kind, tuple([self._key(part, tensors) for part in value])
+        if value is None or kind in (bool, int, str):
+            return kind, value
+        if kind is float:
+            return kind, value.hex()
+        raise _Opaque
+
+    def _number(self, tensor: torch.Tensor) -> int:
+        """Equal for tensors of equal bits and layout, and only for those."""
+        known = self._known.get(id(tensor))
+        if known is not None and known.tensor() is tensor and known.version == tensor._version:
+            return known.number
+        if type(tensor) is not torch.Tensor or tensor.layout != torch.strided or tensor.is_complex():
+            raise _Opaque  # a parameter, too: its values are exchanged without a new version
+        bits = tensor.detach().view(_BITS[tensor.element_size()])
+        if len(self._alike) > MOST_SEEN:
+            self._alike = {key: left for key, seen in self._alike.items() if (left := [k for k in seen if _valid(k)])}
+        alike = self._alike.setdefault((tensor.dtype, tensor.shape, tensor.stride(), _sample(bits)), [])
+        alike[:] = [known for known in alike if _valid(known)]
+        for known in alike:
+            other = known.tensor()
+            if other is not None and torch.equal(other.detach().view(bits.dtype), bits):
+                self._note(tensor, known.number)
+                return known.number
+        self._numbers += 1
+        alike.append(self._note(tensor, self._numbers))
+        return self._numbers
+
+    def _note(self, tensor: torch.Tensor, number: int) -> _Known:
+        place, table = id(tensor), self._known
+
+        def gone(ref: weakref.ref[torch.Tensor]) -> None:
+            known = table.get(place)
+            if known is not None and known.tensor is ref:
+                del table[place]
+
+        table[place] = known = _Known(weakref.ref(tensor, gone), number, tensor._version)
+        return known
+
+    def _remember(self, key: Hashable, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+        outputs: list[torch.Tensor] = []
+        try:
+            _collect(output, outputs)
+        except _Opaque:
+            return
+        for tensor in outputs:
+            known = self._known.get(id(tensor))
+            if known is None or known.tensor() is not tensor or known.version != tensor._version:
+                self._numbers += 1
+                self._note(tensor, self._numbers)
+        if sum([tensor.untyped_storage().nbytes() for tensor in outputs]) > self.limit_bytes // LARGEST_SHARE:
+            return
+        call = _Call(inputs, _copied(output), tuple(outputs), tuple([tensor._version for tensor in outputs]))
+        self._calls[key] = call
+        for tensor in (*inputs, *outputs):
+            storage = tensor.untyped_storage()
+            held = self._storages.get(storage.data_ptr(), 0)
+            self._storages[storage.data_ptr()] = held + 1
+            self.bytes += 0 if held else storage.nbytes()
+        while self.bytes > self.limit_bytes and self._calls:
+            self._drop(self._calls.popitem(last=False)[1])
+
+    def _drop(self, call: _Call) -> None:
+        for tensor in (*call.inputs, *call.outputs):
+            storage = tensor.untyped_storage()
+            held = self._storages.pop(storage.data_ptr()) - 1
+            if held:
+                self._storages[storage.data_ptr()] = held
+            else:
+                self.bytes -= storage.nbytes()
+
+
+def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two tensors agree in shape, type and every bit."""
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    if first.is_complex():
+        first, second = torch.view_as_real(first), torch.view_as_real(second)
+    return torch.equal(first.view(_BITS[first.element_size()]), second.view(_BITS[second.element_size()]))
+
+
+def _valid(known: _Known) -> bool:
+    tensor = known.tensor()
+    return tensor is not None and tensor._version == known.version
+
+
+def _sample(bits: torch.Tensor) -> bytes:
+    """Some of a tensor's values, as bytes."""
+    flat = bits.reshape(-1) if bits.is_contiguous() else bits.flatten() if bits.numel() < SAMPLED else bits[..., :1]
+    step = max(flat.numel() // SAMPLED, 1)
+    return flat.reshape(-1)[::step].numpy().tobytes()
+
+
+def _collect(value: Any, tensors: list[torch.Tensor]) -> None:
+    """The tensors of an output."""
+    kind = type(value)
+    if kind is torch.Tensor and value.layout == torch.strided:
+        tensors.append(value)
+    elif kind in (tuple, list):
+        for part in value:
+            _collect(part, tensors)
+    elif kind is dict:
+        for part in value.values():
+            _collect(part, tensors)
+    elif value is not None and kind not in (bool, int, float, str):
+        raise _Opaque
+
+
+def _copied(value: Any) -> Any:
+    """The same tensors in lists and dicts of the caller's own."""
+    kind = type(value)
+    if kind in (tuple, list):
+        return kind(_copied(part) for part in value)
+    if kind is dict:
+        return {name: _copied(part) for name, part in value.items()}
+    return value
