@@ -48,7 +48,7 @@ WARM = 12  # allocations before those that count: the first ones quantize every 
 def measure_scaling(workers: Sequence[int] = WORKERS) -> Rows:
     """Everything: measured costs and efficiency, the simulation held against a real run, and simulated runs.
 
-    About two minutes. Plain rows; `part` says which: `cost`, `driver`, `efficiency`, `validation`, `simulation`.
+    About three minutes. Plain rows; `part` says which: `cost`, `driver`, `efficiency`, `validation`, `simulation`.
 
     Args:
         workers: how many to simulate.

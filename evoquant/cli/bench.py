@@ -12,6 +12,8 @@ from evoquant.errors import InputError
 
 bench = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
+MOST_WORKERS = 100_000
+
 RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds: one ratio each.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")]
 
@@ -45,6 +47,25 @@ def speed(
         emit_json([about, *rows])
     else:
         say(machine_note(about))
+
+
+@bench.command()
+def scaling(
+    workers: Annotated[str, typer.Option(help="How many workers to simulate, comma-separated.")] = "2,8,64,256,1000",
+    as_json: JsonOption = False,
+) -> None:
+    """How far more workers help: measured with two here, simulated with these costs for more; about three minutes."""
+    from evoquant.bench.scaling import measure_scaling
+    from evoquant.report.scaling import scaling_tables
+
+    counts = workers.split(",")
+    if not all(count.strip().isdigit() and 0 < int(count) <= MOST_WORKERS for count in counts):
+        raise InputError(f"--workers {workers}: give whole numbers from 1 to {MOST_WORKERS:,}, such as 64,1000.")
+    rows = measure_scaling([int(count) for count in counts])
+    if as_json:
+        emit_json(rows)
+    else:
+        draw(scaling_tables(rows))
 
 
 @bench.command()

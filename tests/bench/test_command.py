@@ -24,7 +24,14 @@ def test_rows_are_printed_as_json():
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--only", "rulse"), ("tabular", "--data", "x"), ("tabular", "--table", "nothing")]
+    "arguments",
+    [
+        ("--only", "rulse"),
+        ("scaling", "--workers", "64,many"),
+        ("scaling", "--workers", "0"),
+        ("tabular", "--data", "x"),
+        ("tabular", "--table", "nothing"),
+    ],
 )
 def test_bad_input_is_named(arguments):
     done = run(*arguments)
