@@ -49,6 +49,7 @@ HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.bench.networks": ("torch",),
     "evoquant.bench.truth": ("torch",),
     "evoquant.genomes.rule_kernel": ("numba",),
+    "evoquant.genomes.rule_prefix_kernel": ("numba",),
     "evoquant.genomes.tree_kernel": ("numba",),
     "evoquant.models.architectures": ("torch",),
     "evoquant.models.onnx_file": ("onnx",),

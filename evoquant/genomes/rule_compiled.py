@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from evoquant.genomes.rule_prefix import OneSignal
 from evoquant.scoring.separable import cost_sums, loss_sums
 from evoquant.scoring.threads import in_threads
 
@@ -38,6 +39,8 @@ SMALLEST = 1e-5  # the least threshold that there is a bucket for; smaller ones 
 KEPT_BYTES = 2**24  # of sums; those of a larger model are made anew in every pass over its tiles
 ROWS_MADE = 2**16  # genomes in a pass, to make up for that
 ROWS_KEPT = 2**12  # else: to stay in the cache
+ONE_SIGNAL_FROM = 512  # units: below, masks are faster also for rules that read at most one signal
+EDGES_FROM = 2048  # units: the same of those with a ladder and edges
 
 
 class Tables(NamedTuple):
@@ -69,7 +72,8 @@ class Tables(NamedTuple):
     sums: NDArray[np.int64]
 
 
-_made: WeakKeyDictionary[Problem, dict[tuple[tuple[str, ...], tuple[str, ...]], Tables]] = WeakKeyDictionary()
+Made = tuple[Tables, OneSignal | None]
+_made: WeakKeyDictionary[Problem, dict[tuple[tuple[str, ...], tuple[str, ...]], Made]] = WeakKeyDictionary()
 
 
 def rule_sums(
@@ -85,18 +89,44 @@ def rule_sums(
         known = _made.setdefault(problem, {})
         key = (types, signals)
         if key not in known:
-            known[key] = make_tables(problem, *key)
-        tables = known[key]
+            known[key] = make_tables(problem, *key), _one_signal(problem, *key)
+        tables, one = known[key]
         from evoquant.genomes import rule_kernel
 
         chunk = ROWS_KEPT if len(tables.sums) else ROWS_MADE
+        edges = len(problem.units) >= EDGES_FROM
 
-        def score(rows: NDArray[np.float64], losses: NDArray[np.int64], costs: NDArray[np.int64]) -> bool:
+        def by_masks(rows: NDArray[np.float64], losses: NDArray[np.int64], costs: NDArray[np.int64]) -> bool:
             bits = rows.view(np.int64)
             return bool(rule_kernel.sums(rows, bits, len(types), tables, chunk, losses, costs))
 
+        def score(rows: NDArray[np.float64], losses: NDArray[np.int64], costs: NDArray[np.int64]) -> bool:
+            if one is None:
+                return by_masks(rows, losses, costs)
+            rest = one.score(rows, losses, costs, edges=edges)
+            if rest is None:
+                return False
+            others = np.zeros((2, len(rest)), dtype=np.int64)
+            sound = by_masks(rows[rest], *others)
+            losses[rest], costs[rest] = others
+            return sound
+
+        genes = _plain(genes)
+        if one is not None:
+            one.prepare(genes)
         found = _by_kernel(score, genes, problem)
     return _by_numpy(space, genes, problem) if found is None else found
+
+
+def _one_signal(problem: Problem, types: Sequence[str], signals: Sequence[str]) -> OneSignal | None:
+    """None where the masks are faster, or a position is no number and so neither inside nor at an edge."""
+    if len(problem.units) < ONE_SIGNAL_FROM or np.isnan(problem.position).any():
+        return None
+    return OneSignal(problem, types, signals, _entries(problem))
+
+
+def _plain(genes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.require(genes, np.float64, ["C_CONTIGUOUS", "WRITEABLE"])  # other kinds would be compiled for anew
 
 
 def direct_sums(
@@ -137,7 +167,7 @@ def _by_kernel(
     problem: Problem,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """What `score` adds up, on both cores where it pays; None where it met a row that is not within its limits."""
-    rows = np.require(genes, np.float64, ["C_CONTIGUOUS", "WRITEABLE"])  # other kinds would be compiled for anew
+    rows = _plain(genes)
     losses, costs = np.zeros((2, len(rows)), dtype=np.int64)
     many = rows.shape[0] * len(problem.units) >= THREADS_FROM
     if not all(in_threads(lambda part: score(rows[part], losses[part], costs[part]), len(rows), many=many)):

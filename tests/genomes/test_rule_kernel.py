@@ -7,7 +7,7 @@ import pytest
 
 from evoquant.campaign.evaluate import separable_worker
 from evoquant.errors import GenomeError, ProfileError
-from evoquant.genomes import rule_compiled, rule_kernel
+from evoquant.genomes import rule_compiled, rule_kernel, rule_prefix
 from evoquant.genomes.base import Fused
 from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace, default_signals
@@ -106,6 +106,87 @@ def test_sums_are_those_of_the_allocations(space, problem):
     np.testing.assert_array_equal(space.sums(rows, problem), through_allocations(space, rows, problem))
 
 
+@pytest.fixture
+def prefixes(monkeypatch):
+    """Prefix sums for all that they are possible for, with as fine a grid as there may be."""
+    for name in ("ONE_SIGNAL_FROM", "EDGES_FROM"):
+        monkeypatch.setattr(rule_compiled, name, 0)
+    monkeypatch.setattr(rule_prefix, "ASKED", 1)
+    monkeypatch.setattr(rule_prefix, "LEAST_SHIFT", 0)
+    monkeypatch.setattr(rule_compiled, "_made", {})
+
+
+def of_one_signal(space, rows, seed):
+    """The rows, with every present rung of most of them reading one signal."""
+    ladder = range(len(space.types) + 3, rows.shape[1] - 1, 3)
+    rng = np.random.default_rng(seed)
+    signal, alone = rng.integers(1, len(space.signals) + 1, len(rows)), rng.random(len(rows)) < 0.8
+    for column in ladder:
+        rows[:, column] = np.where(alone & (rows[:, column] > 0), signal, rows[:, column])
+    return rows, np.array([len({*row[list(ladder)]} - {0.0}) > 1 for row in rows])
+
+
+@pytest.mark.usefixtures("only_kernel", "prefixes")
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+@pytest.mark.parametrize(
+    "space",
+    [
+        RuleSpace(SEED_MENU, LAYER_TYPES, default_signals(SEED_MENU), 3),
+        RuleSpace(SEED_MENU, MANY_TYPES, SIGNALS, 5),
+        RuleSpace(SEED_MENU, ("Conv",), ["weight_mean"], 2),
+    ],
+    ids=["default", "many types", "one signal"],
+)
+def test_prefix_sums_are_those_of_the_allocations(space, problem):
+    if np.isnan(problem.position).any():  # which only masks can do; signals may be anything
+        problem = dataclasses.replace(problem, position=np.round(np.linspace(-0.1, 1.1, len(problem.units)), 2))
+    rows, several = of_one_signal(space, population(space, 700, 1, problem), 2)
+    expected = through_allocations(space, rows, problem)
+    np.testing.assert_array_equal(space.sums(rows, problem), expected)
+    ((_, one),) = rule_compiled._made[problem].values()
+    assert (one.tables.place >= 0).all()
+    losses, costs = np.zeros((2, len(rows)), dtype=np.int64)
+    rest = one.score(rows, losses, costs, edges=True)
+    np.testing.assert_array_equal(rest, np.flatnonzero(several))
+    np.testing.assert_array_equal(losses[~several], expected[0][~several])
+    assert not losses[several].any()
+
+
+@pytest.mark.usefixtures("only_kernel", "prefixes")
+@pytest.mark.parametrize("places", [0, 1, 3], ids="{} places".format)
+def test_signals_without_room_are_left_to_masks(monkeypatch, places):
+    problem = PROBLEMS[7]
+    space = RuleSpace(SEED_MENU, LAYER_TYPES, SIGNALS, 3)
+    rows, _ = of_one_signal(space, population(space, 700, 1, problem), 2)
+    whole = rule_prefix.OneSignal(problem, space.types, space.signals, rule_compiled._entries(problem)).tables
+    tables = (whole.values, whole.slots, whole.sums, whole.positions, whole.ranks, whole.grid)
+    monkeypatch.setattr(rule_prefix, "LIMIT_BYTES", places * sum(table[0].nbytes for table in tables))
+    np.testing.assert_array_equal(space.sums(rows, problem), through_allocations(space, rows, problem))
+    ((_, one),) = rule_compiled._made[problem].values()
+    assert (one.tables.place >= 0).sum() == len(one.tables.values) == places
+
+
+@pytest.mark.usefixtures("only_kernel", "prefixes")
+def test_tables_are_made_for_signals_that_are_asked_for(monkeypatch):
+    monkeypatch.setattr(rule_prefix, "ASKED", 21)
+    problem = PROBLEMS[7]
+    space = RuleSpace(SEED_MENU, LAYER_TYPES, SIGNALS, 3)
+    rows = np.tile(space.canonical(space.sample(generator_for(4, 0, "test"), 1)), (20, 1))
+    rows[:, 9:18:3] = (3, 0, 3)
+    expected = through_allocations(space, rows, problem)
+    for made in (False, True):
+        np.testing.assert_array_equal(space.sums(rows, problem), expected)
+        ((_, one),) = rule_compiled._made[problem].values()
+        assert set(np.flatnonzero(one.tables.place >= 0)) == ({0, 3} if made else set())
+
+
+def test_cells_are_no_more_than_units():
+    for members in ([1], [100_000], [40, 3, 1], [17_000] * 6, [2] * 50):
+        shift, sides = rule_prefix._blocks(np.array(members))
+        assert (sides << shift >= members).all()
+        assert ((sides + 1) ** 2).sum() <= max(sum(members), 4 * len(members))
+
+
 @pytest.mark.usefixtures("only_kernel")
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "made"])
 def test_chunks_threads_and_tables_change_nothing(monkeypatch, kept):
@@ -120,7 +201,7 @@ def test_chunks_threads_and_tables_change_nothing(monkeypatch, kept):
     rows = population(space, 1000, 2, problem)
     rows.setflags(write=False)
     np.testing.assert_array_equal(space.sums(rows, problem), through_allocations(space, rows, problem))
-    (tables,) = rule_compiled._made[problem].values()
+    ((tables, _),) = rule_compiled._made[problem].values()
     assert len(tables.full) == 3
     assert len(tables.sums) == (3 if kept else 0)
 
@@ -137,12 +218,15 @@ def test_direct_sums_are_those_of_the_allocations(problem):
 
 @pytest.mark.parametrize("column", [6, 8, 9, 11, -1], ids=["protected", "edge", "signal", "rung", "otherwise"])
 @pytest.mark.parametrize("value", [99.0, -1.0])
-def test_rows_beyond_the_limits_are_left_to_numpy(monkeypatch, column, value):
+@pytest.mark.parametrize("prefix", [False, True], ids=["masks", "prefix sums"])
+def test_rows_beyond_the_limits_are_left_to_numpy(monkeypatch, request, column, value, prefix):
+    if prefix:
+        request.getfixturevalue("prefixes")
     monkeypatch.setattr(rule_compiled, "KERNEL_FROM", 0)
     problem = PROBLEMS[0]
     space = RuleSpace(SEED_MENU, LAYER_TYPES, default_signals(SEED_MENU), 3)
     rows = np.tile(space.sample(generator_for(3, 0, "test"), 1), (20, 1))
-    rows[:, [7, 9]], rows[5, column] = (0.2, 1), value
+    rows[:, [7, 9, 12, 15]], rows[5, column] = (0.2, 1, 0, 0), value
     asked = []
     monkeypatch.setattr(rule_compiled, "_by_numpy", lambda *some: asked.append(some))
     space.sums(rows, problem)
