@@ -35,10 +35,17 @@ class Failure:
 
 
 class Executor(Protocol):
-    """Where batches are worked on; `workers` is how many are worked on at once, known for certain after `start`."""
+    """Where batches are worked on."""
 
-    name: str
-    workers: int
+    @property
+    def name(self) -> str:
+        """`local` or `ray`."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """How many batches are worked on at once; known for certain after `start`."""
+        ...
 
     def start(self, factory: Factory, payload: Any, limit_s: float | None = None) -> None:
         """Build the state in every worker; a second call replaces it.

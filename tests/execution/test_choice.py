@@ -11,8 +11,8 @@ from evoquant.execution import RAY_START_S, auto_choice
         (0.0, 1000, 64, "local"),
         (1.0, 0, 64, "local"),
         (1000.0, 1000, 1, "local"),
-        (1.0, 8, 2, "local"),  # saves exactly what the start costs
-        (1.0, 9, 2, "ray"),
+        (RAY_START_S, 2, 2, "local"),  # saves exactly what the start costs
+        (RAY_START_S, 3, 2, "ray"),
     ],
 )
 def test_ray_is_picked_where_it_saves_more_than_its_start(batch_seconds, left, cpus, expected):
