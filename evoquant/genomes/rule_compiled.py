@@ -39,8 +39,7 @@ SMALLEST = 1e-5  # the least threshold that there is a bucket for; smaller ones 
 KEPT_BYTES = 2**24  # of sums; those of a larger model are made anew in every pass over its tiles
 ROWS_MADE = 2**16  # genomes in a pass, to make up for that
 ROWS_KEPT = 2**12  # else: to stay in the cache
-ONE_SIGNAL_FROM = 512  # units: below, masks are faster also for rules that read at most one signal
-EDGES_FROM = 2048  # units: the same of those with a ladder and edges
+ONE_SIGNAL_FROM = 1024  # units: below, masks are faster also for rules that read at most one signal
 
 
 class Tables(NamedTuple):
@@ -94,7 +93,6 @@ def rule_sums(
         from evoquant.genomes import rule_kernel
 
         chunk = ROWS_KEPT if len(tables.sums) else ROWS_MADE
-        edges = len(problem.units) >= EDGES_FROM
 
         def by_masks(rows: NDArray[np.float64], losses: NDArray[np.int64], costs: NDArray[np.int64]) -> bool:
             bits = rows.view(np.int64)
@@ -103,7 +101,7 @@ def rule_sums(
         def score(rows: NDArray[np.float64], losses: NDArray[np.int64], costs: NDArray[np.int64]) -> bool:
             if one is None:
                 return by_masks(rows, losses, costs)
-            rest = one.score(rows, losses, costs, edges=edges)
+            rest = one.score(rows, losses, costs)
             if rest is None:
                 return False
             others = np.zeros((2, len(rest)), dtype=np.int64)

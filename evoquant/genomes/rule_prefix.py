@@ -144,14 +144,13 @@ class OneSignal:
         tables.place[signal] = place
 
     def score(
-        self, genes: NDArray[np.float64], losses: NDArray[np.int64], costs: NDArray[np.int64], *, edges: bool
+        self, genes: NDArray[np.float64], losses: NDArray[np.int64], costs: NDArray[np.int64]
     ) -> NDArray[np.int64] | None:
         """Add sums to `losses` and `costs`, `(n,)` zeros, where there are tables.
 
         Args:
             genes: `(n, genes)` rules.
             losses, costs: filled.
-            edges: whether also for ladders with edges.
 
         Returns:
             The other rows; None where one is not within its limits.
@@ -159,7 +158,7 @@ class OneSignal:
         from evoquant.genomes import rule_prefix_kernel
 
         rest = np.empty(len(genes), dtype=np.int64)
-        left = rule_prefix_kernel.sums(genes, self._types, self.tables, edges, losses, costs, rest)
+        left = rule_prefix_kernel.sums(genes, self._types, self.tables, losses, costs, rest)
         return None if left < 0 else rest[:left]
 
 

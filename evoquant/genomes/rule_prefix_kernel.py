@@ -71,22 +71,20 @@ def _rank(values, at, threshold, strict):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _range(sums, at, width, begin, end):  # type: ignore[no-untyped-def]
-    """Loss and cost of the units in slots from `begin` to `end`."""
-    return (
-        sums[at, width, end, 0] - sums[at, width, begin, 0],
-        sums[at, width, end, 1] - sums[at, width, begin, 1],
-    )
+def _range(sums, begin, end):  # type: ignore[no-untyped-def]
+    """Loss and cost between two places of the flat sums; places without a sign take half of the instructions."""
+    first, last, one = np.uint64(begin), np.uint64(end), np.uint64(1)
+    return sums[last] - sums[first], sums[last + one] - sums[first + one]
 
 
 @inlined
-def _strip(sums, at, width, begin, end, other, across, low, high):  # type: ignore[no-untyped-def]
+def _strip(sums, offset, begin, end, other, across, low, high):  # type: ignore[no-untyped-def]
     """The same of those whose slot in the other order lies from `low` to `high`; negative where `end` comes first."""
     loss, cost = 0, 0
     for slot in range(min(begin, end), max(begin, end)):
-        if low <= other[across, slot] < high:
-            loss += sums[at, width, slot + 1, 0] - sums[at, width, slot, 0]
-            cost += sums[at, width, slot + 1, 1] - sums[at, width, slot, 1]
+        if low <= other[np.uint64(across + slot)] < high:
+            more, dear = _range(sums, offset + 2 * slot, offset + 2 * slot + 2)
+            loss, cost = loss + more, cost + dear
     return (loss, cost) if begin <= end else (-loss, -cost)
 
 
@@ -97,25 +95,26 @@ def _line(slot, base, end, side, shift):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _rectangle(sums, grid, positions, ranks, at, box, lines, width):  # type: ignore[no-untyped-def]
+def _rectangle(sums, grid, positions, ranks, offsets, box, lines):  # type: ignore[no-untyped-def]
     """Loss and cost of a group's units from `low` to `high` by position and from `begin` to `end` by the signal."""
+    by_position, by_signal, cell, across = offsets
     low, high, begin, end = box
-    base, last, first_cell, side, shift = lines
+    base, last, side, shift = lines
     top, bottom = _line(low, base, last, side, shift), _line(high, base, last, side, shift)
     left, right = _line(begin, base, last, side, shift), _line(end, base, last, side, shift)
-    one, two = first_cell + top * (side + 1), first_cell + bottom * (side + 1)
-    loss = grid[at, width, two + right, 0] - grid[at, width, two + left, 0]
-    cost = grid[at, width, two + right, 1] - grid[at, width, two + left, 1]
-    loss -= grid[at, width, one + right, 0] - grid[at, width, one + left, 0]
-    cost -= grid[at, width, one + right, 1] - grid[at, width, one + left, 1]
+    one, two = cell + 2 * top * (side + 1), cell + 2 * bottom * (side + 1)
+    loss, cost = _range(grid, two + 2 * left, two + 2 * right)
+    more, dear = _range(grid, one + 2 * left, one + 2 * right)
+    loss, cost = loss - more, cost - dear
     above, below = min(base + (top << shift), last), min(base + (bottom << shift), last)
-    more, dear = _strip(sums, at, width, min(base + (right << shift), last), end, positions, at, above, below)
+    before, after = min(base + (left << shift), last), min(base + (right << shift), last)
+    more, dear = _strip(sums, by_signal, after, end, positions, across, above, below)
     loss, cost = loss + more, cost + dear
-    more, dear = _strip(sums, at, width, begin, min(base + (left << shift), last), positions, at, above, below)
+    more, dear = _strip(sums, by_signal, begin, before, positions, across, above, below)
     loss, cost = loss + more, cost + dear
-    more, dear = _strip(sums, 0, width, below, high, ranks, at, begin, end)
+    more, dear = _strip(sums, by_position, below, high, ranks, across, begin, end)
     loss, cost = loss + more, cost + dear
-    more, dear = _strip(sums, 0, width, low, above, ranks, at, begin, end)
+    more, dear = _strip(sums, by_position, low, above, ranks, across, begin, end)
     return loss + more, cost + dear
 
 
@@ -137,73 +136,78 @@ def _ladder(genes, row, types, values, at, widths, rungs):  # type: ignore[no-un
 
 
 @compiled
-def sums(genes, types, tables, edges, losses, costs, rest):  # type: ignore[no-untyped-def]
+def sums(genes, types, tables, losses, costs, rest):  # type: ignore[no-untyped-def]
     """Add the sums of the rules that there are tables for to `losses` and `costs`, `(n,)` int64.
 
     Args:
         genes: `(n, genes)` float64.
         types: of the space.
         tables: `Prefixes`.
-        edges: whether ladders with edges are worth it.
         losses, costs: zeros.
         rest: `(n,)` int64, filled with the rows of other rules.
 
     Returns:
         How many rows are in `rest`; -1 where a row is not within its limits.
     """
-    place, kinds, base, values, slots = tables.place, tables.kinds, tables.base, tables.values, tables.slots
-    prefix, positions, ranks, grid = tables.sums, tables.positions, tables.ranks, tables.grid
-    cells, sides, shift, widths = tables.cells, tables.sides, tables.shift[0], tables.sums.shape[1]
+    place, kinds, base, values = tables.place, tables.kinds, tables.base, tables.values
+    slots, prefix, grid = tables.slots.reshape(-1), tables.sums.reshape(-1), tables.grid.reshape(-1)
+    positions, ranks = tables.positions.reshape(-1), tables.ranks.reshape(-1)
+    cells, sides, shift = tables.cells, tables.sides, tables.shift[0]
+    groups, units, widths = kinds.size, values.shape[1], tables.sums.shape[1]
+    step, cell_step = 2 * (units + 1), 2 * tables.grid.shape[2]
     rungs = np.empty((genes.shape[1], 2), dtype=np.int64)
     left, final = 0, genes.shape[1] - 1
     for row in range(genes.shape[0]):
         signal, edge = _signal_of(genes, row, types, place.size), genes[row, types + 1]
-        if signal < 0 or place[signal] < 0 or (not edges and signal > 0 and edge > 0.0):
+        at = place[signal] if signal >= 0 else -1
+        if at < 0:
             rest[left] = row
             left += 1
             continue
-        at = place[signal]
         protected, otherwise, at_edge = int(genes[row, types]), int(genes[row, final]), 0
         found = _ladder(genes, row, types, values, at, widths, rungs)
         if found < 0 or not (0 <= protected < widths and 0 <= otherwise < widths):
             return -1
-        rungs[found, 1] = otherwise
+        rungs[found, 0], rungs[found, 1] = 0, otherwise
         first, last = 0, 0
         if edge > 0.0:
             at_edge = int(genes[row, types + 2])
             if not 0 <= at_edge < widths:
                 return -1
-            first, last = _rank(values, 0, edge, False), _rank(values, 0, 1.0 - edge, True)
+            first = groups * _rank(values, 0, edge, False)
+            last = groups * _rank(values, 0, 1.0 - edge, True)
         loss, cost = 0, 0
-        for g in range(kinds.size):
+        for g in range(groups):
             begin, end, kind = base[g], base[g + 1], kinds[g]
             if kind >= 0 and genes[row, kind] > 0.0:
-                more, dear = _range(prefix, 0, protected, begin, end)
+                more, dear = _range(prefix, protected * step + 2 * begin, protected * step + 2 * end)
                 loss, cost = loss + more, cost + dear
                 continue
             low, high = begin, end
             if edge > 0.0:
-                low = np.int64(slots[0, first, g])
-                high = max(low, np.int64(slots[0, last, g]))  # edges above one half meet
-                more, dear = _range(prefix, 0, at_edge, begin, low)
+                low = np.int64(slots[np.uint64(first + g)])
+                high = max(low, np.int64(slots[np.uint64(last + g)]))  # edges above one half meet
+                more, dear = _range(prefix, at_edge * step + 2 * begin, at_edge * step + 2 * low)
                 loss, cost = loss + more, cost + dear
-                more, dear = _range(prefix, 0, at_edge, high, end)
+                more, dear = _range(prefix, at_edge * step + 2 * high, at_edge * step + 2 * end)
                 loss, cost = loss + more, cost + dear
-            whole, cut = low == begin and high == end, end
             if at == 0:
-                more, dear = _range(prefix, 0, otherwise, low, high)
+                more, dear = _range(prefix, otherwise * step + 2 * low, otherwise * step + 2 * high)
                 loss, cost = loss + more, cost + dear
-            elif low < high:
-                for k in range(found + 1):
-                    start, width = np.int64(slots[at, rungs[k, 0], g]) if k < found else begin, rungs[k, 1]
-                    if start < cut and whole:
-                        more, dear = _range(prefix, at, width, start, cut)
-                        loss, cost = loss + more, cost + dear
-                    elif start < cut:
-                        box, lines = (low, high, start, cut), (begin, end, cells[g], sides[g], shift)
-                        more, dear = _rectangle(prefix, grid, positions, ranks, at, box, lines, width)
-                        loss, cost = loss + more, cost + dear
-                    cut = start
+                continue
+            whole, cut = low == begin and high == end, end
+            for k in range(found + 1 if low < high else 0):
+                start, width = np.int64(slots[np.uint64((at * (units + 1) + rungs[k, 0]) * groups + g)]), rungs[k, 1]
+                table = at * widths + width
+                if whole:
+                    more, dear = _range(prefix, table * step + 2 * start, table * step + 2 * cut)
+                    loss, cost = loss + more, cost + dear
+                elif start < cut:
+                    offsets = (width * step, table * step, table * cell_step + 2 * cells[g], at * units)
+                    box, lines = (low, high, start, cut), (begin, end, sides[g], shift)
+                    more, dear = _rectangle(prefix, grid, positions, ranks, offsets, box, lines)
+                    loss, cost = loss + more, cost + dear
+                cut = start
         losses[row] += loss
         costs[row] += cost
     return left

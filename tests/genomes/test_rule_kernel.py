@@ -109,8 +109,7 @@ def test_sums_are_those_of_the_allocations(space, problem):
 @pytest.fixture
 def prefixes(monkeypatch):
     """Prefix sums for all that they are possible for, with as fine a grid as there may be."""
-    for name in ("ONE_SIGNAL_FROM", "EDGES_FROM"):
-        monkeypatch.setattr(rule_compiled, name, 0)
+    monkeypatch.setattr(rule_compiled, "ONE_SIGNAL_FROM", 0)
     monkeypatch.setattr(rule_prefix, "ASKED", 1)
     monkeypatch.setattr(rule_prefix, "LEAST_SHIFT", 0)
     monkeypatch.setattr(rule_compiled, "_made", {})
@@ -146,7 +145,7 @@ def test_prefix_sums_are_those_of_the_allocations(space, problem):
     ((_, one),) = rule_compiled._made[problem].values()
     assert (one.tables.place >= 0).all()
     losses, costs = np.zeros((2, len(rows)), dtype=np.int64)
-    rest = one.score(rows, losses, costs, edges=True)
+    rest = one.score(rows, losses, costs)
     np.testing.assert_array_equal(rest, np.flatnonzero(several))
     np.testing.assert_array_equal(losses[~several], expected[0][~several])
     assert not losses[several].any()
