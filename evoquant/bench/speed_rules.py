@@ -92,18 +92,36 @@ def against_others(
 
 
 def growth_with_layers(space: RuleSpace, genes: NDArray[np.float64], problem: Problem, rounds: int) -> list[Measure]:
-    """Genomes × layers per second of large models over those of the problem: 1 is linear, more is better."""
+    """Genomes × layers per second of large models over those of the problem: 1 is linear, more is better.
+
+    Rules at random, then those among them that read a signal, with every rung reading the first rung's.
+    """
     problems = {f"{len(problem.units):,} layers": problem}
     problems |= {f"{layers:,} layers": enlarged(problem, layers) for layers in LAYERS}
+    remark = (
+        f"one thread, {len(genes):,} random rules; 1 is linear; bound by ladders of several signals, scored by masks"
+    )
+    found = _growth(_with_layers(space, genes, problems, rounds), "genomes × layers/s", remark)
+    first, *_, largest = problems
+    ladders = of_one_signal(space, genes)
+    edges = ladders[:, len(space.types) + 1] > 0
+    for what, rows in (("without edges", ladders[~edges]), ("with edges", ladders[edges])):
+        rates = _with_layers(space, rows, {name: problems[name] for name in (first, largest)}, rounds)
+        remark = f"one thread, {len(rows):,} rules whose ladder reads one signal, {what}; 1 is linear; prefix sums"
+        found += _growth(rates, f"ladders of one signal {what}, genomes × layers/s", remark, goal=None)
+    return found
+
+
+def _with_layers(
+    space: RuleSpace, genes: NDArray[np.float64], problems: dict[str, Problem], rounds: int
+) -> dict[str, list[float]]:
     for one in problems.values():
-        some = genes[:20]
-        check(space.sums(genes, one), by_numpy(space, some, one), "compiled pass")
+        check(space.sums(genes, one), by_numpy(space, genes[:20], one), "compiled pass")
     ways = {
         name: Way(lambda one=one: space.sums(genes, one), len(genes) * len(one.units))  # type: ignore[misc]
         for name, one in problems.items()
     }
-    remark = f"one thread, {len(genes):,} random rules; 1 is linear"
-    return _growth(interleaved(ways, rounds), "genomes × layers/s", remark)
+    return interleaved(ways, rounds)
 
 
 def growth_with_population(
@@ -118,11 +136,11 @@ def growth_with_population(
     return _growth(interleaved(ways, rounds), "genomes/s", "one thread, 131 layers; 1 is linear")
 
 
-def _growth(rates: dict[str, list[float]], what: str, remark: str) -> list[Measure]:
+def _growth(rates: dict[str, list[float]], what: str, remark: str, goal: float | None = 1.0) -> list[Measure]:
     first, *others = rates
     found = []
     for name in others:
-        found += ratios(TOPIC, rates, name, {first: 1.0}, what=what, remark=remark)
+        found += ratios(TOPIC, rates, name, {first: goal}, what=what, remark=remark)
     return found
 
 
@@ -149,6 +167,15 @@ def evolved(space: RuleSpace, genes: NDArray[np.float64], problem: Problem) -> N
     rng = generator_for(0, 1, "bench")
     first, second = best[rng.integers(0, len(best), (2, len(genes)))]
     return space.canonical(space.mutate(space.cross(first, second, rng), 0.1, rng))
+
+
+def of_one_signal(space: RuleSpace, genes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Those of the canonical `(n, genes)` that have rungs, each rung reading the first one's signal."""
+    first = len(space.types) + 3
+    rows = genes[genes[:, first] > 0]
+    for column in range(first, first + 3 * space.rungs, 3):
+        rows[:, column] = np.where(rows[:, column] > 0, rows[:, first], 0)
+    return rows
 
 
 def enlarged(problem: Problem, layers: int) -> Problem:

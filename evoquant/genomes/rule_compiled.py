@@ -39,7 +39,7 @@ SMALLEST = 1e-5  # the least threshold that there is a bucket for; smaller ones 
 KEPT_BYTES = 2**24  # of sums; those of a larger model are made anew in every pass over its tiles
 ROWS_MADE = 2**16  # genomes in a pass, to make up for that
 ROWS_KEPT = 2**12  # else: to stay in the cache
-ONE_SIGNAL_FROM = 1024  # units: below, masks are faster also for rules that read at most one signal
+ONE_SIGNAL_FROM = 800  # units: below, masks are faster also for rules that read at most one signal
 
 
 class Tables(NamedTuple):

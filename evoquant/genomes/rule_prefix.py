@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evoquant.scoring.problem import Problem
 
 LIMIT_BYTES = 2 * 10**8  # of all signals
-ASKED = 256  # rules that read a signal: with so many, its tables have cost about what they saved
+ASKED = 512  # rules that read a signal: masks for twice as many take as long as its tables to be made
 LEAST_SHIFT = 4  # of a block: 16 units
 
 

@@ -188,7 +188,10 @@ def test_cells_are_no_more_than_units():
 
 @pytest.mark.usefixtures("only_kernel")
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "made"])
-def test_chunks_threads_and_tables_change_nothing(monkeypatch, kept):
+@pytest.mark.parametrize("prefix", [True, False], ids=["prefix sums", "masks"])
+def test_chunks_threads_and_tables_change_nothing(monkeypatch, request, kept, prefix):
+    if prefix:
+        request.getfixturevalue("prefixes")
     problem = PROBLEMS[7]
     space = RuleSpace(SEED_MENU, LAYER_TYPES, SIGNALS, 3)
     monkeypatch.setattr(rule_compiled, "KEPT_BYTES", 2**30 if kept else 0)
