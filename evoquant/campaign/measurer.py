@@ -80,13 +80,15 @@ class Measurer:
 
     def _measure(self, requests: list[Request]) -> list[Outcome | Failed]:
         assert self._executor is not None
-        batches = self.batched(requests)
+        order = sorted(range(len(requests)), key=lambda i: _neighbours(requests[i]))
+        batches = self.batched([requests[i] for i in order])
         measured: list[Outcome | Failed] = []
         began, workers = time.monotonic(), self._executor.workers
         for batch, result in zip(batches, self._executor.map(batches), strict=True):
             measured += self._answers(batch, result)
         self._sizer.observe(len(requests), time.monotonic() - began, workers)
-        return measured
+        found = dict(zip(order, measured, strict=True))
+        return [found[i] for i in range(len(requests))]
 
     def _answers(self, batch: list[Request], result: Any) -> list[Outcome | Failed]:
         """What a worker's result says of each request."""
