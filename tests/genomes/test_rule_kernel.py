@@ -179,6 +179,17 @@ def test_tables_are_made_for_signals_that_are_asked_for(monkeypatch):
         assert set(np.flatnonzero(one.tables.place >= 0)) == ({0, 3} if made else set())
 
 
+@pytest.mark.usefixtures("only_kernel", "prefixes")
+def test_positions_that_are_no_numbers_are_left_to_masks():
+    problem = PROBLEMS[-1]
+    assert np.isnan(problem.position).any()
+    space = RuleSpace(SEED_MENU, LAYER_TYPES, SIGNALS, 3)
+    rows, _ = of_one_signal(space, population(space, 300, 1, problem), 2)
+    np.testing.assert_array_equal(space.sums(rows, problem), through_allocations(space, rows, problem))
+    ((_, one),) = rule_compiled._made[problem].values()
+    assert one is None
+
+
 def test_cells_are_no_more_than_units():
     for members in ([1], [100_000], [40, 3, 1], [17_000] * 6, [2] * 50):
         shift, sides = rule_prefix._blocks(np.array(members))
