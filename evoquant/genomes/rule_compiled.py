@@ -5,6 +5,7 @@
     first that holds                    → a few ANDs, after which the masks are disjoint
     a mask and a width                  → its loss and cost, summed from a table for each of the mask's bytes
 
+Of large models, rules that read at most one signal are scored by the prefix sums of `evoquant.genomes.rule_prefix`.
 Everything here is exact: comparisons are those of `RuleSpace.allocate`, and sums are sums of integers. What is made
 for a space's types and signals and a problem is kept as long as the problem lives.
 """
