@@ -6,7 +6,8 @@ python -m pytest benchmarks/test_rules.py        (the table shows each mean, and
 import numpy as np
 import pytest
 
-from evoquant.bench.speed_rules import by_numpy, by_python, scalar_loop, threads
+from evoquant.bench.contest import at_most_threads
+from evoquant.bench.speed_rules import by_numpy, by_python, scalar_loop
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace, default_signals
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU
@@ -27,7 +28,7 @@ def expected():
 
 
 def test_compiled_pass(benchmark, expected):
-    with threads(1):
+    with at_most_threads(1):
         found = benchmark.pedantic(SPACE.sums, (ROWS, PROBLEM), rounds=20, warmup_rounds=1)
     np.testing.assert_array_equal(found, expected)
 

@@ -7,13 +7,15 @@ ratio, and several rounds its spread.
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROUNDS = 5
 LEAST_S = 0.02  # a shorter call is repeated until so much has passed, or the clock would be what is measured
@@ -138,3 +140,17 @@ def ratios(
         )
         for rival, goal in goals.items()
     ]
+
+
+@contextmanager
+def at_most_threads(count: int | None) -> Iterator[None]:
+    """So many threads of ours meanwhile; None for one on each core."""
+    before = os.environ.pop("OMP_NUM_THREADS", None)
+    if count is not None:
+        os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import os
 import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.bench.contest import ROUNDS, Measure, Way, interleaved, ratios
+from evoquant.bench.contest import ROUNDS, Measure, Way, at_most_threads, interleaved, ratios
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace, default_signals
 from evoquant.profiles.builtin import builtin_profile
 from evoquant.quantization.precision import SEED_MENU
@@ -28,7 +26,7 @@ from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
 from evoquant.scoring.threads import thread_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -51,7 +49,7 @@ def measure(rounds: int = ROUNDS) -> list[Measure]:
     problem = compile_problem(builtin_profile("seed/train"), SEED_MENU)
     space = RuleSpace(SEED_MENU, LAYER_TYPES, default_signals(SEED_MENU), 3)
     random = space.canonical(space.sample(generator_for(0, 0, "bench"), GENOMES))
-    with tempfile.TemporaryDirectory() as folder, threads(1):
+    with tempfile.TemporaryDirectory() as folder, at_most_threads(1):
         scalar = scalar_loop(Path(folder))
         found = against_others(space, random, problem, scalar, "random rules", rounds)
         children = evolved(space, random, problem)
@@ -146,13 +144,13 @@ def _growth(rates: dict[str, list[float]], what: str, remark: str, goal: float |
 
 def with_more_threads(space: RuleSpace, genes: NDArray[np.float64], problem: Problem, rounds: int) -> list[Measure]:
     """All cores against one."""
-    with threads(None):
+    with at_most_threads(None):
         cores = thread_count()
     if cores < 2:
         return []
 
     def with_threads(count: int) -> None:
-        with threads(count):
+        with at_most_threads(count):
             space.sums(many, problem)
 
     many = np.tile(genes, (4, 1))
@@ -279,17 +277,3 @@ def check(found: Sums, expected: Sums, name: str) -> None:
     """
     for some, wanted in zip(found, expected, strict=True):
         np.testing.assert_array_equal(some[: len(wanted)], wanted, err_msg=name)
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """So many threads meanwhile; None for all cores."""
-    before = os.environ.pop("OMP_NUM_THREADS", None)
-    if count is not None:
-        os.environ["OMP_NUM_THREADS"] = str(count)
-    try:
-        yield
-    finally:
-        os.environ.pop("OMP_NUM_THREADS", None)
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before

@@ -5,14 +5,12 @@ DEAP is given its best: its trees are made beforehand, and what it compiles is c
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.bench.contest import ROUNDS, Measure, Way, interleaved, ratios
+from evoquant.bench.contest import ROUNDS, Measure, Way, at_most_threads, interleaved, ratios
 from evoquant.campaign.evaluate import SeparableEstimator
 from evoquant.execution.local import LocalExecutor
 from evoquant.genomes.expression import LARGEST, OPERATOR
@@ -26,7 +24,7 @@ from evoquant.scoring.problem import Problem, compile_problem
 from evoquant.search.genetic import GeneticSearch, GeneticSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -143,7 +141,7 @@ def measure(rounds: int = ROUNDS) -> list[Measure]:
     space, problem = tree_space(), problem_of()
     known = populations(problem)
     measures = []
-    with _threads(1):
+    with at_most_threads(1):
         for name, rows in known.items():
             measures += _race(space, rows, problem, name, rounds)
     measures += _growth(space, known["evolved"], problem, rounds)
@@ -180,7 +178,7 @@ def _growth(space: TreeSpace, rows: NDArray[np.float64], problem: Problem, round
     }
     smallest, *larger = names.values()
     measures: list[Measure] = []
-    with _threads(1):
+    with at_most_threads(1):
         rates = interleaved(ways, rounds)
         for name in larger:
             measures += ratios(
@@ -200,21 +198,7 @@ def _growth(space: TreeSpace, rows: NDArray[np.float64], problem: Problem, round
 
 def _with_threads(space: TreeSpace, rows: NDArray[np.float64], problem: Problem, *, one: bool) -> Callable[[], Any]:
     def call() -> Any:
-        with _threads(1 if one else None):
+        with at_most_threads(1 if one else None):
             return space.allocate(rows, problem)
 
     return call
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """So many threads at most; None for one on each core."""
-    before = os.environ.pop("OMP_NUM_THREADS", None)
-    if count is not None:
-        os.environ["OMP_NUM_THREADS"] = str(count)
-    try:
-        yield
-    finally:
-        os.environ.pop("OMP_NUM_THREADS", None)
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
