@@ -14,6 +14,7 @@ from evoquant.execution.base import Failure
 from evoquant.genomes.base import Fused, digest_of
 from evoquant.scoring.objective import Aggregate, Objective, Scores, score
 from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
+from evoquant.scoring.threads import in_threads
 from evoquant.search.base import (
     CENSORED,
     FAILED,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from evoquant.scoring.problem import Problem
 
 
+THREADS_FROM = 2**15  # rows that are looked through for copies on all cores
 COMPILED_BATCH = 2**16  # rows that go together at least where they are scored by compiled code, which shares them out
 
 
@@ -220,7 +222,9 @@ def as_evaluations(
     fitness, cost = scores.fitness, scores.cost
     if batch.on is not None:  # each candidate on the one model it names
         fitness = scores.per_model[np.arange(n), batch.on]
-    if batch.genes is not None:
+    if batch.parts is not None:
+        parts = batch.parts
+    elif batch.genes is not None:
         assert space is not None
         parts = space.parts(batch.genes)
     else:
@@ -266,7 +270,20 @@ def _distinct(batch: CandidateBatch) -> tuple[Any, NDArray[np.intp], NDArray[np.
     if len(batch) < LARGE and not isinstance(batch.operators, OperatorColumn):
         rows, inverse = np.unique(batch.genes, axis=0, return_inverse=True)
         return rows, inverse.reshape(-1), None
-    from evoquant.scoring.rows_kernel import distinct_rows
+    from evoquant.scoring.rows_kernel import distinct_rows, gather_rows, hash_rows
 
-    firsts, places = distinct_rows(np.ascontiguousarray(batch.genes).view(np.uint64))
-    return batch.genes[firsts], places, firsts
+    genes, n = np.ascontiguousarray(batch.genes), len(batch)
+    words, hashes = genes.view(np.uint64), batch.hashes
+    if hashes is None:
+        hashes = made = np.empty(n, dtype=np.uint64)
+        in_threads(lambda part: hash_rows(words, part.start, min(part.stop, n), made), n, many=n >= THREADS_FROM)
+    firsts, places = distinct_rows(words, hashes)
+    count = len(firsts)
+    if count == n:
+        return genes, places, firsts
+    items = np.empty((count, genes.shape[1]))
+    some = items.view(np.uint64)
+    in_threads(
+        lambda part: gather_rows(words, firsts, part.start, min(part.stop, count), some), count, many=n >= THREADS_FROM
+    )
+    return items, places, firsts

@@ -96,7 +96,7 @@ def generation_line(
         champion: record of the best so far.
         counters: totals up to and with this generation.
         measured: measured generations always list every candidate.
-        hashed: the batch's genes, where they were hashed meanwhile.
+        hashed: the batch's arrays, where they are being hashed.
     """
     line: dict[str, Any] = {
         "generation": generation,
@@ -117,8 +117,10 @@ def generation_line(
     if is_listed(batch, measured=measured):
         population = _listed(batch, evaluations)
     else:
-        digest = (hashed or GeneHash(batch)).value(evaluations.fitness, batch.parents)
-        population = {"first_id": str(batch.first_id), "size": str(len(batch)), "digest": f'"{digest}"'}
+        if hashed is None:
+            hashed = GeneHash(batch)
+            hashed.scored(evaluations.fitness, batch.parents)
+        population = {"first_id": str(batch.first_id), "size": str(len(batch)), "digest": f'"{hashed.value()}"'}
     return Line(_object(texts | {"population": _object(population)}), line)
 
 
@@ -128,20 +130,34 @@ def is_listed(batch: CandidateBatch, *, measured: bool) -> bool:
 
 
 class GeneHash:
-    """sha256 of a large batch's genes, made in a thread while the batch is scored."""
+    """sha256 of a large batch's arrays, made in a thread: the genes' while the batch is scored, then the others'."""
 
     def __init__(self, batch: CandidateBatch) -> None:
-        genes = batch.genes if batch.genes is not None else np.empty(0)
         self._sha = hashlib.sha256()
-        self._thread = threading.Thread(target=self._sha.update, args=(np.ascontiguousarray(genes).data,), daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        self._add(batch.genes if batch.genes is not None else np.empty(0))
 
-    def value(self, fitness: NDArray[np.float64], parents: NDArray[np.int64]) -> str:
+    def scored(self, fitness: NDArray[np.float64], parents: NDArray[np.int64]) -> None:
+        """The rest of what is hashed."""
+        self._add(fitness, parents)
+
+    def value(self) -> str:
         """Hex digest of genes, fitness and parents."""
-        self._thread.join()
-        for array in (fitness, parents):
-            self._sha.update(np.ascontiguousarray(array).data)
+        if self._thread is not None:
+            self._thread.join()
         return self._sha.hexdigest()
+
+    def _add(self, *arrays: NDArray[Any]) -> None:
+        before = self._thread
+
+        def add() -> None:
+            if before is not None:
+                before.join()
+            for array in arrays:
+                self._sha.update(np.ascontiguousarray(array).data)
+
+        self._thread = threading.Thread(target=add, daemon=True)
+        self._thread.start()
 
 
 def failures_of(line: dict[str, Any], first_id: int) -> dict[int, KnownFailure]:

@@ -149,6 +149,8 @@ def _generation(
         known = failures_of(json.loads(journalled), batch.first_id) if journalled is not None else {}
         hashed = None if is_listed(batch, measured=campaign.measured) else GeneHash(batch)
         evaluations = campaign.estimator.evaluate(batch, known)
+        if hashed is not None:
+            hashed.scored(evaluations.fitness, batch.parents)
     before = state.hall.records[0] if state.hall.records else None
     records = _records(campaign, state, batch, evaluations)
     if state.generation not in campaign.afterwards:

@@ -61,10 +61,12 @@ class Linkage:
         wakers: for each gene the first and the end of the columns of which one must be above 0 for the gene to have an
             effect; `ALWAYS` where it always has one. A gene that others wait for waits for none.
         ladder: first column, size and number of blocks of genes: those whose first gene is 0 are absent and come last.
+        counted: columns that are a part of the genome each where they are above 0, if these are all of its parts.
     """
 
     wakers: tuple[tuple[int, int], ...]
     ladder: tuple[int, int, int] = (0, 0, 0)
+    counted: tuple[int, ...] | None = None
 
 
 class Genome(Protocol):

@@ -201,7 +201,8 @@ class RuleSpace(NumericOperators):
         wakers[self._protected_width], wakers[self._edges + 1] = (0, count), (self._edges, self._edges + 1)
         for start in self._rung:
             wakers[start + 1] = wakers[start + 2] = (start, start + 1)
-        self.linkage = Linkage(tuple(wakers), (count + 3, 3, self.rungs))
+        counted = (*range(count), self._edges, *self._rung)
+        self.linkage = Linkage(tuple(wakers), (count + 3, 3, self.rungs), counted)
 
     def sample(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         """`(n, genes)` random rules."""

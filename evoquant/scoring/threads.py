@@ -19,11 +19,14 @@ def thread_count() -> int:
     return min(cores, max(int(limit), 1)) if limit.isdecimal() else cores
 
 
-def in_threads(call: Callable[[slice], Result], rows: int, *, many: bool) -> list[Result]:
-    """What `call` gives for each part of the rows: one part for each core where there are many, else one for all."""
+def in_threads(call: Callable[[slice], Result], rows: int, *, many: bool, shares: int = 1) -> list[Result]:
+    """What `call` gives for each part of the rows: so many shares for each core where there are many, else one for all.
+
+    With several shares a core that others hold up leaves more of them to the rest.
+    """
     threads = thread_count() if many else 1
     if threads == 1:
         return [call(slice(0, rows))]
-    size = -(-rows // threads)
+    size = -(-rows // (threads * shares))
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(call, (slice(start, start + size) for start in range(0, rows, size))))

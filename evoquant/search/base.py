@@ -25,7 +25,7 @@ NO_PARENT = -1
 LARGE = 1000
 """Populations of so many candidates are bred by compiled operators, and looked through with less care for equals."""
 FEW = 4  # wanted rows are looked for among the best alone where they are at most a quarter of all
-EQUALS = 128  # of more that are equal in all but the digest, the first so many of a large population compete by it
+EQUALS = 16  # of more that are equal in all but the digest, the first so many of a large population compete by it
 REMEMBERED = 50_000  # digests kept by a `DigestMemo`
 
 
@@ -73,6 +73,8 @@ class CandidateBatch:
         labels: names of the candidates, where they have one.
         on: `(n,)` index of the one model that a candidate is judged on; None: all models, aggregated.
         asked: of candidates in the order of their arrival: in what order they were asked, from 0.
+        hashes: `(n,)` hashes of the rows of genes as `scoring.rows_kernel.row_hash` makes them, where they are at hand.
+        parts: `(n,)` complexity as the space counts it, where it is at hand.
     """
 
     first_id: int
@@ -83,6 +85,8 @@ class CandidateBatch:
     labels: tuple[str, ...] = ()
     on: NDArray[np.intp] | None = None
     asked: tuple[int, ...] = ()
+    hashes: NDArray[np.uint64] | None = None
+    parts: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.operators)

@@ -19,7 +19,7 @@ from evoquant.search.base import NO_PARENT, CandidateBatch, OperatorColumn
 from evoquant.search.variation import Rates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KINDS = ("flag", "option", "width", "fraction", "log")  # by code in the kernel
 THREADS_FROM = 8192  # rows: fewer are made before another thread has started
+SHARES = 4  # parts of a batch for each core
 
 
 class Settings(Rates, Protocol):
@@ -61,6 +62,7 @@ class Breeder:
     def __init__(self, space: Space, linkage: Linkage) -> None:
         genes = space.genes
         self.space = space
+        self._counts = linkage.counted is not None
         firsts, ends = np.array(linkage.wakers, dtype=np.int64).T
         self._tables = (
             np.array([KINDS.index(gene.kind) for gene in genes]),
@@ -70,27 +72,39 @@ class Breeder:
             np.ascontiguousarray(firsts),
             np.ascontiguousarray(ends),
             np.concatenate([np.flatnonzero(firsts < 0), np.flatnonzero(firsts >= 0)]),
+            int((firsts < 0).sum()),
+            np.array(linkage.counted or (), dtype=np.int64),
             np.array(linkage.ladder, dtype=np.int64),
         )
 
     def newcomers(
-        self, rng: np.random.Generator, n: int, *, first_id: int = 0, start: Sequence[Genome] = ()
+        self, rng: np.random.Generator, n: int, *, first_id: int = 0, start: Sequence[Genome] = (), room: int = 0
     ) -> CandidateBatch:
-        """n candidates without parents: the given ones, the rest random."""
-        from evoquant.search.breeding_kernel import OPERATORS, RANDOM, START, sample_rows
+        """n candidates without parents: the given ones, the rest random; see `children`."""
+        from evoquant.search.breeding_kernel import OPERATORS, RANDOM, START, finish_rows, sample_rows
 
         key = _key(rng)
-        genes = np.empty((n, len(self.space.genes)))
-        in_threads(lambda rows: sample_rows(key, rows.start, min(rows.stop, n), self._tables, genes), n, many=_many(n))
-        how = np.full(n, RANDOM, dtype=np.int8)
+        columns = _Columns(n, len(self.space.genes), room)
+        columns.how[:] = RANDOM
+        made = columns.genes, columns.words, columns.hashes, columns.parts
+        _each_part(lambda begin, end: sample_rows(key, begin, end, self._tables, *made), n)
         if start:
-            genes[: len(start)] = self.space.canonical(np.array([self.space.encode(genome) for genome in start]))
-            how[: len(start)] = START
-        parents = np.full((n, 2), NO_PARENT, dtype=np.int64)
-        return CandidateBatch(first_id, parents, OperatorColumn(how, OPERATORS), genes=genes)
+            encoded = np.array([self.space.encode(genome) for genome in start])
+            columns.genes[: len(start)] = self.space.canonical(encoded)
+            columns.how[: len(start)] = START
+            finish_rows(0, len(start), self._tables, *made)
+        columns.parents[:] = NO_PARENT
+        return columns.batch(first_id, OPERATORS, counts=self._counts)
 
     def children(
-        self, survivors: Survivors, rng: np.random.Generator, n: int, settings: Settings, *, first_id: int = 0
+        self,
+        survivors: Survivors,
+        rng: np.random.Generator,
+        n: int,
+        settings: Settings,
+        *,
+        first_id: int = 0,
+        room: int = 0,
     ) -> CandidateBatch:
         """n children of parents that won a tournament each.
 
@@ -100,21 +114,51 @@ class Breeder:
             n: how many.
             settings: of the tournament, and the operators' rates.
             first_id: of the first child.
+            room: rows left free in memory before the first child's genes, see `with_room`.
         """
         from evoquant.search.breeding_kernel import OPERATORS, breed_rows
 
         key = _key(rng)
-        genes, parents = np.empty((n, len(self.space.genes))), np.empty((n, 2), dtype=np.int64)
-        how = np.empty(n, dtype=np.int8)
+        columns = _Columns(n, len(self.space.genes), room)
         rates = np.array([settings.crossover_rate, settings.mutation_rate, settings.immigrant_rate])
         fixed = (
             *(self._tables, settings.tournament, rates),
             *(survivors.genes, survivors.ids, survivors.keys()),
+            *(columns.genes, columns.words, columns.parents, columns.how, columns.hashes, columns.parts),
         )
-        in_threads(
-            lambda rows: breed_rows(key, rows.start, min(rows.stop, n), *fixed, genes, parents, how), n, many=_many(n)
-        )
-        return CandidateBatch(first_id, parents, OperatorColumn(how, OPERATORS), genes=genes)
+        _each_part(lambda begin, end: breed_rows(key, begin, end, *fixed), n)
+        return columns.batch(first_id, OPERATORS, counts=self._counts)
+
+
+class _Columns:
+    """The arrays of n candidates, still to be filled, and the same genes as words."""
+
+    def __init__(self, n: int, width: int, room: int) -> None:
+        self.genes = np.empty((room + n, width))[room:]
+        self.words = self.genes.view(np.uint64)
+        self.parents = np.empty((n, 2), dtype=np.int64)
+        self.how = np.empty(n, dtype=np.int8)
+        self.hashes = np.empty(n, dtype=np.uint64)
+        self.parts = np.empty(n, dtype=np.int64)
+
+    def batch(self, first_id: int, operators: tuple[str, ...], *, counts: bool) -> CandidateBatch:
+        how, parts = OperatorColumn(self.how, operators), self.parts if counts else None
+        return CandidateBatch(first_id, self.parents, how, genes=self.genes, hashes=self.hashes, parts=parts)
+
+
+def with_room(genes: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """`before` and then the genes of a bred batch in one array, without copying these; None where there is no room.
+
+    Only once for a batch: what is written before its genes belongs to whoever had them bred.
+    """
+    whole, room = genes.base, len(before)
+    if not isinstance(whole, np.ndarray) or whole.dtype != genes.dtype or whole.shape[1:] != genes.shape[1:]:
+        return None
+    start = len(whole) - len(genes)
+    if start < room or not genes.flags.c_contiguous or genes.ctypes.data != whole[start:].ctypes.data:
+        return None
+    whole[start - room : start] = before
+    return whole[start - room :]
 
 
 def breeder_of(space: Space) -> Breeder | None:
@@ -124,8 +168,9 @@ def breeder_of(space: Space) -> Breeder | None:
     return Breeder(space, linkage) if ours and isinstance(linkage, Linkage) else None
 
 
-def _many(rows: int) -> bool:
-    return rows >= THREADS_FROM
+def _each_part(make: Callable[[int, int], None], n: int) -> None:
+    """Make n rows, on all cores where that pays."""
+    in_threads(lambda rows: make(rows.start, min(rows.stop, n)), n, many=n >= THREADS_FROM, shares=SHARES)
 
 
 def _key(rng: np.random.Generator) -> NDArray[np.uint64]:

@@ -23,14 +23,14 @@ from evoquant.genomes.base import (
     WIDTH_STEP_RATE,
 )
 from evoquant.scoring.compiled import compiled
+from evoquant.scoring.rows_kernel import mixed, row_hash
 
 FLAG, OPTION, WIDTH, FRACTION, LOG = range(5)
 START, RANDOM, CROSSOVER, MUTATION, COPY = range(5)
 OPERATORS = ("start", "random", "crossover", "mutation", "copy")
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-S11, S27, S30, S31, S32 = (np.uint64(bits) for bits in (11, 27, 30, 31, 32))
+S11, S32, LOWER = np.uint64(11), np.uint64(32), np.uint64(0xFFFFFFFF)
 UNIT = 2.0**-53
 BLOCK = 64  # rows whose parents are chosen together
 LINE = 8  # numbers in a line of the cache
@@ -38,16 +38,9 @@ POWERS_OF_TEN = np.array([float(10**k) for k in range(23)])
 
 
 @compiled
-def _mixed(z):  # type: ignore[no-untyped-def]
-    z = (z ^ (z >> S30)) * FIRST
-    z = (z ^ (z >> S27)) * SECOND
-    return z ^ (z >> S31)
-
-
-@compiled
 def _next(state):  # type: ignore[no-untyped-def]
     state[0] += GOLDEN
-    return _mixed(state[0])
+    return mixed(state[0])
 
 
 @compiled
@@ -120,29 +113,37 @@ def _mutated(state, value, kind, low, high):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _winner(state, size, keys):  # type: ignore[no-untyped-def]
-    """The best of `size` survivors drawn by lot; of equals the one drawn first.
+def _better(keys, best, other):  # type: ignore[no-untyped-def]
+    """The better of two survivors, the first of equals.
 
-    Who wins is a coin toss to the processor: everything is compared, so that there is nothing to guess wrong.
+    Which is better is a coin toss to the processor: everything is compared, so that there is nothing to guess wrong.
     """
-    best = _below(state, len(keys))
-    for _ in range(size - 1):
-        other = _below(state, len(keys))
-        better = (keys[other, 1] > keys[best, 1]) | (
-            (keys[other, 1] == keys[best, 1]) & (keys[other, 2] > keys[best, 2])
-        )
-        better = (keys[other, 0] > keys[best, 0]) | ((keys[other, 0] == keys[best, 0]) & better)
-        best = other if better else best
-    return best
+    better = (keys[other, 1] > keys[best, 1]) | ((keys[other, 1] == keys[best, 1]) & (keys[other, 2] > keys[best, 2]))
+    better = (keys[other, 0] > keys[best, 0]) | ((keys[other, 0] == keys[best, 0]) & better)
+    return other if better else best
 
 
 @compiled
-def _awake(genes, r, first, end):  # type: ignore[no-untyped-def]
-    """Whether a gene of row r has an effect: it always has, or one of its wakers is on."""
-    awake = first < 0
+def _winners(state, size, keys, pairs, place):  # type: ignore[no-untyped-def]
+    """Two parents, each the best of `size` survivors drawn by lot: from the two halves of a draw."""
+    count = np.uint64(len(keys))
+    one = other = np.int64(0)
+    for turn in range(size):
+        draw = _next(state)
+        mine, theirs = np.int64(((draw >> S32) * count) >> S32), np.int64(((draw & LOWER) * count) >> S32)
+        one = _better(keys, one, mine) if turn else mine
+        other = _better(keys, other, theirs) if turn else theirs
+    pairs[place, 0] = one
+    pairs[place, 1] = other
+
+
+@compiled
+def _on(genes, r, first, end):  # type: ignore[no-untyped-def]
+    """Whether one of the columns is on in row r."""
+    on = False
     for j in range(first, end):
-        awake |= genes[r, j] > 0
-    return awake
+        on |= genes[r, j] > 0
+    return on
 
 
 @compiled
@@ -161,22 +162,42 @@ def _ordered(genes, r, lows, first, size, blocks):  # type: ignore[no-untyped-de
 
 @compiled
 def _random_row(state, r, tables, out):  # type: ignore[no-untyped-def]
-    kinds, lows, highs, _, firsts, ends, order, ladder = tables
-    for j in order:
-        if _awake(out, r, firsts[j], ends[j]):
+    kinds, lows, highs, _, firsts, ends, order, always, _, _ = tables
+    for i in range(len(order)):
+        j = order[i]
+        if i < always or _on(out, r, firsts[j], ends[j]):
             out[r, j] = _drawn(state, kinds[j], lows[j], highs[j])
         else:
             out[r, j] = lows[j]
-    _ordered(out, r, lows, ladder[0], ladder[1], ladder[2])
 
 
 @compiled
-def sample_rows(key, begin, end, tables, out):  # type: ignore[no-untyped-def]
+def _finish(r, tables, out, words, hashes, parts):  # type: ignore[no-untyped-def]
+    """Put the blocks of row r in order, and note its hash and its parts while it is at hand."""
+    lows, counted, ladder = tables[1], tables[8], tables[9]
+    _ordered(out, r, lows, ladder[0], ladder[1], ladder[2])
+    hashes[r] = row_hash(words, r)
+    total = 0
+    for j in counted:
+        total += 1 if out[r, j] > 0 else 0
+    parts[r] = total
+
+
+@compiled
+def finish_rows(begin, end, tables, out, words, hashes, parts):  # type: ignore[no-untyped-def]
+    """Hashes and parts of canonical rows that were made elsewhere; see `breed_rows`."""
+    for r in range(begin, end):
+        _finish(r, tables, out, words, hashes, parts)
+
+
+@compiled
+def sample_rows(key, begin, end, tables, out, words, hashes, parts):  # type: ignore[no-untyped-def]
     """Random genomes into rows `begin` to `end` of out; see `breed_rows`."""
     state = np.empty(1, dtype=np.uint64)
     for r in range(begin, end):
-        state[0] = _mixed(key[0] ^ _mixed(key[1] + GOLDEN * np.uint64(r + 1)))
+        state[0] = mixed(key[0] ^ mixed(key[1] + GOLDEN * np.uint64(r + 1)))
         _random_row(state, r, tables, out)
+        _finish(r, tables, out, words, hashes, parts)
 
 
 @compiled
@@ -188,9 +209,8 @@ def _choose(key, begin, end, size, survivors, ids, keys, states, pairs, touched)
     state = np.empty(1, dtype=np.uint64)
     total = 0.0
     for r in range(begin, end):
-        state[0] = _mixed(key[0] ^ _mixed(key[1] + GOLDEN * np.uint64(r + 1)))
-        pairs[r - begin, 0] = _winner(state, size, keys)
-        pairs[r - begin, 1] = _winner(state, size, keys)
+        state[0] = mixed(key[0] ^ mixed(key[1] + GOLDEN * np.uint64(r + 1)))
+        _winners(state, size, keys, pairs, r - begin)
         states[r - begin] = state[0]
     for r in range(end - begin):
         for side in range(2):
@@ -201,8 +221,52 @@ def _choose(key, begin, end, size, survivors, ids, keys, states, pairs, touched)
 
 
 @compiled
+def _changes(state, rate, width, changed):  # type: ignore[no-untyped-def]
+    """How many of `width` genes change, each with a chance of `rate` / 2^32, and which, into `changed`: in order.
+
+    A draw decides about two; a place is always written, and kept where the gene changes.
+    """
+    count = 0
+    for i in range(0, width, 2):
+        draw = _next(state)
+        changed[count] = i
+        count += 1 if draw >> S32 < rate else 0
+        changed[count] = i + 1
+        count += 1 if (i + 1 < width) & (draw & LOWER < rate) else 0
+    return count
+
+
+@compiled
+def _mixed_row(state, r, one, other, crossed, tables, survivors, sources, out):  # type: ignore[no-untyped-def]
+    """Genes of row r from its parents, group by group: from the first alone where it is not crossed."""
+    groups = tables[3]
+    bits = np.uint64(0)
+    for group in range(len(sources)):
+        if group % 64 == 0:
+            bits = _next(state)
+        sources[group] = other if crossed & (bits & np.uint64(1) != 0) else one
+        bits >>= np.uint64(1)
+    for j in range(out.shape[1]):
+        out[r, j] = survivors[sources[groups[j]], j]
+
+
+@compiled
+def _wake(state, r, one, tables, survivors, sources, out):  # type: ignore[no-untyped-def]
+    """Genes of row r that wait for others: at their lowest where those are off, drawn afresh where they awake."""
+    kinds, lows, highs, groups, firsts, ends, order, always, _, _ = tables
+    for i in range(always, len(order)):
+        j = order[i]
+        on = _on(out, r, firsts[j], ends[j])
+        was = (sources[groups[j]] != one) | _on(survivors, one, firsts[j], ends[j])
+        if on & (not was):
+            out[r, j] = _drawn(state, kinds[j], lows[j], highs[j])
+        else:
+            out[r, j] = out[r, j] if on else lows[j]
+
+
+@compiled
 def breed_rows(  # type: ignore[no-untyped-def]
-    key, begin, end, tables, size, rates, survivors, ids, keys, out, of, how
+    key, begin, end, tables, size, rates, survivors, ids, keys, out, words, of, how, hashes, parts
 ):
     """Children into rows `begin` to `end` of out, their parents' ids into `of`, their operators' codes into `how`.
 
@@ -213,18 +277,22 @@ def breed_rows(  # type: ignore[no-untyped-def]
         key: `(2,)` of the generation's streams.
         begin, end: rows to make.
         tables: of the genes, column for column: kind, low, high and group; first and end of the columns of which one
-            must be on for the gene to have an effect (the first below 0 where it always has); then the columns, those
-            that wait for others last; and first column, size and number of the blocks that are kept in order.
+            must be on for the gene to have an effect; then the columns, those that wait for others last, and how many
+            do not; the columns that are parts where they are on; and first column, size and number of the blocks that
+            are kept in order.
         size: contestants of a tournament.
         rates: crossover, mutation and immigrants.
         survivors, ids, keys: `(m, genes)`, `(m,)` and `(m, 3)` of those who may be parents; a larger key wins.
-        out, of, how: `(n, genes)`, `(n, 2)` and `(n,)`, written.
+        out, words, of, how, hashes, parts: `(n, genes)`, the same memory as 64-bit words, `(n, 2)` and three times
+            `(n,)`, written.
     """
-    kinds, lows, highs, groups, firsts, ends, order, ladder = tables
+    kinds, lows, highs, groups, firsts, ends, order, always, _, _ = tables
+    width = len(order)
     state = np.empty(1, dtype=np.uint64)
-    sources = np.empty(groups.max() + 1, dtype=np.int64)
+    sources, changed = np.empty(groups.max() + 1, dtype=np.int64), np.empty(width + 2, dtype=np.int64)
     states, pairs = np.empty(BLOCK, dtype=np.uint64), np.empty((BLOCK, 2), dtype=np.int64)
     touched = np.empty(1)
+    rate = np.uint64(rates[1] * 2.0**32)
     for r in range(begin, end):
         place = (r - begin) % BLOCK
         if place == 0:
@@ -234,29 +302,25 @@ def breed_rows(  # type: ignore[no-untyped-def]
         if _uniform(state) < rates[2]:
             how[r] = RANDOM
             _random_row(state, r, tables, out)
+            _finish(r, tables, out, words, hashes, parts)
             continue
         one, other = pairs[place]
         crossed = (ids[one] != ids[other]) & (_uniform(state) < rates[0])
         of[r, 0] = ids[one]
         of[r, 1] = ids[other] if crossed else -1
-        bits = np.uint64(0)
-        for group in range(len(sources)):
-            if group % 64 == 0:
-                bits = _next(state)
-            sources[group] = other if crossed & (bits & np.uint64(1) != 0) else one
-            bits >>= np.uint64(1)
-        for j in order:
-            changes = _uniform(state) < rates[1]
-            source = sources[groups[j]]
-            value = survivors[source, j]
-            awake = _awake(out, r, firsts[j], ends[j])
-            if awake & (source == one) & (not _awake(survivors, one, firsts[j], ends[j])):
-                value = _drawn(state, kinds[j], lows[j], highs[j])
-            if awake & changes:
-                value = _mutated(state, value, kinds[j], lows[j], highs[j])
-            out[r, j] = value if awake else lows[j]
-        _ordered(out, r, lows, ladder[0], ladder[1], ladder[2])
+        _mixed_row(state, r, one, other, crossed, tables, survivors, sources, out)
+        count = _changes(state, rate, width, changed)
+        waking = True
+        for i in range(count + 1):
+            if waking & ((i == count) | (changed[i] >= always)):  # those that others wait for have changed
+                _wake(state, r, one, tables, survivors, sources, out)
+                waking = False
+            if i < count:
+                j = order[changed[i]]
+                if (changed[i] < always) | _on(out, r, firsts[j], ends[j]):
+                    out[r, j] = _mutated(state, out[r, j], kinds[j], lows[j], highs[j])
+        _finish(r, tables, out, words, hashes, parts)
         same = True
-        for j in range(out.shape[1]):
+        for j in range(width):
             same &= out[r, j] == survivors[one, j]
         how[r] = CROSSOVER if crossed else COPY if same else MUTATION

@@ -16,7 +16,6 @@ import numpy as np
 
 from evoquant.rng import generator_for
 from evoquant.search.base import (
-    EQUALS,
     FAILED,
     LARGE,
     NO_PARENT,
@@ -27,7 +26,7 @@ from evoquant.search.base import (
     OperatorColumn,
     best_first,
 )
-from evoquant.search.breeding import Survivors, breeder_of
+from evoquant.search.breeding import Survivors, breeder_of, with_room
 from evoquant.search.generational import Generational
 from evoquant.search.variation import children, newcomers
 
@@ -106,8 +105,9 @@ class GeneticSearch(Generational):
         (ok,) = np.nonzero((evaluations.status != FAILED) & ~np.isnan(evaluations.fitness))
         old = self._elites()
         worth = evaluations.fitness - self._settings.parsimony * evaluations.parts
+        whole = with_room(genes, self._genes[old]) if self._breeder is not None and len(ok) == len(genes) else None
+        self._genes = np.concatenate([self._genes[old], genes[ok]]) if whole is None else whole
         self._ids = np.concatenate([self._ids[old], first_id + ok])
-        self._genes = np.concatenate([self._genes[old], genes[ok]])
         self._fitness = np.concatenate([self._fitness[old], worth[ok]])
         self._parts = np.concatenate([self._parts[old], evaluations.parts[ok]])
         self._cost = np.concatenate([self._cost[old], evaluations.cost[ok]])
@@ -147,7 +147,8 @@ class GeneticSearch(Generational):
         n = self._settings.initial or self._settings.population
         rng = generator_for(self._seed, self._generation, "sample")
         if self._breeder is not None:
-            return self._breeder.newcomers(rng, n, first_id=self._next_id, start=self._beginning())
+            start, room = self._beginning(), self._settings.elites
+            return self._breeder.newcomers(rng, n, first_id=self._next_id, start=start, room=room)
         return newcomers(self.space, rng, n, first_id=self._next_id, start=self._beginning())
 
     def _children(self) -> CandidateBatch:
@@ -156,7 +157,8 @@ class GeneticSearch(Generational):
         rng = generator_for(self._seed, self._generation, "variation")
         if self._breeder is not None:
             survivors = Survivors(self._genes, self._ids, self._fitness, self._parts, self._cost)
-            return self._tune(self._breeder.children(survivors, rng, n, settings, first_id=self._next_id))
+            batch = self._breeder.children(survivors, rng, n, settings, first_id=self._next_id, room=settings.elites)
+            return self._tune(batch)
         rank = _ranks(self._fitness, self._parts, self._cost)
         # Equals share a rank, so that a tournament among them is a draw by lot and neutral changes can drift.
         contestants = rng.integers(0, len(self._ids), (n, 2, settings.tournament))
@@ -172,7 +174,7 @@ class GeneticSearch(Generational):
         if len(elites) == 0:
             return batch
         assert batch.genes is not None
-        genes, ids = batch.genes.copy(), batch.parents.copy()
+        genes, ids = batch.genes, batch.parents  # nobody else has them yet
         rng = generator_for(self._seed, self._generation, "tune")
         (rows,) = np.nonzero(rng.random(len(genes)) < rate)
         chosen = rng.choice(elites, len(rows))
@@ -183,8 +185,8 @@ class GeneticSearch(Generational):
 
     def _elites(self) -> NDArray[np.intp]:
         """Rows of the best survivors, no two with the same genes, or form."""
-        few = ELITES_AMONG * self._settings.elites  # equals far down need no digests
-        while few < len(self._ids):
+        few = ELITES_AMONG * self._settings.elites * (ELITES_AMONG**2 if self._large else 1)
+        while few < len(self._ids):  # equals far down need no digests
             chosen = self._elites_among(few)
             if len(chosen) == self._settings.elites:
                 return chosen
@@ -194,9 +196,13 @@ class GeneticSearch(Generational):
     def _elites_among(self, count: int | None) -> NDArray[np.intp]:
         chosen: list[int] = []
         seen: set[bytes] = set()
-        equals = EQUALS if self._large else None
         order = best_first(
-            self._fitness, self._parts, self._cost, lambda row: self._row_key(self._genes[row]), count, equals
+            self._fitness,
+            self._parts,
+            self._cost,
+            lambda row: self._row_key(self._genes[row]),
+            count,
+            0 if self._large else None,  # of a large population's equals, of which there are many, the first
         )
         for row in order.tolist():
             if len(chosen) == self._settings.elites:

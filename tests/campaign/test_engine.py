@@ -17,7 +17,7 @@ from evoquant.campaign.storage import CHECKPOINT, JOURNAL, Appender, RunDir
 from evoquant.errors import Interrupted, RunDirError
 from evoquant.files import canonical_json
 from evoquant.rng import generator_for
-from evoquant.scoring.rows_kernel import distinct_rows
+from evoquant.scoring.rows_kernel import distinct_rows, hash_rows
 from evoquant.search.base import EQUALS, LARGE, CandidateBatch, OperatorColumn, best_first
 from evoquant.testing.interrupt import StopAfter
 
@@ -111,22 +111,32 @@ def test_records_that_the_hall_does_not_want_change_nothing(generations, earlier
         assert some.records == whole.records
 
 
+def hashes_of(words):
+    hashes = np.empty(len(words), dtype=np.uint64)
+    hash_rows(words, 0, len(words), hashes)
+    return hashes
+
+
 @pytest.mark.parametrize(("n", "width"), [(1, 1), (2, 1), (60, 1), (60, 2), (400, 4)])
 def test_copies_are_those_that_sorting_finds(n, width):
     rows = generator_for(n, width, "test").integers(0, 3, (n, width)).astype(np.float64)
-    firsts, places = distinct_rows(rows.view(np.uint64))
+    words = rows.view(np.uint64)
+    firsts, places = distinct_rows(words, hashes_of(words))
     np.testing.assert_array_equal(rows[firsts][places], rows)
     assert len(firsts) == len(np.unique(rows, axis=0)) and (np.diff(firsts) > 0).all()
 
 
-def test_rows_whose_hashes_meet_are_compared(monkeypatch):
-    from evoquant.scoring import rows_kernel
-
-    monkeypatch.setattr(rows_kernel, "MULTIPLIER", np.uint64(0))  # every row has the hash 0
+def test_rows_whose_hashes_meet_are_compared():
     rows = np.arange(20, dtype=np.uint64).reshape(-1, 2) // np.uint64(3)
-    firsts, places = rows_kernel.distinct_rows.py_func(rows)
+    firsts, places = distinct_rows(rows, np.zeros(len(rows), dtype=np.uint64))
     np.testing.assert_array_equal(rows[firsts][places], rows)
     assert len(firsts) == len(np.unique(rows, axis=0))
+
+
+def test_hashes_of_different_rows_differ():
+    flags = np.array(np.meshgrid(*[[0.0, 1.0]] * 14)).reshape(14, -1).T
+    words = np.ascontiguousarray(np.concatenate([flags, 2.0 + flags, 0.001 * flags])).view(np.uint64)
+    assert len(np.unique(hashes_of(words))) == len(np.unique(words, axis=0))
 
 
 def test_a_large_batch_is_scored_once_for_each_distinct_row():
