@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.campaign.journal import json_object
 from evoquant.campaign.storage import CHECKPOINT
 from evoquant.errors import InputError
 from evoquant.files import canonical_json
@@ -64,21 +65,18 @@ def kept_state(search: Search) -> Callable[[], Mapping[str, Any]]:
 
 def save_checkpoint(run: RunDir, config_hash: str, journal_digest: str, checkpoint: Checkpoint) -> None:
     """Write the checkpoint atomically."""
-    run.put(
-        CHECKPOINT,
-        canonical_json(
-            {
-                "version": VERSION,
-                "config_hash": config_hash,
-                "journal_digest": journal_digest,
-                "generations": checkpoint.generations,
-                "search": {key: _packed(value) for key, value in checkpoint.search().items()},
-                "estimator": checkpoint.estimator,
-                "hall": checkpoint.hall,
-                "since_improvement": checkpoint.since_improvement,
-            }
-        ),
-    )
+    values = {
+        "version": VERSION,
+        "config_hash": config_hash,
+        "journal_digest": journal_digest,
+        "generations": checkpoint.generations,
+        "estimator": checkpoint.estimator,
+        "hall": checkpoint.hall,
+        "since_improvement": checkpoint.since_improvement,
+    }
+    texts = {key: canonical_json(value) for key, value in values.items()}
+    search = {key: _packed(value) for key, value in checkpoint.search().items()}
+    run.put(CHECKPOINT, json_object(texts | {"search": json_object(search)}))
 
 
 def load_checkpoint(run: RunDir, config_hash: str, lines: Sequence[str]) -> Checkpoint | None:
@@ -103,12 +101,15 @@ def load_checkpoint(run: RunDir, config_hash: str, lines: Sequence[str]) -> Chec
         return None
 
 
-def _packed(value: Any) -> Any:
-    """An array as its bytes: a large one as numbers would take longer to write than a generation takes."""
+def _packed(value: Any) -> str:
+    """JSON; of an array its bytes: a large one as numbers would take longer to write than a generation takes."""
     if not isinstance(value, np.ndarray):
-        return value
+        return canonical_json(value)
     array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
-    return {"dtype": array.dtype.str, "shape": list(array.shape), "base64": base64.b64encode(array.data).decode()}
+    text = base64.b64encode(array.data).decode("ascii")  # nothing in it needs escaping, which would be looked for
+    return json_object(
+        {"dtype": canonical_json(array.dtype.str), "shape": canonical_json(list(array.shape)), "base64": f'"{text}"'}
+    )
 
 
 def _unpacked(value: Any) -> Any:

@@ -121,7 +121,7 @@ def generation_line(
             hashed = GeneHash(batch)
             hashed.scored(evaluations.fitness, batch.parents)
         population = {"first_id": str(batch.first_id), "size": str(len(batch)), "digest": f'"{hashed.value()}"'}
-    return Line(_object(texts | {"population": _object(population)}), line)
+    return Line(json_object(texts | {"population": json_object(population)}), line)
 
 
 def is_listed(batch: CandidateBatch, *, measured: bool) -> bool:
@@ -195,7 +195,7 @@ def _number(value: float) -> str:
 _TEXTS = _NumberTexts()
 
 
-def _object(texts: Mapping[str, str]) -> str:
+def json_object(texts: Mapping[str, str]) -> str:
     """Canonical JSON of an object, from those of its values."""
     return "{" + ",".join(f"{canonical_json(key)}:{texts[key]}" for key in sorted(texts)) + "}"
 

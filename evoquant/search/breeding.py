@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from evoquant.genomes.base import Linkage, NumericOperators
+from evoquant.genomes.base import ALWAYS, Linkage, NumericOperators
 from evoquant.scoring.threads import in_threads
 from evoquant.search.base import NO_PARENT, CandidateBatch, OperatorColumn
 from evoquant.search.variation import Rates
@@ -63,18 +63,22 @@ class Breeder:
         genes = space.genes
         self.space = space
         self._counts = linkage.counted is not None
-        firsts, ends = np.array(linkage.wakers, dtype=np.int64).T
+        waits = np.array([waker != ALWAYS for waker in linkage.wakers])
+        wakers = sorted(set(linkage.wakers) - {ALWAYS})
+        limits = np.array([[float(gene.low) for gene in genes], [float(gene.high) for gene in genes]])
+        codes = (
+            [KINDS.index(gene.kind) for gene in genes],
+            [gene.group for gene in genes],
+            [wakers.index(waker) if waker != ALWAYS else -1 for waker in linkage.wakers],
+            np.argsort(waits, kind="stable"),
+            np.isin(np.arange(len(genes)), linkage.counted or ()),
+            limits[0].view(np.int64),
+        )
         self._tables = (
-            np.array([KINDS.index(gene.kind) for gene in genes]),
-            np.array([float(gene.low) for gene in genes]),
-            np.array([float(gene.high) for gene in genes]),
-            np.array([gene.group for gene in genes]),
-            np.ascontiguousarray(firsts),
-            np.ascontiguousarray(ends),
-            np.concatenate([np.flatnonzero(firsts < 0), np.flatnonzero(firsts >= 0)]),
-            int((firsts < 0).sum()),
-            np.array(linkage.counted or (), dtype=np.int64),
-            np.array(linkage.ladder, dtype=np.int64),
+            np.array(codes, dtype=np.int64),
+            limits,
+            np.array(wakers, dtype=np.int64).reshape(-1, 2),
+            np.array([(~waits).sum(), *linkage.ladder], dtype=np.int64),
         )
 
     def newcomers(
@@ -87,12 +91,12 @@ class Breeder:
         columns = _Columns(n, len(self.space.genes), room)
         columns.how[:] = RANDOM
         made = columns.genes, columns.words, columns.hashes, columns.parts
-        _each_part(lambda begin, end: sample_rows(key, begin, end, self._tables, *made), n)
+        _each_part(lambda begin, end: sample_rows(key, begin, end, *self._tables, *made), n)
         if start:
             encoded = np.array([self.space.encode(genome) for genome in start])
             columns.genes[: len(start)] = self.space.canonical(encoded)
             columns.how[: len(start)] = START
-            finish_rows(0, len(start), self._tables, *made)
+            finish_rows(0, len(start), *self._tables, *made)
         columns.parents[:] = NO_PARENT
         return columns.batch(first_id, OPERATORS, counts=self._counts)
 
@@ -122,7 +126,7 @@ class Breeder:
         columns = _Columns(n, len(self.space.genes), room)
         rates = np.array([settings.crossover_rate, settings.mutation_rate, settings.immigrant_rate])
         fixed = (
-            *(self._tables, settings.tournament, rates),
+            *(*self._tables, settings.tournament, rates),
             *(survivors.genes, survivors.ids, survivors.keys()),
             *(columns.genes, columns.words, columns.parents, columns.how, columns.hashes, columns.parts),
         )

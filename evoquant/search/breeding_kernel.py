@@ -22,11 +22,14 @@ from evoquant.genomes.base import (
     RESAMPLE_RATE,
     WIDTH_STEP_RATE,
 )
-from evoquant.scoring.compiled import compiled
+from evoquant.scoring.compiled import compiled, inlined
 from evoquant.scoring.rows_kernel import mixed, row_hash
 
 FLAG, OPTION, WIDTH, FRACTION, LOG = range(5)
 START, RANDOM, CROSSOVER, MUTATION, COPY = range(5)
+KIND, GROUP, WAKERS, ORDER, COUNTED, LOW_BITS = range(6)  # rows of the codes of genes, column for column
+LOW, HIGH = range(2)  # rows of their limits
+ALWAYS, LADDER, BLOCK_SIZE, BLOCKS = range(4)  # numbers of the shape
 OPERATORS = ("start", "random", "crossover", "mutation", "copy")
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -123,7 +126,7 @@ def _better(keys, best, other):  # type: ignore[no-untyped-def]
     return other if better else best
 
 
-@compiled
+@inlined
 def _winners(state, size, keys, pairs, place):  # type: ignore[no-untyped-def]
     """Two parents, each the best of `size` survivors drawn by lot: from the two halves of a draw."""
     count = np.uint64(len(keys))
@@ -146,58 +149,57 @@ def _on(genes, r, first, end):  # type: ignore[no-untyped-def]
     return on
 
 
-@compiled
-def _ordered(genes, r, lows, first, size, blocks):  # type: ignore[no-untyped-def]
+@inlined
+def _ordered(genes, r, limits, shape):  # type: ignore[no-untyped-def]
     """Present blocks of row r before absent ones, each in its order; absent ones are at their lowest."""
-    place = first
-    for block in range(blocks):
-        start = first + size * block
+    place, size = shape[LADDER], shape[BLOCK_SIZE]
+    for block in range(shape[BLOCKS]):
+        start = shape[LADDER] + size * block
         if genes[r, start] > 0:
             if start > place:
                 for j in range(size):
                     genes[r, place + j] = genes[r, start + j]
-                    genes[r, start + j] = lows[start + j]
+                    genes[r, start + j] = limits[LOW, start + j]
             place += size
 
 
 @compiled
-def _random_row(state, r, tables, out):  # type: ignore[no-untyped-def]
-    kinds, lows, highs, _, firsts, ends, order, always, _, _ = tables
-    for i in range(len(order)):
-        j = order[i]
-        if i < always or _on(out, r, firsts[j], ends[j]):
-            out[r, j] = _drawn(state, kinds[j], lows[j], highs[j])
+def _random_row(state, r, codes, limits, wakers, shape, out):  # type: ignore[no-untyped-def]
+    for i in range(codes.shape[1]):
+        j = codes[ORDER, i]
+        k = codes[WAKERS, j]
+        if i < shape[ALWAYS] or _on(out, r, wakers[k, 0], wakers[k, 1]):
+            out[r, j] = _drawn(state, codes[KIND, j], limits[LOW, j], limits[HIGH, j])
         else:
-            out[r, j] = lows[j]
+            out[r, j] = limits[LOW, j]
 
 
-@compiled
-def _finish(r, tables, out, words, hashes, parts):  # type: ignore[no-untyped-def]
+@inlined
+def _finish(r, codes, limits, shape, out, words, hashes, parts):  # type: ignore[no-untyped-def]
     """Put the blocks of row r in order, and note its hash and its parts while it is at hand."""
-    lows, counted, ladder = tables[1], tables[8], tables[9]
-    _ordered(out, r, lows, ladder[0], ladder[1], ladder[2])
+    _ordered(out, r, limits, shape)
     hashes[r] = row_hash(words, r)
     total = 0
-    for j in counted:
-        total += 1 if out[r, j] > 0 else 0
+    for j in range(codes.shape[1]):
+        total += codes[COUNTED, j] * np.int64(out[r, j] > 0)  # no branch
     parts[r] = total
 
 
 @compiled
-def finish_rows(begin, end, tables, out, words, hashes, parts):  # type: ignore[no-untyped-def]
+def finish_rows(begin, end, codes, limits, wakers, shape, out, words, hashes, parts):  # type: ignore[no-untyped-def]
     """Hashes and parts of canonical rows that were made elsewhere; see `breed_rows`."""
     for r in range(begin, end):
-        _finish(r, tables, out, words, hashes, parts)
+        _finish(r, codes, limits, shape, out, words, hashes, parts)
 
 
 @compiled
-def sample_rows(key, begin, end, tables, out, words, hashes, parts):  # type: ignore[no-untyped-def]
+def sample_rows(key, begin, end, codes, limits, wakers, shape, out, words, hashes, parts):  # type: ignore[no-untyped-def]
     """Random genomes into rows `begin` to `end` of out; see `breed_rows`."""
     state = np.empty(1, dtype=np.uint64)
     for r in range(begin, end):
         state[0] = mixed(key[0] ^ mixed(key[1] + GOLDEN * np.uint64(r + 1)))
-        _random_row(state, r, tables, out)
-        _finish(r, tables, out, words, hashes, parts)
+        _random_row(state, r, codes, limits, wakers, shape, out)
+        _finish(r, codes, limits, shape, out, words, hashes, parts)
 
 
 @compiled
@@ -220,7 +222,7 @@ def _choose(key, begin, end, size, survivors, ids, keys, states, pairs, touched)
     touched[0] = total
 
 
-@compiled
+@inlined
 def _changes(state, rate, width, changed):  # type: ignore[no-untyped-def]
     """How many of `width` genes change, each with a chance of `rate` / 2^32, and which, into `changed`: in order.
 
@@ -236,10 +238,9 @@ def _changes(state, rate, width, changed):  # type: ignore[no-untyped-def]
     return count
 
 
-@compiled
-def _mixed_row(state, r, one, other, crossed, tables, survivors, sources, out):  # type: ignore[no-untyped-def]
+@inlined
+def _mixed_row(state, r, one, other, crossed, codes, survivors, sources, out):  # type: ignore[no-untyped-def]
     """Genes of row r from its parents, group by group: from the first alone where it is not crossed."""
-    groups = tables[3]
     bits = np.uint64(0)
     for group in range(len(sources)):
         if group % 64 == 0:
@@ -247,26 +248,40 @@ def _mixed_row(state, r, one, other, crossed, tables, survivors, sources, out): 
         sources[group] = other if crossed & (bits & np.uint64(1) != 0) else one
         bits >>= np.uint64(1)
     for j in range(out.shape[1]):
-        out[r, j] = survivors[sources[groups[j]], j]
+        out[r, j] = survivors[sources[codes[GROUP, j]], j]
 
 
-@compiled
-def _wake(state, r, one, tables, survivors, sources, out):  # type: ignore[no-untyped-def]
-    """Genes of row r that wait for others: at their lowest where those are off, drawn afresh where they awake."""
-    kinds, lows, highs, groups, firsts, ends, order, always, _, _ = tables
-    for i in range(always, len(order)):
-        j = order[i]
-        on = _on(out, r, firsts[j], ends[j])
-        was = (sources[groups[j]] != one) | _on(survivors, one, firsts[j], ends[j])
-        if on & (not was):
-            out[r, j] = _drawn(state, kinds[j], lows[j], highs[j])
-        else:
-            out[r, j] = out[r, j] if on else lows[j]
+@inlined
+def _wake(state, r, one, codes, limits, wakers, shape, survivors, sources, on, was, out, words):  # type: ignore[no-untyped-def]
+    """Genes of row r that wait for others: at their lowest where those are off, drawn afresh where they awake.
+
+    Fills `on` and `was` with which wakers are on in the child and in its first parent. Floats would be chosen by a
+    branch, and so bits are.
+    """
+    for k in range(wakers.shape[0]):
+        now, then = False, False
+        for j in range(wakers[k, 0], wakers[k, 1]):
+            now |= out[r, j] > 0
+            then |= survivors[one, j] > 0
+        on[k], was[k] = now, then
+    awaking = np.int64(0)
+    for i in range(shape[ALWAYS], codes.shape[1]):
+        j = codes[ORDER, i]
+        k = codes[WAKERS, j]
+        kept = np.uint64(0) - np.uint64(on[k])
+        words[r, j] = (words[r, j] & kept) | (np.uint64(codes[LOW_BITS, j]) & ~kept)
+        awaking |= on[k] & ~was[k] & np.int64(sources[codes[GROUP, j]] == one)
+    if awaking:
+        for i in range(shape[ALWAYS], codes.shape[1]):
+            j = codes[ORDER, i]
+            k = codes[WAKERS, j]
+            if on[k] & ~was[k] & np.int64(sources[codes[GROUP, j]] == one):
+                out[r, j] = _drawn(state, codes[KIND, j], limits[LOW, j], limits[HIGH, j])
 
 
 @compiled
 def breed_rows(  # type: ignore[no-untyped-def]
-    key, begin, end, tables, size, rates, survivors, ids, keys, out, words, of, how, hashes, parts
+    key, begin, end, codes, limits, wakers, shape, size, rates, survivors, ids, keys, out, words, of, how, hashes, parts
 ):
     """Children into rows `begin` to `end` of out, their parents' ids into `of`, their operators' codes into `how`.
 
@@ -276,21 +291,23 @@ def breed_rows(  # type: ignore[no-untyped-def]
     Args:
         key: `(2,)` of the generation's streams.
         begin, end: rows to make.
-        tables: of the genes, column for column: kind, low, high and group; first and end of the columns of which one
-            must be on for the gene to have an effect; then the columns, those that wait for others last, and how many
-            do not; the columns that are parts where they are on; and first column, size and number of the blocks that
-            are kept in order.
+        codes: `(6, genes)`, column for column: kind and group; which of the wakers it waits for; the columns in the
+            order in which they are made, those that wait for others last; whether the gene is a part where it is on;
+            and the bits of its lowest value.
+        limits: `(2, genes)` lowest and highest values.
+        wakers: `(k, 2)` first and end of columns of which one must be on for those that wait for it to have an effect.
+        shape: how many genes wait for no others; first column, size and number of the blocks that are kept in order.
         size: contestants of a tournament.
         rates: crossover, mutation and immigrants.
         survivors, ids, keys: `(m, genes)`, `(m,)` and `(m, 3)` of those who may be parents; a larger key wins.
         out, words, of, how, hashes, parts: `(n, genes)`, the same memory as 64-bit words, `(n, 2)` and three times
             `(n,)`, written.
     """
-    kinds, lows, highs, groups, firsts, ends, order, always, _, _ = tables
-    width = len(order)
+    width, always = codes.shape[1], shape[ALWAYS]
     state = np.empty(1, dtype=np.uint64)
-    sources, changed = np.empty(groups.max() + 1, dtype=np.int64), np.empty(width + 2, dtype=np.int64)
+    sources, changed = np.empty(codes[GROUP].max() + 1, dtype=np.int64), np.empty(width + 2, dtype=np.int64)
     states, pairs = np.empty(BLOCK, dtype=np.uint64), np.empty((BLOCK, 2), dtype=np.int64)
+    on, was = np.zeros((2, wakers.shape[0] + 1), dtype=np.int64)
     touched = np.empty(1)
     rate = np.uint64(rates[1] * 2.0**32)
     for r in range(begin, end):
@@ -301,25 +318,25 @@ def breed_rows(  # type: ignore[no-untyped-def]
         of[r, 0] = of[r, 1] = -1
         if _uniform(state) < rates[2]:
             how[r] = RANDOM
-            _random_row(state, r, tables, out)
-            _finish(r, tables, out, words, hashes, parts)
+            _random_row(state, r, codes, limits, wakers, shape, out)
+            _finish(r, codes, limits, shape, out, words, hashes, parts)
             continue
-        one, other = pairs[place]
+        one, other = pairs[place, 0], pairs[place, 1]
         crossed = (ids[one] != ids[other]) & (_uniform(state) < rates[0])
         of[r, 0] = ids[one]
         of[r, 1] = ids[other] if crossed else -1
-        _mixed_row(state, r, one, other, crossed, tables, survivors, sources, out)
+        _mixed_row(state, r, one, other, crossed, codes, survivors, sources, out)
         count = _changes(state, rate, width, changed)
         waking = True
         for i in range(count + 1):
             if waking & ((i == count) | (changed[i] >= always)):  # those that others wait for have changed
-                _wake(state, r, one, tables, survivors, sources, out)
+                _wake(state, r, one, codes, limits, wakers, shape, survivors, sources, on, was, out, words)
                 waking = False
             if i < count:
-                j = order[changed[i]]
-                if (changed[i] < always) | _on(out, r, firsts[j], ends[j]):
-                    out[r, j] = _mutated(state, out[r, j], kinds[j], lows[j], highs[j])
-        _finish(r, tables, out, words, hashes, parts)
+                j = codes[ORDER, changed[i]]
+                if changed[i] < always or on[codes[WAKERS, j]]:
+                    out[r, j] = _mutated(state, out[r, j], codes[KIND, j], limits[LOW, j], limits[HIGH, j])
+        _finish(r, codes, limits, shape, out, words, hashes, parts)
         same = True
         for j in range(width):
             same &= out[r, j] == survivors[one, j]
