@@ -40,6 +40,10 @@ THREADS_FROM = 2**15  # rows that are looked through for copies on all cores
 COMPILED_BATCH = 2**16  # rows that go together at least where they are scored by compiled code, which shares them out
 
 
+Sums = tuple["NDArray[np.int64]", "NDArray[np.int64]", dict[int, str]]
+"""`(n, models)` loss sums and cost sums, and row → reason of those that failed."""
+
+
 @dataclass
 class Counters:
     """What evaluation has cost so far.
@@ -139,6 +143,8 @@ class SeparableEstimator:
         self._optimum = optimum
         self._executor: Executor | None = None
         self._digest = None if space is None else DigestMemo(space)
+        self._dear = bool(getattr(space, "dear", False))
+        self._last = _LastSums()
 
     def use(self, executor: Executor) -> None:
         """Place space and problems on the executor's workers."""
@@ -146,25 +152,15 @@ class SeparableEstimator:
         self._executor = executor
 
     def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, KnownFailure]) -> EvaluationBatch:
-        """Score a batch; equal rows are scored once."""
-        assert self._executor is not None
+        """Score a batch; equal rows are scored once, and those of the batch before not again where that is dear."""
         items, inverse, firsts = _distinct(batch)
-        shape = (len(items), len(self._problems))
-        losses = np.zeros(shape, dtype=np.int64)
-        costs = np.ones(shape, dtype=np.int64)
-        failed: dict[int, str] = {}
         together = self._batch
         if firsts is not None and getattr(self._space, "linkage", None) is not None:
             together = max(together, COMPILED_BATCH)
-        size = min(together, -(-len(items) // self._executor.workers))
-        starts = range(0, len(items), size)
-        results = self._executor.map([items[start : start + size] for start in starts])
-        for start, result in zip(starts, results, strict=True):
-            rows = slice(start, min(start + size, len(items)))
-            if isinstance(result, Failure):
-                failed.update(dict.fromkeys(range(rows.start, rows.stop), result.reason))
-            else:
-                losses[rows], costs[rows] = result
+        if self._dear and batch.genes is not None and len(batch) < LARGE:
+            losses, costs, failed = self._last.sums(items, lambda some: self._sums(some, together))
+        else:
+            losses, costs, failed = self._sums(items, together)
         self.counters.asked += len(batch)
         self.counters.distinct += len(items)
         reasons = {row: failed[item] for row, item in enumerate(inverse.tolist()) if item in failed} if failed else {}
@@ -178,6 +174,24 @@ class SeparableEstimator:
             return evaluations
         return replace(evaluations, firsts=firsts, digest=lambda row: memo(genes[row]))
 
+    def _sums(self, items: Any, together: int) -> Sums:
+        """What the workers make of rows or genomes, `together` at a time at most."""
+        assert self._executor is not None
+        shape = (len(items), len(self._problems))
+        losses = np.zeros(shape, dtype=np.int64)
+        costs = np.ones(shape, dtype=np.int64)
+        failed: dict[int, str] = {}
+        size = min(together, -(-len(items) // self._executor.workers))
+        starts = range(0, len(items), size)
+        results = self._executor.map([items[start : start + size] for start in starts])
+        for start, result in zip(starts, results, strict=True):
+            rows = slice(start, min(start + size, len(items)))
+            if isinstance(result, Failure):
+                failed.update(dict.fromkeys(range(rows.start, rows.stop), result.reason))
+            else:
+                losses[rows], costs[rows] = result
+        return losses, costs, failed
+
     def state(self) -> dict[str, Any]:
         """Counters."""
         return {"asked": self.counters.asked, "distinct": self.counters.distinct}
@@ -185,6 +199,31 @@ class SeparableEstimator:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over counters."""
         self.counters = Counters(asked=int(state["asked"]), distinct=int(state["distinct"]))
+        self._last = _LastSums()
+
+
+class _LastSums:
+    """The sums of the last batch's rows, which children that are copies need not be scored for again.
+
+    Sums are exact, so that where they come from changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    def sums(self, rows: NDArray[np.float64], scored: Callable[[NDArray[np.float64]], Sums]) -> Sums:
+        """What `scored` gives for distinct rows, asked only for those that the last batch did not hold."""
+        keys = [row.tobytes() for row in rows]
+        new = [place for place, key in enumerate(keys) if key not in self._known]
+        failed: dict[int, str] = {}
+        found = {key: self._known[key] for key in keys if key in self._known}
+        if new:
+            losses, costs, failures = scored(rows[new])
+            failed = {new[place]: reason for place, reason in failures.items()}
+            found.update((keys[place], (losses[i], costs[i])) for i, place in enumerate(new))
+        both = np.array([found[key] for key in keys], dtype=np.int64)
+        self._known = {key: found[key] for place, key in enumerate(keys) if place not in failed}
+        return both[:, 0], both[:, 1], failed
 
 
 def score_genomes(

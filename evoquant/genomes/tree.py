@@ -130,6 +130,7 @@ class TreeSpace:
     """
 
     kind = "tree"
+    dear = True  # scoring one takes longer than looking up whether the last generation held it
 
     def __init__(
         self,

@@ -10,13 +10,19 @@ from hypothesis import strategies as st
 
 from evoquant import api
 from evoquant.campaign.checkpoint import Checkpoint, JournalDigest, kept_state, load_checkpoint, save_checkpoint
-from evoquant.campaign.evaluate import _distinct
+from evoquant.campaign.evaluate import SeparableEstimator, _distinct, _LastSums
 from evoquant.campaign.hall import Hall
 from evoquant.campaign.journal import _number, _table
 from evoquant.campaign.storage import CHECKPOINT, JOURNAL, Appender, RunDir
 from evoquant.errors import Interrupted, RunDirError
+from evoquant.execution.local import LocalExecutor
 from evoquant.files import canonical_json
+from evoquant.genomes.rule import LAYER_TYPES, RuleSpace, default_signals
+from evoquant.profiles.builtin import builtin_profile
+from evoquant.quantization.precision import SEED_MENU
 from evoquant.rng import generator_for
+from evoquant.scoring.objective import Cliff
+from evoquant.scoring.problem import compile_problem
 from evoquant.scoring.rows_kernel import distinct_rows, hash_rows
 from evoquant.search.base import EQUALS, LARGE, CandidateBatch, OperatorColumn, best_first
 from evoquant.testing.interrupt import StopAfter
@@ -192,3 +198,76 @@ def test_a_large_run_is_interrupted_and_resumed_to_the_same_bytes(tmp_path, popu
             (out / CHECKPOINT).unlink()
         api.resume(out)
         assert (out / JOURNAL).read_bytes() == whole
+
+
+class Dear(RuleSpace):
+    """Rules that count which of them are scored."""
+
+    dear = True
+
+    def __init__(self):
+        super().__init__(SEED_MENU, LAYER_TYPES, default_signals(SEED_MENU), 2)
+        self.scored = []
+
+    def sums(self, genes, problem):
+        self.scored += [row.tobytes() for row in genes]
+        return super().sums(genes, problem)
+
+
+class Cheap(Dear):
+    dear = False
+
+
+def evaluated(space, batches, *, forget=()):
+    """Evaluations of batches of genes, one after the other, with a new start before those in `forget`."""
+    problem = compile_problem(builtin_profile("seed/train"), SEED_MENU)
+    estimator = SeparableEstimator(space, (problem,), Cliff(), "mean", 7)
+    found = []
+    with LocalExecutor() as executor:
+        estimator.use(executor)
+        for number, genes in enumerate(batches):
+            if number in forget:
+                estimator.restore(estimator.state())
+            batch = CandidateBatch(0, np.full((len(genes), 2), -1), ("random",) * len(genes), genes=genes)
+            found.append(estimator.evaluate(batch, {}))
+    return found, estimator.counters
+
+
+def test_what_the_last_generation_held_is_not_scored_again_where_it_is_dear():
+    dear, cheap = Dear(), Cheap()
+    first, second = (dear.canonical(dear.sample(generator_for(7, i, "test"), 20)) for i in range(2))
+    batches = [first, np.concatenate([second, first[:9], second[:4]]), second, first]
+    ours, counters = evaluated(dear, batches)
+    theirs, plain = evaluated(cheap, batches)
+    for one, other in zip(ours, theirs, strict=True):
+        for name in ("fitness", "cost", "retention", "parts"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert counters == plain and counters.asked == 93 and counters.distinct == 20 + 29 + 20 + 20
+    assert len(cheap.scored) == counters.distinct
+    # Of the third batch all were known, and of the fourth none: only the last batch is remembered.
+    assert len(dear.scored) == 20 + 20 + 0 + 20
+
+
+def test_after_a_new_start_everything_is_scored_to_the_same():
+    dear = Dear()
+    genes = dear.canonical(dear.sample(generator_for(7, 0, "test"), 20))
+    found, counters = evaluated(dear, [genes, genes, genes], forget=(2,))
+    assert len(dear.scored) == 40 and counters.distinct == 60
+    np.testing.assert_array_equal(found[0].fitness, found[1].fitness)
+    np.testing.assert_array_equal(found[0].fitness, found[2].fitness)
+
+
+def test_what_failed_is_tried_again():
+    space = Dear()
+    genes = space.canonical(space.sample(generator_for(7, 0, "test"), 5))
+    failing = {2}
+
+    def scored(rows):
+        return np.ones((len(rows), 1), dtype=int), np.ones((len(rows), 1), dtype=int), dict.fromkeys(failing, "raised")
+
+    last = _LastSums()
+    assert last.sums(genes, scored)[2] == {2: "raised"}
+    failing.clear()
+    asked = []
+    assert last.sums(genes, lambda rows: asked.append(rows) or scored(rows))[2] == {}
+    np.testing.assert_array_equal(asked[0], genes[[2]])
