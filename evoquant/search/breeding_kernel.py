@@ -252,7 +252,7 @@ def _mixed_row(state, r, one, other, crossed, codes, survivors, sources, out):  
 
 
 @inlined
-def _wake(state, r, one, codes, limits, wakers, shape, survivors, sources, on, was, out, words):  # type: ignore[no-untyped-def]
+def _wake(state, r, one, codes, limits, wakers, shape, survivors, sources, on, was, fresh, out, words):  # type: ignore[no-untyped-def]
     """Genes of row r that wait for others: at their lowest where those are off, drawn afresh where they awake.
 
     Fills `on` and `was` with which wakers are on in the child and in its first parent. Floats would be chosen by a
@@ -264,19 +264,17 @@ def _wake(state, r, one, codes, limits, wakers, shape, survivors, sources, on, w
             now |= out[r, j] > 0
             then |= survivors[one, j] > 0
         on[k], was[k] = now, then
-    awaking = np.int64(0)
+    count = 0
     for i in range(shape[ALWAYS], codes.shape[1]):
         j = codes[ORDER, i]
         k = codes[WAKERS, j]
         kept = np.uint64(0) - np.uint64(on[k])
         words[r, j] = (words[r, j] & kept) | (np.uint64(codes[LOW_BITS, j]) & ~kept)
-        awaking |= on[k] & ~was[k] & np.int64(sources[codes[GROUP, j]] == one)
-    if awaking:
-        for i in range(shape[ALWAYS], codes.shape[1]):
-            j = codes[ORDER, i]
-            k = codes[WAKERS, j]
-            if on[k] & ~was[k] & np.int64(sources[codes[GROUP, j]] == one):
-                out[r, j] = _drawn(state, codes[KIND, j], limits[LOW, j], limits[HIGH, j])
+        fresh[count] = j
+        count += on[k] & ~was[k] & np.int64(sources[codes[GROUP, j]] == one)
+    for i in range(count):
+        j = fresh[i]
+        out[r, j] = _drawn(state, codes[KIND, j], limits[LOW, j], limits[HIGH, j])
 
 
 @compiled
@@ -308,7 +306,7 @@ def breed_rows(  # type: ignore[no-untyped-def]
     sources, changed = np.empty(codes[GROUP].max() + 1, dtype=np.int64), np.empty(width + 2, dtype=np.int64)
     states, pairs = np.empty(BLOCK, dtype=np.uint64), np.empty((BLOCK, 2), dtype=np.int64)
     on, was = np.zeros((2, wakers.shape[0] + 1), dtype=np.int64)
-    touched = np.empty(1)
+    fresh, touched = np.empty(width + 1, dtype=np.int64), np.empty(1)
     rate = np.uint64(rates[1] * 2.0**32)
     for r in range(begin, end):
         place = (r - begin) % BLOCK
@@ -330,7 +328,7 @@ def breed_rows(  # type: ignore[no-untyped-def]
         waking = True
         for i in range(count + 1):
             if waking & ((i == count) | (changed[i] >= always)):  # those that others wait for have changed
-                _wake(state, r, one, codes, limits, wakers, shape, survivors, sources, on, was, out, words)
+                _wake(state, r, one, codes, limits, wakers, shape, survivors, sources, on, was, fresh, out, words)
                 waking = False
             if i < count:
                 j = codes[ORDER, changed[i]]
