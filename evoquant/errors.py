@@ -134,7 +134,9 @@ def describe_validation(error: ValidationError, source: str, known_keys: Iterabl
             known = [tag for tag in expected if tag != "code"]
             lines.append(f"{source}: {place}.kind: unknown kind {context['tag']!r}.{suggestion(context['tag'], known)}")
         elif fault["type"] == "extra_forbidden":
-            lines.append(f"{source}: {place}: unknown key.{suggestion(str(fault['loc'][-1]), keys)}")
+            key = str(fault["loc"][-1])
+            meant = " It is known elsewhere, not here." if key in keys else suggestion(key, keys)
+            lines.append(f"{source}: {place}: unknown key.{meant}")
         elif fault["type"] == "missing":
             lines.append(f"{source}: {place}: this key is required.")
         else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.evaluate import KnownFailure, genome_at
+from evoquant.errors import RunDirError
 from evoquant.files import canonical_json
 from evoquant.search.base import FAILED, OK, STATUS, CandidateBatch, EvaluationBatch
 
@@ -121,7 +122,7 @@ def generation_line(
             hashed = GeneHash(batch)
             hashed.scored(evaluations.fitness, batch.parents)
         population = {"first_id": str(batch.first_id), "size": str(len(batch)), "digest": f'"{hashed.value()}"'}
-    return Line(json_object(texts | {"population": json_object(population)}), line)
+    return Line(_object(texts | {"population": _object(population)}), line)
 
 
 def is_listed(batch: CandidateBatch, *, measured: bool) -> bool:
@@ -161,15 +162,27 @@ class GeneHash:
 
 
 def failures_of(line: dict[str, Any], first_id: int) -> dict[int, KnownFailure]:
-    """Row → what is known of the candidates that a journalled generation records as failed."""
-    measured = line.get("measured", {})
+    """Row → what is known of the candidates that a journalled generation records as failed.
+
+    Raises:
+        RunDirError: the line is not one that was written.
+    """
     known = {}
-    for key, reason in line.get("failures", {}).items():
-        row = int(key) - first_id
-        blocks = None
-        if measured:
-            blocks = len(measured["measurements"][measured["allocations"][row]]["blocks"])
-        known[row] = KnownFailure(str(reason), blocks)
+    try:
+        measured = line.get("measured", {})
+        for key, reason in line.get("failures", {}).items():
+            row = int(key) - first_id
+            if row < 0:
+                raise IndexError(row)
+            blocks = None
+            if measured:
+                blocks = len(measured["measurements"][measured["allocations"][row]]["blocks"])
+            known[row] = KnownFailure(str(reason), blocks)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise RunDirError(
+            f"journal.jsonl: `failures` of generation {line.get('generation')} does not fit its candidates: the "
+            f"journal was changed. Start a new run."
+        ) from None
     return known
 
 
@@ -195,7 +208,7 @@ def _number(value: float) -> str:
 _TEXTS = _NumberTexts()
 
 
-def json_object(texts: Mapping[str, str]) -> str:
+def _object(texts: Mapping[str, str]) -> str:
     """Canonical JSON of an object, from those of its values."""
     return "{" + ",".join(f"{canonical_json(key)}:{texts[key]}" for key in sorted(texts)) + "}"
 

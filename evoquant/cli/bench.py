@@ -13,6 +13,7 @@ from evoquant.errors import InputError
 bench = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
 MOST_WORKERS = 100_000
+ROUNDS = 5
 
 RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds: one ratio each.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")]
@@ -24,7 +25,7 @@ def speed(
     only: Annotated[
         str | None, typer.Option(help="Topics, comma-separated: rules, trees, engine, networks, cluster, start.")
     ] = None,
-    rounds: RoundsOption = 5,
+    rounds: RoundsOption = ROUNDS,
     as_json: JsonOption = False,
 ) -> None:
     """How fast evoquant is on this machine, beside the plain ways and other libraries; a few minutes.
@@ -32,6 +33,11 @@ def speed(
     `scaling` and `tabular` are benchmarks of their own.
     """
     if context.invoked_subcommand is not None:
+        if only is not None or as_json or rounds != ROUNDS:
+            raise InputError(
+                f"--only, --rounds and --json stand before {context.invoked_subcommand!r}, which has options of its "
+                f"own; put them behind it, or leave it out."
+            )
         return
     from evoquant.bench.speed import machine, measured
     from evoquant.report.performance import machine_note, performance_table
@@ -59,7 +65,7 @@ def scaling(
     from evoquant.report.scaling import scaling_tables
 
     counts = workers.split(",")
-    if not all(count.strip().isdigit() and 0 < int(count) <= MOST_WORKERS for count in counts):
+    if not all(count.strip().isdecimal() and 0 < int(count) <= MOST_WORKERS for count in counts):
         raise InputError(f"--workers {workers}: give whole numbers from 1 to {MOST_WORKERS:,}, such as 64,1000.")
     rows = measure_scaling([int(count) for count in counts])
     if as_json:

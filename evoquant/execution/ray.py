@@ -184,11 +184,13 @@ class _Queue:
         final = []
         for index, outcome in found:
             lost = isinstance(outcome, Failure) and outcome.reason == "worker_lost"
-            self._lost[index] = self._lost.get(index, 0) + lost
+            if lost:
+                self._lost[index] = self._lost.get(index, 0) + 1
             if outcome is GIVEN_BACK or (lost and self._lost[index] < TRIES):
                 self._again.append(index)
             else:
                 del self._begun[index]
+                self._lost.pop(index, None)
                 final.append((index, outcome))
         return final
 

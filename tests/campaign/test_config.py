@@ -51,6 +51,7 @@ def test_an_empty_mapping_is_a_campaign(tmp_path):
         ("search: {kind: nsga2, population: 2, start: [all_fp16, hybrid, pareto]}", ["3 genomes", "raise population"]),
         ("search: {kind: cmaes, sigma: 0}", ["search.sigma", "greater than 0"]),
         ("search: {kind: cmaes, start: [all_fp16]}", ["search.start", "unknown key"]),
+        ("search: {kind: nsga2, in_flight: 4}", ["search.in_flight", "known elsewhere"]),
         ("search: {kind: map_elites, compression: [8, 2]}", ["from 8 to 2", "lower limit first"]),
         ("search: {kind: map_elites, bins: 0}", ["search.bins"]),
         ("search: {kind: islands, islands: 1}", ["search.islands", "2"]),

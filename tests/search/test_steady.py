@@ -53,7 +53,7 @@ def scored(candidate, fitness=None, status=OK):
 
 
 def fly(search, order, count):
-    """Keep the search full and tell `count` arrivals, whichever of those in flight `order` picks; all that was asked."""
+    """Keep the search full and tell `count` arrivals, whichever in flight `order` picks; all that was asked."""
     flying, seen = {}, []
     for turn in range(count):
         while len(flying) < search.in_flight:
@@ -99,7 +99,7 @@ def test_no_more_are_asked_than_may_be_in_flight_and_only_these_are_told():
     with pytest.raises(SearchError, match="2 candidates are in flight"):
         search.ask()
     search.tell(scored(second), 1)
-    with pytest.raises(SearchError, match="candidate 1 is not in flight: .* in flight: 0"):
+    with pytest.raises(SearchError, match=r"candidate 1 is not in flight: .* in flight: 0"):
         search.tell(scored(second), 1)
     with pytest.raises(SearchError, match="one candidate; got 0"):
         search.tell(scored(first).__class__(**{**vars(scored(first)), "fitness": np.empty(0)}), 0)
