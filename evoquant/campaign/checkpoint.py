@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.campaign.journal import json_object
 from evoquant.campaign.storage import CHECKPOINT
 from evoquant.errors import InputError
 from evoquant.files import canonical_json
@@ -74,9 +73,9 @@ def save_checkpoint(run: RunDir, config_hash: str, journal_digest: str, checkpoi
         "hall": checkpoint.hall,
         "since_improvement": checkpoint.since_improvement,
     }
-    texts = {key: canonical_json(value) for key, value in values.items()}
+    pieces = {key: [canonical_json(value).encode()] for key, value in values.items()}
     search = {key: _packed(value) for key, value in checkpoint.search().items()}
-    run.put(CHECKPOINT, json_object(texts | {"search": json_object(search)}))
+    run.put(CHECKPOINT, b"".join(_object(pieces | {"search": _object(search)})))
 
 
 def load_checkpoint(run: RunDir, config_hash: str, lines: Sequence[str]) -> Checkpoint | None:
@@ -101,15 +100,22 @@ def load_checkpoint(run: RunDir, config_hash: str, lines: Sequence[str]) -> Chec
         return None
 
 
-def _packed(value: Any) -> str:
-    """JSON; of an array its bytes: a large one as numbers would take longer to write than a generation takes."""
+def _packed(value: Any) -> list[bytes]:
+    """JSON, in pieces; of an array its bytes: a large one as numbers would take longer than a generation takes."""
     if not isinstance(value, np.ndarray):
-        return canonical_json(value)
+        return [canonical_json(value).encode()]
     array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
-    text = base64.b64encode(array.data).decode("ascii")  # nothing in it needs escaping, which would be looked for
-    return json_object(
-        {"dtype": canonical_json(array.dtype.str), "shape": canonical_json(list(array.shape)), "base64": f'"{text}"'}
-    )
+    dtype, shape = canonical_json(array.dtype.str).encode(), canonical_json(list(array.shape)).encode()
+    # Nothing in base64 needs escaping, which would be looked for.
+    return _object({"dtype": [dtype], "shape": [shape], "base64": [b'"', base64.b64encode(array.data), b'"']})
+
+
+def _object(values: Mapping[str, Sequence[bytes]]) -> list[bytes]:
+    """Canonical JSON of an object from that of its values, all in pieces: joined once, large ones are copied once."""
+    pieces: list[bytes] = []
+    for key in sorted(values):
+        pieces += [b"," if pieces else b"{", canonical_json(key).encode(), b":", *values[key]]
+    return [*pieces, b"}"] if pieces else [b"{}"]
 
 
 def _unpacked(value: Any) -> Any:

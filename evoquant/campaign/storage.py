@@ -103,7 +103,7 @@ class RunDir:
         """Whether the file exists."""
         return (self.path / name).is_file()
 
-    def put(self, name: str, text: str) -> None:
+    def put(self, name: str, text: str | bytes) -> None:
         """Write a whole file atomically."""
         write_atomic(self.path / name, text)
 
