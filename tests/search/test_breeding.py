@@ -13,8 +13,9 @@ from evoquant.genomes.strategies import STRATEGIES
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.rng import generator_for
 from evoquant.scoring import threads
+from evoquant.scoring.rows_kernel import hash_rows
 from evoquant.search.base import LARGE, NO_PARENT
-from evoquant.search.breeding import THREADS_FROM, Survivors, breeder_of
+from evoquant.search.breeding import THREADS_FROM, Survivors, breeder_of, with_room
 from evoquant.search.genetic import GeneticSearch, GeneticSettings
 from evoquant.search.variation import children
 from evoquant.testing.searches import check_search
@@ -115,6 +116,40 @@ def test_the_tournament_goes_by_fitness_then_parts_then_cost_then_lot():
     shares = np.bincount(bred(RULES, parents, tournament=2, immigrant_rate=0.0).parents[:, 0], minlength=4) / N
     expected = np.array([1 / 16, 3 / 8, 3 / 8, 3 / 16])  # 1 and 2 beat 3, all beat 0
     assert all(close(a, b) for a, b in zip(shares, expected, strict=True)), shares
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_hashes_and_parts_are_those_of_the_rows(space):
+    first = breeder_of(space).newcomers(stream(), N, start=[STRATEGIES["all_fp16"]], room=3)
+    parents = dataclasses.replace(survivors_of(space), genes=first.genes)
+    for batch in (first, bred(space, parents, mutation_rate=0.4)):
+        hashes = np.empty(N, dtype=np.uint64)
+        hash_rows(np.ascontiguousarray(batch.genes).view(np.uint64), 0, N, hashes)
+        np.testing.assert_array_equal(batch.hashes, hashes)
+        np.testing.assert_array_equal(batch.parts, space.parts(batch.genes))
+
+
+def test_survivors_lie_before_the_children_without_a_copy_where_there_is_room():
+    batch = breeder_of(RULES).newcomers(stream(), 50, room=3)
+    genes, before = batch.genes.copy(), survivors_of(RULES, 4).genes
+    assert with_room(batch.genes, before) is None  # one too many
+    whole = with_room(batch.genes, before[:2])
+    np.testing.assert_array_equal(whole, np.concatenate([before[:2], genes]))
+    assert np.shares_memory(whole, batch.genes)
+    np.testing.assert_array_equal(batch.genes, genes)
+    assert with_room(genes, before[:1]) is None and with_room(batch.genes[:20], before[:1]) is None
+
+
+def test_what_a_large_search_has_handed_out_stays_as_it_was(drive):
+    search = GeneticSearch(RULES, seed=5, settings=GeneticSettings(population=LARGE, tune_rate=0.1))
+    drive(search, 2)
+    kept = search.snapshot()()
+    before = {key: np.copy(value) for key, value in kept.items()}
+    seen = [(batch, batch.genes.copy()) for batch, _ in drive(search, 3)]
+    for key, value in kept.items():
+        np.testing.assert_array_equal(value, before[key])
+    for batch, genes in seen:
+        np.testing.assert_array_equal(batch.genes, genes)
 
 
 class Waiting(NumericOperators):
