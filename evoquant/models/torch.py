@@ -122,6 +122,7 @@ class Measurer:
         self._parameters = [parameters[layer.parameter] for layer in layers]
         self._originals = [parameter.data for parameter in self._parameters]
         self._modules = dict(network.named_modules())
+        self._precisions: dict[str, Precision] = {}
         self._reuse: Reuse | None = None
         self._reuses = True
         self._until_check = 1
@@ -151,15 +152,17 @@ class Measurer:
             PrecisionError: unknown, or it cannot hold the layer's weights.
         """
         hooks: list[Any] = []
+        changed: list[int] = []
         try:
             for i, width in enumerate(widths):
                 if width == REFERENCE:
                     continue
-                precision, layer = Precision.parse(width), self._layers[i]
+                precision, layer = self._precision(width), self._layers[i]
                 if not layer.takes(precision):
                     raise InputError(
                         f"layer {layer.name!r} has no inputs of its own to quantize: it cannot be {width}."
                     )
+                changed.append(i)
                 self._parameters[i].data = self._tensor(i, precision)
                 if precision.activation_bits is not None:
                     module = self._modules[layer.module]
@@ -168,8 +171,13 @@ class Measurer:
         finally:
             for hook in hooks:
                 hook.remove()
-            for parameter, original in zip(self._parameters, self._originals, strict=True):
-                parameter.data = original
+            for i in changed:
+                self._parameters[i].data = self._originals[i]
+
+    def _precision(self, width: str) -> Precision:
+        if width not in self._precisions:
+            self._precisions[width] = Precision.parse(width)
+        return self._precisions[width]
 
     def _tensor(self, layer: int, precision: Precision) -> torch.Tensor:
         def make() -> torch.Tensor:

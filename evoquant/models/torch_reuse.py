@@ -6,7 +6,8 @@ found again by what goes into it. A tensor that came out of a remembered call, o
 an object, so that along a chain no value is ever looked at; any other is compared bit by bit with those seen before.
 
 Not remembered are calls of modules that keep state, that have hooks of somebody else's, or that write into their
-inputs; a remembered tensor that was written into later (`x += y`) counts as forgotten.
+inputs; a remembered tensor that was written into later (`x += y`) counts as forgotten. Where looking up takes longer
+than it saves it is left for a while.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +24,7 @@ from torch import nn
 
 from evoquant.models.torch_reusable import Chain, halved, halves, reusable
 from evoquant.models.torch_threads import one_thread
+from evoquant.models.torch_worth import SECONDS_PER_BYTE, Worth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -79,6 +82,8 @@ class Reuse:
         self._numbers = 0
         with one_thread(), torch.no_grad():
             self._modules, self._chains = reusable(network, layers, data)
+        links = [1] * len(self._modules) + [len(chain.links) for _, chain in self._chains]
+        self._worths = [[Worth() for _ in range(count)] for count in links]
         self._pools = [module for module in network.modules() if self.able and halves(module)]
 
     @property
@@ -92,7 +97,8 @@ class Reuse:
         changed: dict[nn.Module, Callable[..., Any]] = dict.fromkeys(self._pools, halved)
         for number, (module, layers) in enumerate(self._modules):
             own = tuple([widths[i] for i in layers])
-            changed[module] = self._looking_up((number, own), changed.get(module, module.forward))
+            forward = changed.get(module, module.forward)
+            changed[module] = self._looking_up((number, own), forward, self._worths[number][0])
         for number, (module, chain) in enumerate(self._chains, start=len(self._modules)):
             changed[module] = self._walking(number, chain, widths)
         for module, forward in changed.items():
@@ -111,21 +117,31 @@ class Reuse:
         self._alike.clear()
         self.bytes = 0
 
-    def _looking_up(self, what: Hashable, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def _looking_up(self, what: Hashable, forward: Callable[..., Any], worth: Worth) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:
+            if not worth.asked():
+                return forward(*arguments, **keywords)
+            start = perf_counter()
             inputs: list[torch.Tensor] = []
             try:
                 key = what, self._key(arguments, inputs), self._key(tuple(keywords.items()), inputs)
             except _Opaque:
+                worth.gained(start - perf_counter())
                 return forward(*arguments, **keywords)
             found = self._found(key)
             if found is not None:
+                worth.gained(worth.mean_s + start - perf_counter())
                 return _copied(found.output)
             self.misses += 1
             before = [tensor._version for tensor in inputs]
+            began = perf_counter()
             output = forward(*arguments, **keywords)
+            ended = perf_counter()
+            kept = 0
             if [tensor._version for tensor in inputs] == before:
-                self._remember(key, tuple(inputs), output)
+                kept = self._remember(key, tuple(inputs), output)
+            worth.ran(ended - began)
+            worth.gained(start - began + ended - perf_counter() - kept * SECONDS_PER_BYTE)
             return output
 
         return call
@@ -133,27 +149,37 @@ class Reuse:
     def _walking(self, number: int, chain: Chain, widths: Sequence[str]) -> Callable[[Any], Any]:
         """`forward` of an `nn.Sequential` that begins behind the last link that is remembered."""
         own = tuple([widths[i] for i in chain.layers])
+        worths = self._worths[number]
 
         def call(value: Any) -> Any:
+            start = perf_counter()
+            looked = [last for last, worth in enumerate(worths, start=1) if worth.asked()]
             inputs: list[torch.Tensor] = []
             try:
-                place = self._key(value, inputs)
+                place = self._key(value, inputs) if looked else None
             except _Opaque:
                 place = None
             first, before = 0, [tensor._version for tensor in inputs]
             if place is not None:
-                for last in range(len(chain.links), 0, -1):
+                for last in reversed(looked):
                     found = self._found((number, last, own[: chain.counts[last - 1]], place))
                     if found is not None:
                         first, value = last, _copied(found.output)
                         break
+            _shared(worths, looked, first, perf_counter() - start)
             held = tuple(inputs)
-            for last, link in enumerate(chain.links[first:], start=first + 1):
-                self.misses += 1
+            for last, (link, worth) in enumerate(
+                zip(chain.links[first:], worths[first:], strict=True), start=first + 1
+            ):
+                began = perf_counter()
                 for module in link:
                     value = module(value)
-                if place is not None and [tensor._version for tensor in held] == before:
-                    self._remember((number, last, own[: chain.counts[last - 1]], place), held, value)
+                ended = perf_counter()
+                worth.ran(ended - began)
+                if worth.looks and place is not None and [tensor._version for tensor in held] == before:
+                    self.misses += 1
+                    kept = self._remember((number, last, own[: chain.counts[last - 1]], place), held, value)
+                    worth.gained(ended - perf_counter() - kept * SECONDS_PER_BYTE)
             return value
 
         return call
@@ -216,28 +242,33 @@ class Reuse:
         table[place] = known = _Known(weakref.ref(tensor, gone), number, tensor._version)
         return known
 
-    def _remember(self, key: Hashable, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+    def _remember(self, key: Hashable, inputs: tuple[torch.Tensor, ...], output: Any) -> int:
+        """Keep a call; how many bytes are kept for it that were not before."""
         outputs: list[torch.Tensor] = []
         try:
             _collect(output, outputs)
         except _Opaque:
-            return
+            return 0
         for tensor in outputs:
             known = self._known.get(id(tensor))
             if known is None or known.tensor() is not tensor or known.version != tensor._version:
                 self._numbers += 1
                 self._note(tensor, self._numbers)
         if sum([tensor.untyped_storage().nbytes() for tensor in outputs]) > self.limit_bytes // LARGEST_SHARE:
-            return
+            return 0
         call = _Call(inputs, _copied(output), tuple(outputs), tuple([tensor._version for tensor in outputs]))
         self._calls[key] = call
+        before = self.bytes
         for tensor in (*inputs, *outputs):
             storage = tensor.untyped_storage()
-            held = self._storages.get(storage.data_ptr(), 0)
-            self._storages[storage.data_ptr()] = held + 1
+            place = storage.data_ptr()
+            held = self._storages.get(place, 0)
+            self._storages[place] = held + 1
             self.bytes += 0 if held else storage.nbytes()
+        kept = self.bytes - before
         while self.bytes > self.limit_bytes and self._calls:
             self._drop(self._calls.popitem(last=False)[1])
+        return kept
 
     def _drop(self, call: _Call) -> None:
         for tensor in (*call.inputs, *call.outputs):
@@ -247,6 +278,18 @@ class Reuse:
                 self._storages[storage.data_ptr()] = held
             else:
                 self.bytes -= storage.nbytes()
+
+
+def _shared(worths: Sequence[Worth], looked: Sequence[int], first: int, seconds: float) -> None:
+    """Tell the links of a chain that were looked for what it took, and those up to the `first` found what it saved.
+
+    A link also saves those before it that are not looked for.
+    """
+    begins = 0
+    for last in looked:
+        saved = sum([worth.mean_s for worth in worths[begins:last]]) if last <= first else 0.0
+        worths[last - 1].gained(saved - seconds / len(looked))
+        begins = last
 
 
 def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:

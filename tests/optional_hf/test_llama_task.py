@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from evoquant.errors import MissingExtraError
+from evoquant.models import torch_worth
 from evoquant.models.arrays import pack_arrays
 from evoquant.models.base import SPLITS, Request
 from evoquant.models.deployable import deployable
@@ -188,6 +189,19 @@ def test_a_worker_measures_what_is_exported(task, ready):
     ours = ready.outcome("test", 0, 80, [outputs], reference)
     np.testing.assert_allclose(np.asarray(measured), np.asarray(ours), rtol=1e-5, atol=1e-6)
     assert np.abs(outputs - reference).max() > 0
+
+
+def test_remembered_calls_give_every_bit(task, monkeypatch):
+    monkeypatch.setattr(torch_worth, "TRIAL", 10**9)  # whatever it saves
+    count = len(task.layers)
+    starts = [("INT4-channel",) * k + ("INT8-channel",) * (count - k) for k in range(count, 0, -5)]
+    ends = [("FP16",) * (count - k) + ("INT8-channel",) * k for k in range(0, count, 5)]
+    requests = [Request(widths, "calibration", 0) for widths in (*starts, *ends, *starts[:2])]
+    ours, plain = start_measurer(task.payload()), start_measurer(task.payload())
+    plain._reuses = False
+    for one, other in zip(ours(requests), plain(requests), strict=True):
+        assert one.tobytes() == other.tobytes()
+    assert ours._reuses and ours._reuse.hits > 20
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])

@@ -10,16 +10,24 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
+from evoquant.models import torch_worth
 from evoquant.models.base import REFERENCE, Failed, Request
 from evoquant.models.torch import Bounded, Measurer
 from evoquant.models.torch_kinds import Judge
 from evoquant.models.torch_layers import find_layers
 from evoquant.models.torch_reusable import halved
 from evoquant.models.torch_reuse import Reuse, same_bits
+from evoquant.models.torch_worth import PAUSE, TRIAL, Worth
 from evoquant.rng import generator_for
 from tests.optional_torch.networks import TASKS, normal, seeded
 
 WIDTHS = ("INT2-channel", "INT8-channel", "INT4-channel-a8", REFERENCE)
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Look every call up, however little these small networks save by it."""
+    monkeypatch.setattr(torch_worth, "TRIAL", 10**9)
 
 
 def measurer(network, inputs, reuses=True):
@@ -277,3 +285,51 @@ def test_a_cache_of_inputs_that_keeps_nothing_changes_nothing():
     ours, plain = (measurer(seeded(convolutions()), normal(20, 2, 8, 8), reuses) for reuses in (True, False))
     ours._inputs = Bounded(0)
     assert_same(ours, plain, requests(ours._layers))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_outcomes_whatever_the_clock_decides(name, monkeypatch):
+    rng = generator_for(0, 0, "test clock")
+    asked = []
+
+    def decide(worth):
+        worth.looks = bool(rng.integers(2))
+        asked.append(worth.looks)
+        return worth.looks
+
+    def start(reuses):
+        task = TASKS[name]()
+        measure = Measurer(task.network, task.found, task.data, Judge(task.kind, task.variance), block=12, batch=5)
+        measure._reuses = reuses
+        return measure
+
+    monkeypatch.setattr(Worth, "asked", decide)
+    ours = start(True)
+    assert_same(ours, start(False), requests(ours._layers))
+    assert ours._reuse.hits > 5 and ours._reuses and len(set(asked)) == 2
+
+
+def test_what_does_not_pay_is_left_for_a_while(monkeypatch):
+    monkeypatch.setattr(torch_worth, "TRIAL", TRIAL)
+    worth = Worth()
+
+    def trial(gain):
+        answers = []
+        for _ in range(TRIAL):
+            answers.append(worth.asked())
+            worth.gained(gain)
+        return answers
+
+    assert all(trial(1.0) + trial(1.0) + trial(-1.0))
+    for _ in range(PAUSE):
+        assert not any(trial(0.0))
+    assert all(trial(1.0) + trial(1.0)), "tried again, and it paid"
+
+
+def test_means_follow():
+    worth = Worth()
+    worth.ran(4.0)
+    assert worth.mean_s == 4.0
+    for _ in range(100):
+        worth.ran(1.0)
+    assert worth.mean_s == pytest.approx(1.0, rel=1e-3)
