@@ -1,14 +1,16 @@
 """How much faster candidates are measured on real networks than by quantizing everything and running it whole.
 
-What is measured is a search's own mix: the (allocation, block of samples) pairs that a campaign's first generations ask
-for, replayed in their order from a cold start. First every outcome is compared with the plain way's, bit for bit.
+What is measured is a search's own mix: the (allocation, block of samples) pairs that a campaign's search asks for,
+replayed generation by generation from a cold start. Once as it asks, for every candidate: many are copies, which the
+campaign's measurer knows. Once only those that are distinct: these reach the network, where calls of modules are
+remembered. First the outcomes are compared with the plain way's, bit for bit.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,27 +19,57 @@ from evoquant.errors import CampaignError, MissingExtraError
 from evoquant.execution.local import LocalExecutor
 from evoquant.models.base import REFERENCE, Failed, Request
 from evoquant.models.networks import require_torch
-from evoquant.store import cache_folder
+from evoquant.rng import generator_for
+from evoquant.store import Store, cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from evoquant.execution.base import Failure
-    from evoquant.models.base import Outcome
+    from evoquant.models.base import MeasuredTask, Outcome
     from evoquant.models.torch import Measurer
 
 TOPIC: Literal["networks"] = "networks"
 GOAL = 5.0
-RULES = {"genome": {"kind": "rule", "rungs": 2}, "search": {"kind": "genetic", "population": 60, "elites": 2}}
-DIRECT = {"genome": {"kind": "direct"}, "search": {"kind": "surrogate"}, "signals": ["fisher"]}
-CAMPAIGNS: dict[str, dict[str, Any]] = {
-    "digits": {**RULES, "stop": {"generations": 6}},
-    "tabular": {**DIRECT, "stop": {"passes": 60, "generations": 1000}},
-    "char_lm": {**DIRECT, "stop": {"passes": 20, "generations": 1000}},
-}
-"""Tasks that need no download, with the search of their example campaigns, cut short."""
-BATCHES = {"digits": 24, "tabular": 80, "char_lm": 8}
 MENU = ["INT2-channel", "INT4-channel", "INT8-channel", "FP16", "FP32"]
+START = ["all_fp16", "uniform_int8", "uniform_int4", "wider_fp16_zone"]
+ALL, DISTINCT, PLAIN = "all candidates, copies included", "distinct allocations only", "quantizing and running each"
+
+
+def rules(population: int) -> dict[str, Any]:
+    """The search of configs/digits.yaml, cut short."""
+    search = {"kind": "genetic", "population": population, "elites": 2, "start": START}
+    return {"genome": {"kind": "rule", "rungs": 2}, "search": search, "stop": {"generations": 10}}
+
+
+def surrogate(passes: int) -> dict[str, Any]:
+    """The search of configs/tabular.yaml, cut short."""
+    stop = {"passes": passes, "generations": 1000}
+    return {"genome": {"kind": "direct"}, "search": {"kind": "surrogate"}, "signals": ["fisher"], "stop": stop}
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A search on a task that needs no download.
+
+    Attributes:
+        task: its kind.
+        search: the campaign's settings.
+        sample: how many requests the plain way answers, drawn at random: they all cost it much the same.
+        distinct: so many of the distinct requests at most, the first, are measured by themselves.
+    """
+
+    task: str
+    search: Mapping[str, Any]
+    sample: int
+    distinct: int = 10_000
+
+
+CONTESTS = {
+    "digits, rules": Contest("digits", rules(60), 30),
+    "tabular, rules": Contest("tabular", rules(60), 80),
+    "tabular, one width per layer": Contest("tabular", surrogate(40), 80),
+    "char_lm, rules": Contest("char_lm", rules(16), 8, 32),
+}
 
 
 class Plain:
@@ -48,7 +80,7 @@ class Plain:
         self._references: dict[tuple[str, int], Any] = {}
 
     def __call__(self, requests: Sequence[Request]) -> list[Outcome | Failed]:
-        """The outcome of each request; the FP32 network runs once for each block."""
+        """The outcome of each request; the FP32 network runs once for each block, however often this is called."""
         import numpy as np
         import torch
 
@@ -86,53 +118,66 @@ class Plain:
         return found
 
 
-class Enough(Exception):
-    """Ends a campaign of which enough is known."""
+@dataclass(frozen=True)
+class Asked:
+    """What a search asked for.
+
+    Attributes:
+        candidates: how many.
+        generations: the requests of every candidate of each, for as many blocks as its race took.
+    """
+
+    candidates: int
+    generations: list[list[Request]]
+
+    def distinct(self, most: int) -> list[list[Request]]:
+        """Those that are passed on to a network, in the order in which they are; `most` at most."""
+        from evoquant.campaign.measurer import neighbours
+
+        seen: set[Request] = set()
+        found: list[list[Request]] = []
+        for requests in self.generations:
+            new = sorted(set(requests) - seen, key=neighbours)[: most - len(seen)]
+            seen.update(new)
+            found.append(new)
+        return found
 
 
-class Recording(LocalExecutor):
-    """The local executor, which notes what it was asked for, until that are `limit` batches."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self.limit = limit
-        self.asked: list[list[Request]] = []
-
-    def map(self, batches: Sequence[Any]) -> Iterator[Any | Failure]:
-        """As the local one's.
-
-        Raises:
-            Enough: there were as many before.
-        """
-        if len(self.asked) >= self.limit:
-            raise Enough
-        self.asked += batches
-        return super().map(batches)
-
-
-def asked_for(name: str, networks: Path) -> list[list[Request]]:
-    """The batches of requests of a task's campaign, whose store is empty at first; `networks`: trained ones."""
-    from evoquant.api import Silent
+def asked_for(contest: Contest, networks: Path) -> Asked:
+    """What a campaign's search asks for, whose store is empty at first; `networks`: folder of trained ones."""
     from evoquant.campaign.build_measured import build_measured
     from evoquant.campaign.config import load_config
-    from evoquant.campaign.loop import run_loop
-    from evoquant.campaign.storage import RunDir
+    from evoquant.campaign.measurer import allocation_digest
 
-    with tempfile.TemporaryDirectory() as folder:
+    generations: list[list[Request]] = []
+    candidates = 0
+    with tempfile.TemporaryDirectory() as folder, LocalExecutor() as executor:
         path = Path(folder)
         networks.mkdir(parents=True, exist_ok=True)
         (path / "networks").symlink_to(networks)
-        config = {"name": name, "seed": 0, "task": {"kind": name, "seed": 0}, "menu": MENU, **CAMPAIGNS[name]}
-        (path / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
-        checked, _ = load_config(path / "config.yaml")
-        executor = Recording(BATCHES[name])
-        with RunDir.create(path / "run") as directory, executor, contextlib.suppress(Enough):
-            run_loop(build_measured(checked, path, executor), directory, Silent())
-        return executor.asked[: executor.limit]
+        config = {"name": contest.task, "seed": 0, "task": {"kind": contest.task, "seed": 0}, "menu": MENU}
+        (path / "config.yaml").write_text(json.dumps(config | dict(contest.search)), encoding="utf-8")
+        campaign = build_measured(load_config(path / "config.yaml")[0], path, executor)
+        assert campaign.space is not None and campaign.store is not None
+        (problem,) = campaign.problems["calibration"]
+        while len(generations) < campaign.config.stop.generations and not campaign.estimator.counters.spent:
+            batch = campaign.search.ask()
+            evaluations = campaign.estimator.evaluate(batch, {})
+            campaign.search.tell(evaluations)
+            assert batch.genes is not None and evaluations.details is not None
+            measurements = evaluations.details["measurements"]
+            generations.append([])
+            for allocation in campaign.space.allocate(batch.genes, problem):
+                widths = problem.unfold(allocation)
+                blocks = measurements[allocation_digest(widths)]["blocks"]
+                generations[-1] += [Request(widths, "calibration", block) for block in blocks]
+            candidates += len(batch)
+        campaign.store.close()
+    return Asked(candidates, generations)
 
 
 def measure(rounds: int = ROUNDS) -> list[Measure]:
-    """Measured requests per second, ours against the plain way, for each of `CAMPAIGNS`.
+    """Measured requests per second, ours against the plain way, for each of `CONTESTS`.
 
     Raises:
         CampaignError: an outcome differs from the plain way's.
@@ -141,40 +186,87 @@ def measure(rounds: int = ROUNDS) -> list[Measure]:
         require_torch("measuring networks")
     except MissingExtraError as error:
         return [Measure(TOPIC, "real networks", (), "x", GOAL, remark=str(error))]
-    found: list[Measure] = []
-    for name in CAMPAIGNS:
-        found += _measured(name, rounds)
-    return found
+    return [row for name, contest in CONTESTS.items() for row in measured(name, contest, rounds)]
 
 
-def _measured(name: str, rounds: int) -> list[Measure]:
-    from evoquant.models.measurer import start_measurer
+def measured(name: str, contest: Contest, rounds: int) -> list[Measure]:
+    """The figures of one contest, and of its distinct requests.
+
+    Raises:
+        CampaignError: an outcome differs from the plain way's.
+    """
     from evoquant.models.tasks import load_task
-    from evoquant.models.torch import Measurer
 
     cache = cache_folder(None, Path(tempfile.gettempdir()))
-    batches = asked_for(name, (cache / "networks").resolve())
-    task = load_task(name, seed=0, cache=cache)
+    asked = asked_for(contest, (cache / "networks").resolve())
+    task = load_task(contest.task, seed=0, cache=cache)
+    everything = [request for requests in asked.generations for request in requests]
+    drawn = generator_for(0, 0, "sample of requests").choice(len(everything), contest.sample, replace=False)
+    chosen = sorted(drawn.tolist())
+    sample = [everything[i] for i in chosen]
+    distinct = asked.distinct(contest.distinct)
+    plain = Plain(started(task))
+    _check(name, [one for part in by_campaign(task, asked.generations) for one in part], plain, chosen, sample)
 
-    def started() -> Measurer:
-        measurer = start_measurer(task.payload())
-        assert isinstance(measurer, Measurer)
-        return measurer
+    count, different = len(everything), sum(map(len, distinct))
+    rates = interleaved(
+        {
+            ALL: Way(lambda: by_campaign(task, asked.generations), count),
+            DISTINCT: Way(lambda: by_network(task, distinct), different),
+            PLAIN: Way(lambda: plain(sample), len(sample)),
+        },
+        rounds,
+    )
+    generations = len(asked.generations)
+    share = len(set(everything)) / count
+    remark = (
+        f"{asked.candidates} candidates of {generations} generations are {count} requests, {share:.0%} of them "
+        f"distinct; ours from an empty store, the plain way {len(sample)} of them; outcomes equal to the bit"
+    )
+    alone = f"{different} requests in their order, nothing stored: what remembered calls of modules bring"
+    return [
+        *ratios(TOPIC, rates, ALL, {PLAIN: GOAL}, what=name, remark=remark),
+        *ratios(TOPIC, rates, DISTINCT, {PLAIN: None}, what=name, remark=alone),
+    ]
 
-    def ours() -> list[Outcome | Failed]:
-        measurer = started()
-        return [outcome for batch in batches for outcome in measurer(batch)]
 
-    def plain() -> list[Outcome | Failed]:
-        way = Plain(started())
-        return [outcome for batch in batches for outcome in way(batch)]
+def started(task: MeasuredTask) -> Measurer:
+    """A worker's measurer that has not measured yet."""
+    from evoquant.models.measurer import start_measurer
+    from evoquant.models.torch import Measurer
 
-    for one, other in zip(ours(), plain(), strict=True):
+    measurer = start_measurer(task.payload())
+    assert isinstance(measurer, Measurer)
+    return measurer
+
+
+def by_network(task: MeasuredTask, batches: Sequence[Sequence[Request]]) -> list[list[Outcome | Failed]]:
+    """The outcomes of batches, by a measurer that has not measured yet."""
+    measurer = started(task)
+    return [measurer(batch) for batch in batches]
+
+
+def by_campaign(task: MeasuredTask, batches: Sequence[Sequence[Request]]) -> list[list[Outcome | Failed]]:
+    """The same as a campaign gets them, from an empty store."""
+    from evoquant.campaign.measurer import Measurer
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store.open(Path(folder)) as store,
+        LocalExecutor() as executor,
+    ):
+        measurer = Measurer(task, store)
+        measurer.use(executor)
+        return [measurer.outcomes(batch) for batch in batches]
+
+
+def _check(
+    name: str, ours: Sequence[Outcome | Failed], plain: Plain, chosen: Sequence[int], sample: Sequence[Request]
+) -> None:
+    """Raises `CampaignError` where the outcomes of a sample differ from the plain way's."""
+    for i, other in zip(chosen, plain(sample), strict=True):
+        one = ours[i]
         if isinstance(one, Failed) != isinstance(other, Failed) or (
             not isinstance(one, Failed) and not isinstance(other, Failed) and one.tobytes() != other.tobytes()
         ):
             raise CampaignError(f"{name}: an outcome differs from the one that the plain way gives.")
-    count = sum(map(len, batches))
-    remark = f"{count} requests of its campaign in their order, from a cold start; outcomes are equal to the bit"
-    rates = interleaved({"ours": Way(ours, count), "the plain way": Way(plain, count)}, rounds)
-    return ratios(TOPIC, rates, "ours", {"the plain way": GOAL}, what=name, remark=remark)

@@ -80,7 +80,7 @@ class Measurer:
 
     def _measure(self, requests: list[Request]) -> list[Outcome | Failed]:
         assert self._executor is not None
-        order = sorted(range(len(requests)), key=lambda i: _neighbours(requests[i]))
+        order = sorted(range(len(requests)), key=lambda i: neighbours(requests[i]))
         batches = self.batched([requests[i] for i in order])
         measured: list[Outcome | Failed] = []
         began, workers = time.monotonic(), self._executor.workers
@@ -125,7 +125,7 @@ class Measurer:
         return answers
 
 
-def _neighbours(request: Request) -> tuple[str, int, Widths]:
+def neighbours(request: Request) -> tuple[str, int, Widths]:
     """Sorted by this, requests follow one another that agree in the block and in most of the layers run first."""
     return request.split, request.block, request.widths
 
