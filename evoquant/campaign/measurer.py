@@ -82,13 +82,27 @@ class Measurer:
         assert self._executor is not None
         order = sorted(range(len(requests)), key=lambda i: neighbours(requests[i]))
         batches = self.batched([requests[i] for i in order])
-        measured: list[Outcome | Failed] = []
         began, workers = time.monotonic(), self._executor.workers
-        for batch, result in zip(batches, self._executor.map(batches), strict=True):
-            measured += self._answers(batch, result)
+        results = list(self._executor.map(batches))
         self._sizer.observe(len(requests), time.monotonic() - began, workers)
+        measured = self._blamed(batches, results)
         found = dict(zip(order, measured, strict=True))
         return [found[i] for i in range(len(requests))]
+
+    def _blamed(self, batches: list[list[Request]], results: list[Any]) -> list[Outcome | Failed]:
+        """What each request came to; a worker's death is blamed on those that kill one alone, not on their batch."""
+        assert self._executor is not None
+        lost = [len(batch) > 1 and is_lost(result) for batch, result in zip(batches, results, strict=True)]
+        again = [[request] for batch, hit in zip(batches, lost, strict=True) if hit for request in batch]
+        alone = iter(self._executor.map(again) if again else ())
+        measured: list[Outcome | Failed] = []
+        for batch, result, hit in zip(batches, results, lost, strict=True):
+            if hit:
+                for request in batch:
+                    measured += self._answers([request], next(alone))
+            else:
+                measured += self._answers(batch, result)
+        return measured
 
     def _answers(self, batch: list[Request], result: Any) -> list[Outcome | Failed]:
         """What a worker's result says of each request."""
@@ -123,6 +137,11 @@ class Measurer:
         pairs = zip(batch, answers, strict=True)
         self._store.put({self._key(request): answer for request, answer in pairs if not isinstance(answer, Failed)})
         return answers
+
+
+def is_lost(result: Any) -> bool:
+    """Whether a batch's worker died with it."""
+    return isinstance(result, Failure) and result.reason == "worker_lost"
 
 
 def neighbours(request: Request) -> tuple[str, int, Widths]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TRIES = 3
 DEPTH = 2  # batches that an actor has: without one that waits it would idle for the way to the driver and back
 MANY = 16  # from so many on, all that came are fetched with one wait, which costs about 1 us for each actor
-PLACE_S = 30.0  # patience with a cluster that has no free CPU for a worker
+PLACE_S = 60.0  # patience with a cluster that has no free CPU for a worker
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 # In place of a result: the batch waited behind one that took its worker along, or did not come back with it.

@@ -18,7 +18,12 @@ REACH_S = 5.0
 # Ray prints this to stdout, where results go, whatever its log level; a lost worker is in our own report.
 # It reads the pattern while it is imported.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing a task"}
-LOCAL_CLUSTER = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# Ray's workers would be nice to the search that goes on while they start, and on a busy machine take minutes.
+LOCAL_CLUSTER = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",
+}
 
 
 def is_connected() -> bool:

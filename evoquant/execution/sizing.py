@@ -10,7 +10,7 @@ FRESH = 0.3  # the weight of the newest measurement
 
 
 class Sizer:
-    """Sizes batches from what items cost; no result depends on it.
+    """Sizes batches from what items cost. No result may depend on it: of a batch that is lost, each is done by itself.
 
     Args:
         untold: items in a batch before anything was measured.
