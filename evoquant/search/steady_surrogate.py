@@ -42,6 +42,8 @@ class SteadySurrogate(SteadySearch):
         settings = settings or SurrogateSettings()
         super().__init__(space, seed, start, in_flight, settings.batch)
         self._model = SurrogateSearch(space, seed=seed, problem=problem, objective=objective, settings=settings)
+        # Told one by one, and those in flight may be repeats of one another.
+        self._model.patience *= max(settings.batch, in_flight)
 
     def done(self) -> bool:
         """Whether no genome can be found any more that means something new."""
@@ -63,7 +65,7 @@ class SteadySurrogate(SteadySearch):
         )
 
     def _learn(self, arrival: int, number: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
-        self._model.take_in(genes, evaluations)
+        self._model.take_in(genes, evaluations, chosen=number >= len(self._start))
 
     def _learnt(self) -> dict[str, Any]:
         return {"model": self._model.state()}

@@ -78,11 +78,12 @@ class SurrogateSearch(Generational):
         self._table = prior_table(problem)
         self._genes: list[list[float]] = []
         self._told: list[dict[str, Any]] = []
+        self.patience = BARREN
         self._barren = 0
 
     def done(self) -> bool:
         """Whether no genome can be found any more that means something new."""
-        return self._barren >= BARREN
+        return self._barren >= self.patience
 
     def _propose(self) -> CandidateBatch:
         started = self._beginning()
@@ -98,8 +99,11 @@ class SurrogateSearch(Generational):
     def _learn(self, first_id: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
         self.take_in(genes, evaluations)
 
-    def take_in(self, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
-        """Remember what was measured, and which candidates failed: these teach nothing and are not asked for again."""
+    def take_in(self, genes: NDArray[np.float64], evaluations: EvaluationBatch, *, chosen: bool = True) -> None:
+        """Remember what was measured, and which candidates failed: these teach nothing and are not asked for again.
+
+        Those that were not chosen here but given to begin with say nothing of whether there is anything new.
+        """
         errors, divergence = evaluations.standard_error, evaluations.divergence
         new = 0
         known = {tuple(told["widths"]) for told in self._told}
@@ -121,11 +125,11 @@ class SurrogateSearch(Generational):
             new += tuple(told["widths"]) not in known
             self._told.append(told)
             self._genes.append(genes[row].tolist())
-        self._barren = 0 if new else self._barren + 1
+        self._barren = 0 if new else self._barren + chosen
 
     def state(self) -> dict[str, Any]:
         """Counters and everything told."""
-        return self._counters() | {"genes": self._genes, "told": self._told, "barren": self._barren}
+        return self._counters() | {"genes": [*self._genes], "told": [*self._told], "barren": self._barren}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a state."""

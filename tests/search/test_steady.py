@@ -186,8 +186,17 @@ def test_the_surrogate_ends_when_nothing_new_is_told():
     search = surrogate(in_flight=1)
     first = search.ask()
     search.tell(scored(first))
-    for _ in range(6):
+    for _ in range(12):  # six rounds of two
+        assert not search.done()
         number = search.ask().first_id
         search._open[number] = first
         search.tell(scored(first), number)
     assert search.done()
+
+
+def test_copies_among_the_start_do_not_end_the_surrogate():
+    genome = DIRECT.decode(surrogate().ask().genes[0])
+    search = surrogate(in_flight=1, start=[genome] * 20)
+    for _ in range(20):
+        search.tell(scored(search.ask()))
+    assert not search.done()
