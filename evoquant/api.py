@@ -6,6 +6,7 @@ The command line is a thin layer over these functions.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.loop import Observer, Progress, run_loop
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REPORT, RESOLVED, RunDir
-from evoquant.errors import InputError, RunDirError, suggestion
+from evoquant.errors import InputError, Interrupted, RunDirError, suggestion
 from evoquant.files import pretty_json
 from evoquant.profiles.builtin import any_profile as profile
 from evoquant.profiles.model import profile_to_json
@@ -290,8 +291,6 @@ def score(
 
 
 def _go(config: CampaignConfig, directory: RunDir, observer: Observer) -> Run:
-    from evoquant.errors import Interrupted
-
     try:
         campaign = build_campaign(config, cache_folder(config.cache, directory.path))
     except KeyboardInterrupt:
@@ -303,8 +302,14 @@ def _go(config: CampaignConfig, directory: RunDir, observer: Observer) -> Run:
         if campaign.profile is not None:
             directory.put(PROFILE, profile_to_json(campaign.profile))
         champion = run_loop(campaign, directory, observer)
-    finally:
+    except Interrupted:
+        with suppress(KeyboardInterrupt):  # again, while it closes: how to go on has still to be said
+            campaign.close()
+        raise
+    except BaseException:
         campaign.close()
+        raise
+    campaign.close()
     if champion is not None:
         directory.put(REPORT, pretty_json(report_data(load_run(directory.path))))
     return Run(directory.path, champion)

@@ -100,9 +100,11 @@ class Campaign:
 
     def close(self) -> None:
         """Stop the workers, close the store."""
-        self.executor.close()
-        if self.store is not None:
-            self.store.close()
+        try:
+            self.executor.close()
+        finally:
+            if self.store is not None:
+                self.store.close()
 
 
 def load_code(name: str) -> Any:

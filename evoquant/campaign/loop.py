@@ -207,8 +207,9 @@ def _generation(
             counters.store_hits,
         )
     )
-    if state.generation == 1 and campaign.config.executor.kind == "auto" and not campaign.picked:
-        _pick_executor(campaign, seconds, observer)
+    undecided = campaign.config.executor.kind == "auto" and not campaign.picked
+    if undecided and journalled is None and not closing:  # a replayed one is done before its time tells anything
+        _pick_executor(campaign, seconds, campaign.generations - state.generation, observer)
 
 
 def _records(
@@ -229,8 +230,8 @@ def _records(
     ]
 
 
-def _pick_executor(campaign: Campaign, seconds: float, observer: Observer) -> None:
-    """After the first generation, measured locally, decide whether Ray would pay.
+def _pick_executor(campaign: Campaign, seconds: float, left: int, observer: Observer) -> None:
+    """After the first generation that this process evaluated, decide whether Ray would pay for those that are left.
 
     While it starts the search goes on here; the results are the same.
     """
@@ -238,14 +239,13 @@ def _pick_executor(campaign: Campaign, seconds: float, observer: Observer) -> No
 
     from evoquant.execution.rising import Rising
 
-    left = campaign.generations - 1
     workers = campaign.config.executor.workers or os.cpu_count() or 1
     kind, why = auto_choice(seconds, left, workers)
     campaign.picked = f"{kind}: {why}"
     observer.message(f"executor {campaign.picked}")
     if kind == "ray":
         later = make_executor("ray", campaign.config.executor.workers, campaign.config.executor.address)
-        campaign.executor = Rising(campaign.executor, later)
+        campaign.executor = Rising(campaign.executor, later, observer.message)
         campaign.estimator.use(campaign.executor)
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PURPOSE = "Evolve mixed-precision bit allocations, and the heuristics behind them."
 
+INTERRUPTED = 130
+
 # command → what the overview says of it: at most 60 characters, so that it stays on its line
 COMMANDS = {
     "run": "Run a campaign.",
@@ -70,7 +72,7 @@ def main() -> None:
     except EvoquantError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         sys.exit(0)
@@ -78,6 +80,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         _usage(error)
+    if code == INTERRUPTED:  # typer's way with Ctrl-C; a run that can go on has said so, and how
+        _fail("interrupted", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

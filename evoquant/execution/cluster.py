@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +74,7 @@ def _initialise(**where: Any) -> None:
     import ray
 
     def init(**environment: str) -> None:
-        with _environment(LOCAL_CLUSTER | environment):
+        with _environment(LOCAL_CLUSTER | environment), signals_kept():
             ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
 
     try:
@@ -88,6 +90,23 @@ def _initialise(**where: Any) -> None:
         place = "here" if where["address"] == "local" else f"at {where['address']}"
         token = "" if place == "here" else " A cluster that asks for a token wants RAY_AUTH_MODE=token here too."
         raise InputError(f"Ray cannot be reached {place}: {first_line(error)}. Try --executor local.{token}") from None
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Give the signals that Ray takes over while it starts back to whoever had them before.
+
+    With Ray's own handler a SIGTERM ends the process, and no checkpoint is written. A handler of C++ comes beneath
+    Python's, too: where Ray starts in another thread, an empty `with` of this in the main thread removes it.
+    """
+    mine = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if mine and handler is not None:  # None: was not set from Python
+                signal.signal(number, handler)
 
 
 @contextmanager

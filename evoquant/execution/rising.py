@@ -6,9 +6,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from evoquant.execution.base import NOT_YET, Factory, Failure, stuck
+from evoquant.execution.cluster import signals_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from evoquant.execution.base import Executor
 
@@ -20,11 +21,13 @@ class Rising:
         first: started already with the state that `start` will be given; works on one batch at a time in order, so that
             between two results nothing is under way. It is closed when the other takes over.
         second: not started yet.
+        say: is told what a `close` that takes seconds waits for.
     """
 
-    def __init__(self, first: Executor, second: Executor) -> None:
+    def __init__(self, first: Executor, second: Executor, say: Callable[[str], None] | None = None) -> None:
         self._first: Executor | None = first
         self._second = second
+        self._say = say
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
         self._closing = threading.Event()
@@ -112,13 +115,17 @@ class Rising:
         if self._first is not None:
             self._first.close()
             self._first = None
+            with signals_kept():
+                pass
 
     def close(self) -> None:
         """Stop both; a start that is in progress is waited for, so that nothing of it stays behind."""
         if self._first is not None:
             self._first.close()
         self._closing.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.ident is not None:
+            if self._say is not None and not self._started.is_set():
+                self._say(f"{self._second.name} is still starting; it is stopped as soon as it can be, within seconds")
             self._thread.join()
         else:
             self._second.close()

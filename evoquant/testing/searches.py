@@ -67,8 +67,12 @@ def check_state(make: Callable[[], Search], evaluate: Callable[[CandidateBatch],
         if first.done():
             break
         second = make()
-        second.restore(json.loads(json.dumps(first.state())))
+        state = first.state()
+        text = json.dumps(state)
+        second.restore(json.loads(text))
         after = _trace(second, evaluate, GENERATIONS - stop)
+        _trace(first, evaluate, 1)
+        assert json.dumps(state) == text, f"a state taken after {stop} generations changed as the search went on"
         assert before + after == expected, f"restored after {stop} generations, the search goes on differently"
 
 

@@ -15,7 +15,12 @@ EXECUTORS = {
     "ray-1": ["--executor", "ray", "--workers", "1"],
     "ray-2": ["--executor", "ray", "--workers", "2"],
 }
-DISTURBANCES = {"undisturbed": [], "interrupted": [signal.SIGINT], "killed twice": [signal.SIGKILL, signal.SIGKILL]}
+DISTURBANCES = {
+    "undisturbed": [],
+    "interrupted": [signal.SIGINT],
+    "terminated": [signal.SIGTERM],  # for which Ray has a handler of its own
+    "killed twice": [signal.SIGKILL, signal.SIGKILL],
+}
 SUITE = ["--set", "stop.generations=40", "--set", "search.population=60"]
 
 
@@ -64,7 +69,7 @@ def expected(tmp_path_factory):
 
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_nine_ways_to_the_same_journal(expected, tmp_path, executor, disturbance):
+def test_many_ways_to_the_same_journal(expected, tmp_path, executor, disturbance):
     got = run(tmp_path / "run", EXECUTORS[executor], "evolve.yaml", SUITE, DISTURBANCES[disturbance])
     assert got == expected
 

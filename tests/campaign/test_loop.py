@@ -11,6 +11,7 @@ import pytest
 
 from evoquant import api
 from evoquant.campaign import loop
+from evoquant.campaign.build import Campaign
 from evoquant.campaign.storage import CHAMPION, CHECKPOINT, JOURNAL, REPORT, TIMINGS, RunDir
 from evoquant.errors import ConfigError, InputError, Interrupted, RunDirError
 from evoquant.testing.interrupt import StopAfter
@@ -262,3 +263,26 @@ def test_unlisted_populations_carry_a_digest(tmp_path):
     outcome = run(tmp_path / "run", "search.population=2100", "stop.generations=2")
     line = json.loads(journal(outcome.path).splitlines()[0])
     assert set(line["population"]) == {"first_id", "size", "digest"}
+
+
+def test_interrupted_again_while_it_closes_it_still_says_how_to_go_on(tmp_path, monkeypatch):
+    def close(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Campaign, "close", close)
+    with pytest.raises(Interrupted, match="interrupted after 2 generations; continue with: evoquant resume"):
+        api.run(CONFIGS / "evolve.yaml", out=tmp_path / "run", overrides=SMALL, observer=StopAfter(2))
+
+
+def test_a_resumed_run_picks_its_executor_by_a_generation_that_it_evaluated(tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        run_auto(tmp_path / "run", StopAfter(3))
+    (tmp_path / "run" / CHECKPOINT).unlink()
+    asked = []
+    monkeypatch.setattr(loop, "auto_choice", lambda *given: asked.append(given) or ("local", "asked to"))
+    api.resume(tmp_path / "run")
+    assert [left for _, left, _ in asked] == [2], "three of six generations were replayed, one was evaluated to measure"
+
+
+def run_auto(out, observer):
+    api.run(CONFIGS / "evolve.yaml", out=out, overrides=[*SMALL, "executor.kind=auto"], observer=observer)

@@ -45,8 +45,8 @@ def test_the_search_goes_on_while_ray_starts_and_moves_there(tmp_path, monkeypat
     watcher = Watcher()
 
     class Seen(rising.Rising):
-        def __init__(self, *executors):
-            super().__init__(*executors)
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
             watcher.made.append(self)
 
     monkeypatch.setattr(rising, "Rising", Seen)

@@ -152,3 +152,19 @@ def processes_with(text):
                 yield process.name
         except OSError:
             continue
+
+
+def test_closing_says_what_it_waits_for_and_needs_no_start():
+    said = []
+    second = Later()
+    executor = Rising(LocalExecutor(), second, said.append)
+    executor._thread = threading.Thread()  # as after Ctrl-C between its making and its start
+    executor.close()
+    assert said == []
+    first = LocalExecutor()
+    first.start(echo, None)
+    executor = Rising(first, second, said.append)
+    executor.start(echo, None)
+    threading.Timer(0.2, second.go.set).start()
+    executor.close()
+    assert said == ["later is still starting; it is stopped as soon as it can be, within seconds"]
