@@ -20,7 +20,7 @@ BENCH := $(VENV)/.bench.stamp
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-onnx test-openvino test-llm lint format results install install-torch install-onnx \
+.PHONY: help run test test-onnx test-openvino test-llm test-long lint format results install install-torch install-onnx \
     install-openvino install-llm install-dev clean
 
 help:  ## list the targets
@@ -45,6 +45,9 @@ test-openvino: $(DEV) $(TORCH) $(OPENVINO)  ## only what OpenVINO runs
 
 test-llm: $(DEV) $(TORCH) $(LLM)  ## only what transformers, torchao, llama.cpp and ModelOpt run
 	@$(BIN)/python -m pytest tests/optional_hf tests/optional_torchao tests/optional_gguf tests/optional_modelopt $(PYTEST_ARGS)
+
+test-long: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## kills, lost workers, hostile input: as often as results/reliability.md says
+	@$(BIN)/python -m pytest -m long tests/faults $(PYTEST_ARGS)
 
 # mypy reads PyTorch's own types, so linting wants it too.
 lint: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## ruff (lint, format) and mypy --strict

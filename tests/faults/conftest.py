@@ -17,7 +17,7 @@ def record(request):
     def note(topic, what, *, tried, held, **more):
         rows = request.config.getoption("--rows")
         if rows is not None:
-            row = {"topic": topic, "what": what, "tried": tried, "held": held, **more}
+            row = {"file": request.path.stem, "topic": topic, "what": what, "tried": tried, "held": held, **more}
             with rows.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
 

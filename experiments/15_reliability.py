@@ -1,0 +1,46 @@
+"""Faults tried as often as it takes to trust it: results/reliability.jsonl and reliability.md.
+
+python experiments/15_reliability.py                    (all of the long tests of tests/faults)
+python experiments/15_reliability.py kill cluster       (tests/faults/test_kill.py and test_cluster.py anew)
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from evoquant.bench.speed import machine
+from evoquant.report.performance import machine_note
+from evoquant.report.reliability import reliability_tables
+from evoquant.report.study import write_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = ROOT / "results/reliability.jsonl"
+HEAD = """# Reliability
+
+Made by `python experiments/15_reliability.py`, which runs the long tests of tests/faults (`make test-long` runs them
+alone): whole campaigns in processes of their own, real faults, and the undisturbed run's bytes to compare with.
+"""
+
+
+def main(wanted: list[str]) -> int:
+    """Run the long tests, all or those of the named files, and keep their rows; pytest's exit code."""
+    files = [f"tests/faults/test_{name}.py" for name in wanted] or ["tests/faults"]
+    kept = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if wanted else []
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "rows.jsonl"
+        found.touch()
+        command = [sys.executable, "-m", "pytest", "-m", "long", "--rows", str(found), *files]
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        rows = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()]
+    anew = {row["file"] for row in rows}
+    rows = sorted([*(row for row in kept if row["file"] not in anew), *rows], key=lambda row: row["file"])
+    write_rows(ROWS, rows)
+    tables = "\n".join(table.to_markdown() for table in reliability_tables(rows))
+    ROWS.with_suffix(".md").write_text(f"{HEAD}\n{machine_note(machine())}\n\n{tables}", encoding="utf-8")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
