@@ -15,9 +15,11 @@ EvoquantError               exit code 1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import reprlib
     from collections.abc import Iterable
 
     from pydantic import ValidationError
@@ -84,15 +86,66 @@ class MissingExtraError(InputError):
         return type(self), self._given
 
 
+LONGEST_VALUE, LONGEST_NAME = 60, 200  # characters of what a file gives, in a message
+
+
+def quoted(value: Any, longest: int = LONGEST_NAME) -> str:
+    """A name that a file gives, for a message: in quotes, at most so long.
+
+    What would steer a terminal, or cannot be printed at all, is escaped.
+    """
+    text = value if isinstance(value, str) else shown_value(value, longest)
+    whole = repr(text[:longest])
+    if len(text) <= longest and len(whole) <= longest + 2:
+        return whole
+    return f"{whole[: longest - 2]}...{whole[-1]}"
+
+
+def shown_value(value: Any, longest: int = LONGEST_VALUE) -> str:
+    """Any value that a file gives, for a message: its `repr`, at most so long.
+
+    Of a large one only the beginning is looked at: written out, it may take all memory, and Python refuses to write
+    integers of thousands of digits.
+    """
+    text = _short().repr(value)
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+@functools.cache
+def _short() -> reprlib.Repr:
+    import reprlib
+
+    class Short(reprlib.Repr):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maxstring = self.maxother = self.maxlong = 2 * LONGEST_VALUE
+            self.maxlevel = 4
+
+        def repr_int(self, x: int, level: int) -> str:
+            if x.bit_length() <= 400:
+                return repr(x)
+            return f"an integer of about {int(x.bit_length() * 0.30103) + 1} digits"
+
+    return Short()
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return ' Did you mean X?' for the closest of `known`, or ' Known: …' when nothing is close."""
     import difflib
 
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word[:LONGEST_NAME], names, n=1, cutoff=0.6)
     if close:
         return f" Did you mean {close[0]!r}?"
     return f" Known: {', '.join(names)}." if names else ""
+
+
+def other_version(found: Any, known: object) -> str:
+    """What to say of a file whose version is not read."""
+    return (
+        f"version {shown_value(found)} is not read; this evoquant reads {known}. Make the file anew with this "
+        f"evoquant, or read it with the one that wrote it."
+    )
 
 
 def raised_by(error: BaseException) -> str:
@@ -111,7 +164,11 @@ def raised_by(error: BaseException) -> str:
 def _place(location: tuple[int | str, ...]) -> str:
     """`search.population` of pydantic's location, which also names the chosen kind after a tagged key."""
     parts = [
-        str(part)
+        part
+        if isinstance(part, str) and part.isprintable() and len(part) <= LONGEST_NAME
+        else quoted(part)
+        if isinstance(part, str)
+        else str(part)
         for i, part in enumerate(location)
         if not (i == 1 and location[0] in ("objective", "search", "genome", "task") and len(location) > 2)
     ]
@@ -132,16 +189,18 @@ def describe_validation(error: ValidationError, source: str, known_keys: Iterabl
             context = fault["ctx"]
             expected = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
             known = [tag for tag in expected if tag != "code"]
-            lines.append(f"{source}: {place}.kind: unknown kind {context['tag']!r}.{suggestion(context['tag'], known)}")
+            tag = context["tag"]
+            lines.append(f"{source}: {place}.kind: unknown kind {quoted(tag, LONGEST_VALUE)}.{suggestion(tag, known)}")
         elif fault["type"] == "extra_forbidden":
             key = str(fault["loc"][-1])
             meant = " It is known elsewhere, not here." if key in keys else suggestion(key, keys)
             lines.append(f"{source}: {place}: unknown key.{meant}")
         elif fault["type"] == "missing":
             lines.append(f"{source}: {place}: this key is required.")
+        elif fault["type"] == "literal_error" and fault["loc"][-1] in ("version", "schema_version"):
+            lines.append(f"{source}: {place}: {other_version(fault['input'], fault['ctx']['expected'])}")
         else:
-            value = repr(fault["input"])
-            shown = value if len(value) <= 60 else value[:57] + "..."
+            shown = shown_value(fault["input"])
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             lines.append(f"{source}: {place}: {message} (got {shown}).")
     return "\n".join(lines)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.imported_compressed import compressed_tensors
 from evoquant.campaign.imported_gguf import MAGIC, gguf_types
-from evoquant.campaign.imported_layers import dtype_width, quoted
+from evoquant.campaign.imported_layers import dtype_width
 from evoquant.campaign.imported_modelopt import quant_cfg
 from evoquant.campaign.imported_stated import checkpoint
-from evoquant.errors import InputError
+from evoquant.errors import InputError, quoted
 from evoquant.files import read_json
 
 if TYPE_CHECKING:

@@ -22,13 +22,12 @@ from evoquant.campaign.imported_layers import (
     integer,
     named,
     own_numbers,
-    quoted,
     shown,
     strings,
     unknown,
 )
 from evoquant.campaign.imported_patterns import Patterns
-from evoquant.errors import InputError
+from evoquant.errors import InputError, quoted
 
 if TYPE_CHECKING:
     import re

@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from evoquant.campaign.imported_layers import Imported, Site, fitting, own_numbers, quoted, shown, unknown
-from evoquant.errors import InputError
+from evoquant.campaign.imported_layers import Imported, Site, fitting, own_numbers, shown, unknown
+from evoquant.errors import InputError, quoted
 from evoquant.profiles.llama_names import hf_name
 from evoquant.quantization.precision import Precision
 

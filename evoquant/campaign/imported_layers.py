@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from evoquant.errors import InputError, PrecisionError, suggestion
+from evoquant.errors import LONGEST_NAME, InputError, PrecisionError, quoted, shown_value, suggestion
 from evoquant.models.torch_task import TorchTask
 from evoquant.quantization.precision import Precision
 
@@ -23,7 +23,6 @@ WEIGHTED = ("Linear", "Embedding", *CONVOLUTIONS)
 
 DTYPES = {"float32": "FP32", "float": "FP32", "float16": "FP16", "half": "FP16", "bfloat16": "BF16"}
 LARGEST_GROUP = 999_999
-LONGEST_NAME = 200
 _SHOWN = 3
 _BARE = re.compile(r"[\w.:*/+-]+", re.ASCII)
 
@@ -149,19 +148,9 @@ def shown(names: Sequence[str]) -> str:
     return ", ".join(named(name) for name in names[:_SHOWN]) + more
 
 
-def quoted(value: Any, longest: int = LONGEST_NAME) -> str:
-    """A name that a file gives, for a message: in quotes, at most so long, with escapes for what would steer a terminal
-    or cannot be printed at all."""
-    text = value if isinstance(value, str) else str(value)
-    whole = repr(text[:longest])
-    if len(text) <= longest and len(whole) <= longest + 2:
-        return whole
-    return f"{whole[: longest - 2]}...{whole[-1]}"
-
-
 def named(value: Any, longest: int = LONGEST_NAME) -> str:
     """As `quoted`, but bare where it holds only letters, digits and a few signs."""
-    text = value if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else shown_value(value)
     return text if len(text) <= longest and _BARE.fullmatch(text) else quoted(text, longest)
 
 
@@ -185,7 +174,7 @@ def dtype_width(config: Any, source: str) -> str | None:
 def a_dict(value: Any, place: str) -> dict[str, Any]:
     """`value`, which has to be a JSON object; `place` begins the message of the InputError."""
     if not isinstance(value, dict):
-        raise InputError(f"{place}: should be a JSON object, not {_called(value)}.")
+        raise InputError(f"{place}: should be a JSON object, not {shown_value(value)}.")
     return value
 
 
@@ -198,7 +187,7 @@ def strings(value: Any, place: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise InputError(f"{place}: should be an array of names, not {_called(value)}.")
+        raise InputError(f"{place}: should be an array of names, not {shown_value(value)}.")
     return tuple(value)
 
 
@@ -209,17 +198,12 @@ def integer(value: Any, place: str, low: int, high: int) -> int:
         InputError: it is not.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InputError(f"{place}: should be a whole number from {low} to {high}, not {_called(value)}.")
+        raise InputError(f"{place}: should be a whole number from {low} to {high}, not {shown_value(value)}.")
     return value
 
 
 def flag(value: Any, place: str) -> bool:
     """`value`, which has to be true or false; `place` begins the message of the InputError."""
     if not isinstance(value, bool):
-        raise InputError(f"{place}: should be true or false, not {_called(value)}.")
+        raise InputError(f"{place}: should be true or false, not {shown_value(value)}.")
     return value
-
-
-def _called(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -24,12 +24,11 @@ from evoquant.campaign.imported_layers import (
     integer,
     named,
     own_numbers,
-    quoted,
     shown,
     unknown,
 )
 from evoquant.campaign.imported_patterns import MOST, WILDCARDS, wildcard
-from evoquant.errors import InputError, suggestion
+from evoquant.errors import InputError, quoted, suggestion
 
 KIND = "ModelOpt"
 WEIGHT, INPUT, OUTPUT = "weight_quantizer", "input_quantizer", "output_quantizer"

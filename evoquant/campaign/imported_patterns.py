@@ -14,8 +14,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING
 
-from evoquant.campaign.imported_layers import quoted
-from evoquant.errors import InputError
+from evoquant.errors import InputError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

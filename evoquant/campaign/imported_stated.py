@@ -15,14 +15,13 @@ from evoquant.campaign.imported_layers import (
     integer,
     named,
     own_numbers,
-    quoted,
     shown,
     strings,
     unknown,
 )
 from evoquant.campaign.imported_modelopt import KIND
 from evoquant.campaign.imported_patterns import MOST, WILDCARDS, wildcard
-from evoquant.errors import InputError
+from evoquant.errors import InputError, quoted
 
 _ALGORITHMS = {"FP8": "FP8-tensor", "FP8_PER_CHANNEL_PER_TOKEN": "FP8-channel", "W8A16": "INT8-channel"}
 _GROUPED = {"W4A16_AWQ": "INT4", "W4A16": "INT4"}

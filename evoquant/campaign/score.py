@@ -15,9 +15,9 @@ from evoquant.campaign.champion import champion_from_dict
 from evoquant.campaign.finals_measured import REPORTED, Judge, disagreements, measured_figures
 from evoquant.campaign.gate import run_gate
 from evoquant.campaign.imported import CONFIG, KINDS, QUANT_CFG, STATED, foreign_binary, foreign_folder, foreign_json
-from evoquant.campaign.imported_layers import quoted, shown, sites
+from evoquant.campaign.imported_layers import shown, sites
 from evoquant.campaign.storage import CHAMPION
-from evoquant.errors import InputError, PrecisionError, suggestion
+from evoquant.errors import InputError, PrecisionError, quoted, suggestion
 from evoquant.files import parse_json, read_text
 from evoquant.genomes.direct import Direct
 from evoquant.models.base import REFERENCE
