@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 * 2**20
 MAX_DEPTH = 64
+# What steers a terminal or turns the direction of writing, and halves of characters, which UTF-8 cannot hold.
+_UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 
 
 def read_text(path: Path, *, limit: int = MAX_BYTES, error: type[InputError] = InputError) -> str:
@@ -105,8 +108,9 @@ def canonical_json(value: Any) -> str:
 
 
 def pretty_json(value: Any) -> str:
-    """Indented JSON for files that people read; ends with a newline."""
-    return json.dumps(value, allow_nan=False, indent=2, ensure_ascii=False) + "\n"
+    """Indented JSON for files that people read, with escapes for what they would not see; ends with a newline."""
+    text = json.dumps(value, allow_nan=False, indent=2, ensure_ascii=False)
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
