@@ -100,5 +100,7 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"evoquant: {message}\n")
+    from evoquant.report.terminal import plain
+
+    sys.stderr.write(f"evoquant: {plain(message)}\n")
     sys.exit(code)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from evoquant.report.terminal import plain
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -14,12 +16,12 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """A message to people."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(plain(text) + "\n")
 
 
 def show(text: str) -> None:
     """A line of results."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(plain(text) + "\n")
 
 
 def emit(text: str, out: Path | None) -> None:

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from evoquant.report.terminal import plain
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -35,15 +37,15 @@ def _draw(tables: Sequence[Table], stream: TextIO) -> None:
 
     console = Console(file=stream, width=None if stream.isatty() else WIDE, highlight=False)
     for table in tables:
-        console.print(Text(table.title, style="bold"))
+        console.print(Text(plain(table.title), style="bold"))
         drawn = RichTable(box=box.SIMPLE_HEAD)
         for i, column in enumerate(table.columns):
-            drawn.add_column(Text(column), justify="right" if i in table.numeric else "left", overflow="fold")
+            drawn.add_column(Text(plain(column)), justify="right" if i in table.numeric else "left", overflow="fold")
         for row in table.rows:
-            drawn.add_row(*(Text(cell) for cell in row))
+            drawn.add_row(*(Text(plain(cell)) for cell in row))
         console.print(drawn)
         for note in table.notes:
-            console.print(Text(f"  {note}", style="dim"))
+            console.print(Text(f"  {plain(note)}", style="dim"))
         if table.notes:
             console.print()
 
@@ -96,7 +98,7 @@ class Plain:
 
     def message(self, text: str) -> None:
         """One line."""
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(plain(text) + "\n")
         sys.stderr.flush()
 
 
@@ -141,4 +143,4 @@ class Bar:
         """One line above the bar."""
         from rich.text import Text
 
-        self._console.print(Text(text))
+        self._console.print(Text(plain(text)))
