@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FILE = "outcomes-2.sqlite"  # the number is the table's version: another layout takes another file
+# The number is the table's version: another layout takes another file. 3: those of 2 may be of networks in which a
+# module that came twice in an `nn.Sequential` ran once, and their digests do not cover the key.
+FILE = "outcomes-3.sqlite"
 WAIT_S = 60.0
 COLUMNS = 2  # of an outcome: score and divergence
+_DAMAGED = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
+_GONE = 1032  # SQLITE_READONLY_DBMOVED: the file was removed, or moved aside by another process, and is written no more
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of variables in a statement
 
 
@@ -100,7 +104,7 @@ class Store:
         found: dict[str, NDArray[np.float32]] = {}
         damaged: list[str] = []
         for key, value, digest in rows:
-            if isinstance(value, bytes) and hashlib.sha256(value).digest() == digest:
+            if isinstance(key, str) and isinstance(value, bytes) and _digest(key, value) == digest:
                 found[key] = np.frombuffer(value, dtype="<f4").reshape(-1, COLUMNS)
             else:
                 damaged.append(key)
@@ -117,7 +121,7 @@ class Store:
         rows = []
         for key, outcome in items.items():
             value = np.ascontiguousarray(outcome, dtype="<f4").tobytes()
-            rows.append((key, value, hashlib.sha256(value).digest()))
+            rows.append((key, value, _digest(key, value)))
         statement = "INSERT OR IGNORE INTO outcomes (key, value, digest) VALUES (?, ?, ?)"
         self._guarded(lambda: self._write(statement, rows), again=True)
 
@@ -151,10 +155,13 @@ class Store:
             try:
                 return action()
             except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+                gone = getattr(error, "sqlite_errorcode", 0) == _GONE
+                if not gone and not _is_damage(error):
                     raise
                 self._connection.close()
-                _move_aside(self.path)
+                if not gone:
+                    _move_aside(self.path)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._connection = _connect(self.path)
                 return action() if again else otherwise
         except (OSError, sqlite3.Error) as error:
@@ -176,9 +183,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _digest(key: str, value: bytes) -> bytes:
+    """Of both: a damaged index may lead to another key's outcome."""
+    return hashlib.sha256(key.encode() + b"\0" + value).digest()
+
+
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file itself is at fault, rather than a lock, a full disk or its permissions."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    """Whether the file itself is at fault, rather than a lock, a full disk or its permissions.
+
+    Statements here are fixed and right: that one is refused (ERROR), or text is none (no code), is the file's fault.
+    """
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def _move_aside(path: Path) -> None:

@@ -13,6 +13,7 @@ masks of `evoquant.genomes.rule_compiled`.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -80,6 +81,7 @@ class OneSignal:
         self._read = [problem.position, *(problem.signal(name) for name in signals)]
         self._types = len(types)
         self._entries = entries
+        self._lock = threading.Lock()  # several threads may score one problem
         known = {kind: column for column, kind in reversed(list(enumerate(types)))}
         column = np.array([known.get(kind, -1) for kind in problem.types.tolist()])
         kinds, self._group = np.unique(column, return_inverse=True)
@@ -113,12 +115,13 @@ class OneSignal:
         tables = self.tables
         if (tables.place >= 0).all():
             return
-        rule_prefix_kernel.count(genes, self._types, tables.asked)
-        for signal in np.flatnonzero((tables.asked >= ASKED) & (tables.place < 0)).tolist():
-            for needed in dict.fromkeys((0, signal)):
-                place = int(tables.place.max()) + 1
-                if tables.place[needed] < 0 and place < len(tables.values):
-                    self._make(needed, place)
+        with self._lock:
+            rule_prefix_kernel.count(genes, self._types, tables.asked)
+            for signal in np.flatnonzero((tables.asked >= ASKED) & (tables.place < 0)).tolist():
+                for needed in dict.fromkeys((0, signal)):
+                    place = int(tables.place.max()) + 1
+                    if tables.place[needed] < 0 and place < len(tables.values):
+                        self._make(needed, place)
 
     def _make(self, signal: int, place: int) -> None:
         from evoquant.genomes import rule_prefix_kernel
@@ -140,6 +143,7 @@ class OneSignal:
         else:
             tables.positions[place] = self._slots[order]
             tables.ranks[place, self._slots] = slots
+            tables.grid[place] = 0  # an interruption may have left it half filled
             rule_prefix_kernel.fill_grid(tables.grid, place, self._entries, self._slots, slots, group, tables)
         tables.place[signal] = place
 

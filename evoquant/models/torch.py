@@ -125,8 +125,8 @@ class Measurer:
         self._precisions: dict[str, Precision] = {}
         self._reuse: Reuse | None = None
         self._reuses = True
-        self._until_check = 1
-        self._next_gap = 1
+        self._unchecked = 0
+        self._next_gap = 0
         share = int(CACHE_SHARE * sum(map(tensor_bytes, self._originals)))
         self._quantized: Bounded[torch.Tensor] = Bounded(max(LEAST_CACHE_BYTES, share))
         self._references: Bounded[list[Expected]] = Bounded(REFERENCE_BYTES)
@@ -135,7 +135,11 @@ class Measurer:
     def __call__(self, requests: Sequence[Request]) -> list[Outcome | Failed]:
         """The outcome of each request, in order."""
         with one_thread():
-            return [self._answer(request) for request in requests]
+            reused = self._reuses
+            answers = [self._answer(request) for request in requests]
+            if reused and not self._reuses:  # it turned out to be wrong: so may be what was answered before
+                answers = [self._answer(request) for request in requests]
+            return answers
 
     def _answer(self, request: Request) -> Outcome | Failed:
         try:
@@ -206,35 +210,40 @@ class Measurer:
         """While the network is as it was given, without our hooks."""
         from evoquant.models.torch_reuse import Reuse
 
-        self._reuse = Reuse(self._network, self._layers, next(iter(self._data.values())), REUSE_BYTES)
+        try:
+            self._reuse = Reuse(self._network, self._layers, next(iter(self._data.values())), REUSE_BYTES)
+        except Exception:  # whatever a network may hold: run whole it still can be
+            self._reuses = False
 
     def _reusing(self, request: Request, arrays: Arrays) -> list[torch.Tensor]:
         """The outputs at these widths, with what is remembered of other widths.
 
-        Now and then they are compared with those of a plain pass: what cannot be seen from outside (modules that hand
-        each other values past their arguments, drawn numbers) would show.
+        The first, and then at doubling distances those in which something was found, are compared with those of a plain
+        pass: what cannot be seen from outside (tensors that are written into past PyTorch, drawn numbers) would show.
         """
         from evoquant.models.torch_reuse import same_bits
 
         assert self._reuse is not None
         hits = self._reuse.hits
-        with self._reuse.running(request.widths):
+        outputs: list[torch.Tensor] | None = None
+        with contextlib.suppress(Exception), self._reuse.running(request.widths):
             outputs = self._outputs(request, arrays)
-        self._until_check -= self._reuse.hits > hits
-        if self._until_check <= 0:
-            self._next_gap *= 2
-            self._until_check = self._next_gap
-            plain = self._outputs(request, arrays)
-            if not all(map(same_bits, outputs, plain)):
-                self._reuses, self._reuse = False, None
-                warnings.warn(
-                    "the network gives other outputs where modules with equal inputs are not run again; it keeps state "
-                    "outside of its parameters, or draws numbers. From here on every measurement runs it whole.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                return plain
-        return outputs
+        self._unchecked += self._reuse.hits > hits
+        if outputs is not None and self._unchecked < self._next_gap:
+            return outputs
+        plain = self._outputs(request, arrays)  # what this raises the network raises by itself
+        if outputs is None or not all(map(same_bits, outputs, plain)):
+            since, self._reuses, self._reuse = self._unchecked, False, None
+            warnings.warn(
+                "the network gives other outputs where modules with equal inputs are not run again; it keeps state "
+                "outside of its parameters, or draws numbers. From here on every measurement runs it whole. Up to "
+                f"{since} earlier outcomes were not checked: to be sure, start anew with another `cache:`.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self._next_gap = max(2 * self._next_gap, 1)
+        self._unchecked = 0
+        return plain
 
     def _judged(
         self, request: Request, arrays: Arrays, outputs: Sequence[torch.Tensor], references: Sequence[Expected]

@@ -122,8 +122,9 @@ class Judge:
             divergences = distances.reshape(len(outputs), -1).mean(dim=1).numpy()
             scores = 1.0 - divergences
         if self.own is not None:
+            own = None if targets is None else targets.copy()  # it may write into what it gets
             try:
-                scores = np.asarray(self.own.function(outputs.numpy(), targets), dtype=np.float64)
+                scores = np.asarray(self.own.function(outputs.numpy().copy(), own), dtype=np.float64)
             except Exception as error:  # whatever somebody's own code may raise
                 raise InputError(f"metric {self.own.name!r} raised {raised_by(error)}") from error
             if scores.shape != (len(outputs),):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from evoquant.models.arrays import Arrays
     from evoquant.models.torch_layers import Layer
 
+# Whose modules are known to do nothing but compute. Those of anyone else may hand each other values past their
+# arguments, keep what they have seen or count their calls; they are always run, but not all modules of PyTorch in them.
+TRUSTED = ("torch", "evoquant")
 _NEGATIVE_ZERO = -(1 << 31)  # as an int32
 
 
@@ -70,7 +73,7 @@ def reusable(
     for name, module in network.named_modules():
         if type(module) is nn.Sequential and _plain(module) and len(module):
             linked.update(module.children())
-            parts = [(part, read(f"{name}.{key}".lstrip("."), part)) for key, part in module.named_children()]
+            parts = [(part, read(f"{name}.{key}".lstrip("."), part)) for key, part in _links(module)]
             chains.append((module, _chain(parts)))
     chained = {module for module, _ in chains}
     modules = [
@@ -81,6 +84,11 @@ def reusable(
         if next(module.children(), None) is not None or any(len(layers[i].shape) > 1 for i in own)
     ]
     return modules, chains
+
+
+def _links(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What an `nn.Sequential` runs, in order; `named_children` would leave out a module that comes again."""
+    return [(name, part) for name, part in module._modules.items() if part is not None]
 
 
 def _chain(parts: Sequence[tuple[nn.Module, tuple[int, ...]]]) -> Chain:
@@ -99,9 +107,10 @@ def _chain(parts: Sequence[tuple[nn.Module, tuple[int, ...]]]) -> Chain:
 
 
 def _plain(module: nn.Module) -> bool:
-    """Whether calling a module does nothing but `forward` of its class, all the way down."""
+    """Whether calling a module does nothing but `forward` of its class, all the way down, and of a class we know."""
     return not any(
-        isinstance(part, torch.jit.ScriptModule)
+        type(part).__module__.partition(".")[0] not in TRUSTED
+        or isinstance(part, (torch.jit.ScriptModule, torch.fx.GraphModule))
         or "forward" in part.__dict__
         or part._forward_hooks
         or part._forward_pre_hooks
@@ -124,13 +133,14 @@ def _state(network: nn.Module) -> dict[tuple[str, str], tuple[Any, ...]]:
     for name, module in network.named_modules():
         held = {**module.__dict__, **module._buffers, **module._parameters}
         for key, value in held.items():
-            size = value._version if isinstance(value, torch.Tensor) else len(value) if _sized(value) else 0
-            found[name, key] = value, id(value), size
+            found[name, key] = value, id(value), _size_of(value)
     return found
 
 
-def _sized(value: Any) -> bool:
-    return isinstance(value, (list, dict, set))
+def _size_of(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return 0 if value.is_inference() else value._version
+    return len(value) if isinstance(value, (list, dict, set)) else 0
 
 
 def halves(module: nn.Module) -> bool:

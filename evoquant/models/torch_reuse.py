@@ -5,9 +5,10 @@ and value share their input whatever becomes of the others. Nothing is assumed o
 found again by what goes into it. A tensor that came out of a remembered call, or was given from outside, is known as
 an object, so that along a chain no value is ever looked at; any other is compared bit by bit with those seen before.
 
-Not remembered are calls of modules that keep state, that have hooks of somebody else's, or that write into their
-inputs; a remembered tensor that was written into later (`x += y`) counts as forgotten. Where looking up takes longer
-than it saves it is left for a while.
+Not remembered are calls of modules that somebody else wrote, that keep state, that have hooks, or that write into their
+inputs, and calls in inference mode, where PyTorch counts no versions. A remembered tensor that was written into later
+(`x += y`) counts as forgotten; writes past PyTorch (`x.numpy()[:] = 0`) are seen where they change one of the values
+that are looked at, and not otherwise. Where looking up takes longer than it saves it is left for a while.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class _Call:
     output: Any
     outputs: tuple[torch.Tensor, ...]
     versions: tuple[int, ...]
+    samples: tuple[bytes, ...]
 
 
 class Reuse:
@@ -119,7 +121,7 @@ class Reuse:
 
     def _looking_up(self, what: Hashable, forward: Callable[..., Any], worth: Worth) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:
-            if not worth.asked():
+            if torch.is_inference_mode_enabled() or not worth.asked():
                 return forward(*arguments, **keywords)
             start = perf_counter()
             inputs: list[torch.Tensor] = []
@@ -153,7 +155,8 @@ class Reuse:
 
         def call(value: Any) -> Any:
             start = perf_counter()
-            looked = [last for last, worth in enumerate(worths, start=1) if worth.asked()]
+            able = not torch.is_inference_mode_enabled()
+            looked = [last for last, worth in enumerate(worths, start=1) if worth.asked()] if able else []
             inputs: list[torch.Tensor] = []
             try:
                 place = self._key(value, inputs) if looked else None
@@ -189,7 +192,9 @@ class Reuse:
         found = self._calls.get(key)
         if found is None:
             return None
-        if all(tensor._version == version for tensor, version in zip(found.outputs, found.versions, strict=True)):
+        if tuple([tensor._version for tensor in found.outputs]) == found.versions and found.samples == _samples(
+            found.outputs
+        ):
             self._calls.move_to_end(key)
             self.hits += 1
             return found
@@ -199,6 +204,8 @@ class Reuse:
     def _key(self, value: Any, tensors: list[torch.Tensor]) -> Hashable:
         """What a value is recognised by; its tensors are appended. Lists and dicts might be written into."""
         if isinstance(value, torch.Tensor):
+            if value.is_inference():
+                raise _Opaque
             tensors.append(value)
             return self._number(value), -1  # no number of Python's looks like this
         kind = type(value)
@@ -256,7 +263,8 @@ class Reuse:
                 self._note(tensor, self._numbers)
         if sum([tensor.untyped_storage().nbytes() for tensor in outputs]) > self.limit_bytes // LARGEST_SHARE:
             return 0
-        call = _Call(inputs, _copied(output), tuple(outputs), tuple([tensor._version for tensor in outputs]))
+        versions = tuple([tensor._version for tensor in outputs])
+        call = _Call(inputs, _copied(output), tuple(outputs), versions, _samples(outputs))
         self._calls[key] = call
         before = self.bytes
         for tensor in (*inputs, *outputs):
@@ -313,10 +321,14 @@ def _sample(bits: torch.Tensor) -> bytes:
     return flat.reshape(-1)[::step].numpy().tobytes()
 
 
+def _samples(tensors: Sequence[torch.Tensor]) -> tuple[bytes, ...]:
+    return tuple([_sample(tensor.detach().view(_BITS[tensor.element_size()])) for tensor in tensors])
+
+
 def _collect(value: Any, tensors: list[torch.Tensor]) -> None:
     """The tensors of an output."""
     kind = type(value)
-    if kind is torch.Tensor and value.layout == torch.strided:
+    if kind is torch.Tensor and value.layout == torch.strided and not value.is_inference() and not value.is_complex():
         tensors.append(value)
     elif kind in (tuple, list):
         for part in value:

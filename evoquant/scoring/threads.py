@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 def thread_count() -> int:
     """Cores that this process may use, at most OMP_NUM_THREADS: workers beside others set that to 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = os.environ.get("OMP_NUM_THREADS", "")
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # OpenMP takes one number for each level
     return min(cores, max(int(limit), 1)) if limit.isdecimal() else cores
 
 

@@ -10,13 +10,14 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from evoquant.models import torch_worth
+from evoquant.models import torch_reusable, torch_worth
 from evoquant.models.base import REFERENCE, Failed, Request
 from evoquant.models.torch import Bounded, Measurer
 from evoquant.models.torch_kinds import Judge
 from evoquant.models.torch_layers import find_layers
 from evoquant.models.torch_reusable import halved
 from evoquant.models.torch_reuse import Reuse, same_bits
+from evoquant.models.torch_task import OwnMetric
 from evoquant.models.torch_worth import PAUSE, TRIAL, Worth
 from evoquant.rng import generator_for
 from tests.optional_torch.networks import TASKS, normal, seeded
@@ -28,6 +29,12 @@ WIDTHS = ("INT2-channel", "INT8-channel", "INT4-channel-a8", REFERENCE)
 def always(monkeypatch):
     """Look every call up, however little these small networks save by it."""
     monkeypatch.setattr(torch_worth, "TRIAL", 10**9)
+
+
+@pytest.fixture
+def trusting(monkeypatch):
+    """Remember calls of the modules of these tests, too, to see what holds without trust."""
+    monkeypatch.setattr(torch_reusable, "TRUSTED", (*torch_reusable.TRUSTED, "tests"))
 
 
 def measurer(network, inputs, reuses=True):
@@ -59,7 +66,7 @@ def assert_same(ours, plain, requests):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_outcomes_of_networks_of_many_kinds(name):
+def test_outcomes_of_networks_of_many_kinds(name, trusting):
     def start(reuses):
         task = TASKS[name]()
         judge = Judge(task.kind, task.variance)
@@ -137,7 +144,56 @@ class Many(nn.Module):
         return self.last(second["y"])
 
 
+class Halved(nn.Module):
+    """Frozen and unfrozen parts; `how` is where inference mode is."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.last = how, nn.Linear(6, 4)
+        self.encoder = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+        with torch.inference_mode(how == "attribute"):
+            self.mask = torch.ones(6)
+
+    def forward(self, x):
+        with torch.inference_mode(self.how != "attribute"):
+            y = self.encoder(x) * self.mask
+            if self.how == "whole":
+                return self.last(y)
+        return self.last(y.clone())
+
+
+class Written(nn.Module):
+    """Writes past PyTorch into what a module gave it, now and then."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        y = self.first(x)
+        z = self.second(y)
+        if float(z.sum()) > 1:
+            y.numpy()[:] *= 1.5
+        return self.last(y) + self.last(z)
+
+
+def again(part, times=3):
+    return nn.Sequential(*[part] * times, nn.Linear(6, 4))
+
+
+def activated():
+    act = nn.Tanh()
+    return nn.Sequential(nn.Linear(6, 6), act, nn.Linear(6, 6), act, nn.Linear(6, 4))
+
+
 NETWORKS = {
+    "one activation twice": (activated, (6,)),
+    "one layer again": (lambda: again(nn.Linear(6, 6)), (6,)),
+    "one block again": (lambda: again(nn.Sequential(nn.Linear(6, 6), nn.Tanh())), (6,)),
+    "inference mode": (lambda: Halved("whole"), (6,)),
+    "inference mode inside": (lambda: Halved("encoder"), (6,)),
+    "inference tensor": (lambda: Halved("attribute"), (6,)),
+    "written past PyTorch": (Written, (6,)),
     "chain": (convolutions, (2, 8, 8)),
     "modules": (lambda: convolutions(make=Chain), (2, 8, 8)),
     "inplace chain": (lambda: convolutions(True), (2, 8, 8)),
@@ -149,16 +205,22 @@ NETWORKS = {
 }
 
 
+SPOILT = ("residual", "overwriting", "inference mode", "inference mode inside", "written past PyTorch")
+
+
+@pytest.mark.parametrize("trust", [True, False])
 @pytest.mark.parametrize("limit", [512 << 20, 20_000, 0])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_outcomes_whatever_is_written_where_and_however_little_is_kept(name, limit, monkeypatch):
+def test_outcomes_whatever_is_written_where_and_however_little_is_kept(name, limit, trust, monkeypatch, request):
+    if trust:
+        request.getfixturevalue("trusting")
     monkeypatch.setattr("evoquant.models.torch.REUSE_BYTES", limit)
     make, shape = NETWORKS[name]
     ours, plain = (measurer(seeded(make()), normal(20, *shape), reuses) for reuses in (True, False))
     asked = requests(ours._layers)
     assert_same(ours, plain, asked)
     assert ours._reuse.bytes <= limit
-    if limit > 1 << 20 and name not in ("residual", "overwriting"):  # these spoil all that could be remembered
+    if limit > 1 << 20 and name not in SPOILT:  # where all that could be remembered is
         assert ours._reuse.hits > 30, "nothing was reused"
     assert_same(ours, plain, asked[::-1])
 
@@ -188,16 +250,68 @@ class Hidden(nn.Module):
         return self.second(self.first(x)) * self.shared[0]["scale"] + self.shared[0]["scale"]
 
 
-def test_a_network_whose_modules_talk_in_secret_is_run_whole_from_the_first_difference_on():
+def test_a_network_whose_modules_talk_in_secret_is_run_whole_from_the_first_difference_on(trusting):
     ours, plain = (measurer(seeded(Hidden()), normal(20, 6), reuses) for reuses in (True, False))
     asked = [
         Request((first, second), "calibration", block)
         for first, second, block in itertools.product(WIDTHS[:2], WIDTHS, (0, 1))
     ]
-    with pytest.warns(RuntimeWarning, match="gives other outputs"):
-        ours(asked)
+    with pytest.warns(RuntimeWarning, match=r"gives other outputs .* Up to 1 earlier outcomes"):
+        assert_same(ours, plain, asked)  # the first of them too, which were answered before the difference
     assert not ours._reuses
-    assert_same(ours, plain, asked)
+
+
+def test_modules_that_somebody_else_wrote_are_always_run():
+    ours, plain = (measurer(seeded(Hidden()), normal(20, 6), reuses) for reuses in (True, False))
+    assert_same(ours, plain, requests(ours._layers))
+    assert ours._reuses and ours._reuse.hits > 5, "layers of PyTorch's in them need not be"
+
+
+def test_the_very_first_pass_is_compared_with_a_plain_one():
+    ours = measurer(seeded(activated()), normal(20, 6))
+    (request, *_) = requests(ours._layers)
+    ours._start_reuse()
+    ((module, chain),) = ours._reuse._chains
+    assert module is ours._network
+    object.__setattr__(chain, "links", (*chain.links[:-1], (nn.Tanh(),)))
+    with pytest.warns(RuntimeWarning, match="gives other outputs"):
+        ours([request])
+
+
+def test_what_reuse_cannot_start_with_or_run_is_run_whole(monkeypatch):
+    asked = requests(measurer(seeded(activated()), normal(20, 6))._layers, count=3)
+    plain = measurer(seeded(activated()), normal(20, 6), reuses=False)
+    for method, warned in (("__init__", 0), ("_found", 1)):
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            patch.setattr(Reuse, method, lambda *_: 1 / 0)
+            assert_same(measurer(seeded(activated()), normal(20, 6)), plain, asked)
+        assert len(seen) == warned
+
+
+def test_a_metric_that_writes_into_what_it_gets_changes_nothing():
+    def metric(outputs, targets):
+        outputs -= outputs.max()
+        targets += 1
+        return np.exp(outputs).sum(axis=1)
+
+    def start(reuses):
+        network, own = seeded(activated()), OwnMetric(metric, "metric")
+        data = {"calibration": {"inputs": normal(20, 6), "targets": np.zeros(20, dtype=np.int64)}}
+        measure = Measurer(
+            network.eval(),
+            find_layers(network, data["calibration"]),
+            data,
+            Judge("embedding", own=own),
+            block=10,
+            batch=5,
+        )
+        measure._reuses = reuses
+        return measure, data["calibration"]["targets"]
+
+    (ours, targets), (plain, _) = start(True), start(False)
+    assert_same(ours, plain, requests(ours._layers))
+    assert not targets.any()
 
 
 def test_a_network_that_leaves_traces_is_never_reused():
@@ -288,7 +402,7 @@ def test_a_cache_of_inputs_that_keeps_nothing_changes_nothing():
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_outcomes_whatever_the_clock_decides(name, monkeypatch):
+def test_outcomes_whatever_the_clock_decides(name, monkeypatch, trusting):
     rng = generator_for(0, 0, "test clock")
     asked = []
 
