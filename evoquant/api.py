@@ -163,12 +163,28 @@ def resume(
     """
     with RunDir.open(Path(path)) as directory:
         config = resolved_config(directory)
+        require_allowed(config, allow_code, directory.path)
         if directory.has(CHAMPION) and directory.has(REPORT):
             return Run(directory.path, load_champion(directory.path / CHAMPION), fresh=False)
-        require_allowed(config, allow_code, directory.path)
+        _require_known_cluster(config, executor, address, directory.path)
         given = {"kind": executor, "workers": workers, "address": address}
         changed = config.executor.model_copy(update={key: value for key, value in given.items() if value is not None})
         return _go(config.model_copy(update={"executor": changed}), directory, observer or Silent())
+
+
+def _require_known_cluster(config: CampaignConfig, executor: str | None, address: str | None, source: Path) -> None:
+    """Join no cluster that only the run directory names: what comes from one is unpickled, which runs code.
+
+    Raises:
+        InputError: the user has to name it, too.
+    """
+    named = config.executor.address
+    known = (address, os.environ.get("RAY_ADDRESS"))
+    if named is not None and (executor or config.executor.kind) != "local" and not any(known):
+        raise InputError(
+            f"{source}: its config names a Ray cluster, and a cluster can run code here; to join it, repeat it: "
+            f"--address {named}; or go on with --executor local."
+        )
 
 
 def load(path: str | Path) -> Champion:
