@@ -179,8 +179,8 @@ def _require_known_cluster(config: CampaignConfig, executor: str | None, address
         InputError: the user has to name it, too.
     """
     named = config.executor.address
-    known = (address, os.environ.get("RAY_ADDRESS"))
-    if named is not None and (executor or config.executor.kind) != "local" and not any(known):
+    allowed = address is not None or named in (None, os.environ.get("RAY_ADDRESS"))
+    if not allowed and (executor or config.executor.kind) != "local":
         raise InputError(
             f"{source}: its config names a Ray cluster, and a cluster can run code here; to join it, repeat it: "
             f"--address {named}; or go on with --executor local."
