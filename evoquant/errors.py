@@ -143,8 +143,8 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 def other_version(found: Any, known: object) -> str:
     """What to say of a file whose version is not read."""
     return (
-        f"version {shown_value(found)} is not read; this evoquant reads {known}. Make the file anew with this "
-        f"evoquant, or read it with the one that wrote it."
+        f"this evoquant reads version {known} (got {shown_value(found)}); make the file anew with it, or read it with "
+        f"the one that wrote it."
     )
 
 

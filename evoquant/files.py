@@ -11,17 +11,24 @@ import json
 import math
 import os
 import re
+import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evoquant.errors import InputError
+from evoquant.errors import InputError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_BYTES = 256 * 2**20
 MAX_DEPTH = 64
+MAX_VALUES = 2**23
+LONGEST_PATH = 4096
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+STALE_S = 3600.0  # a temporary file of that age is nobody's any more
 # What steers a terminal or turns the direction of writing, and halves of characters, which UTF-8 cannot hold.
 _UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 
@@ -33,25 +40,67 @@ def read_text(path: Path, *, limit: int = MAX_BYTES, error: type[InputError] = I
         InputError: (or the given subclass) the file is missing, no regular file, too large or not UTF-8.
     """
     try:
-        if not path.is_file():
-            fault = "is a directory, not a file" if path.is_dir() else "does not exist"
-            raise error(f"{path}: {fault}.")
-        size = path.stat().st_size
-        if size > limit:
-            raise error(f"{path}: {size} bytes; the limit for such a file is {limit} bytes.")
-        return path.read_bytes().decode("utf-8")
+        return read_bytes(path, limit=limit, error=error).decode("utf-8")
     except UnicodeDecodeError as fault:
-        raise error(f"{path}: not UTF-8 text (byte {fault.start}); is this the right file?") from None
+        remedy = "it looks like UTF-16: save it as UTF-8." if fault.object[:2] in _UTF16 else "is this the right file?"
+        raise error(f"{shown(path)}: not UTF-8 text (byte {fault.start}); {remedy}") from None
+
+
+def read_bytes(path: Path, *, limit: int = MAX_BYTES, error: type[InputError] = InputError) -> bytes:
+    """Return the content of `path`, at most `limit` bytes.
+
+    Raises:
+        InputError: (or the given subclass) the file is missing, no regular file or too large.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # who opens a pipe waits for its other end
+            kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+            raise error(f"{shown(path)}: is {kind}, not a file.")
+        if found.st_size > limit:
+            raise error(f"{shown(path)}: {found.st_size} bytes; the limit for such a file is {limit} bytes.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise error(f"{shown(path)}: does not exist.") from None
     except OSError as fault:
-        raise error(f"{path}: cannot be read: {fault.strerror or fault}.") from None
+        raise error(f"{shown(path)}: cannot be read: {fault.strerror or fault}.") from None
+    except ValueError:  # a NUL byte, half a character
+        raise error(f"{shown(path)}: is no name that a file can have.") from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there that one can get at; False for a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a directory is there that one can get at; False for a name that none can have."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def shown(path: Path) -> str:
+    """A path for a message: as it is, or with escapes and an end where it could not stand on a line."""
+    text = str(path)
+    return text if text.isprintable() and len(text) <= LONGEST_PATH else quoted(text)
 
 
 def parse_json(text: str, source: str, *, error: type[InputError] = InputError) -> Any:
-    """Parse strict JSON: no NaN or infinity, no repeated keys, nesting at most 64 deep.
+    """Parse strict JSON: no NaN or infinity, no repeated keys, no half characters, nesting at most 64 deep.
 
     Raises:
         InputError: (or the given subclass) naming `source` and the place.
     """
+
+    text = text.removeprefix("\ufeff")  # some editors begin a file with it
+    # Each value follows a comma or a bracket. As objects they take some eighty bytes each.
+    if sum(map(text.count, ",[{")) > MAX_VALUES:
+        raise error(f"{source}: more than {MAX_VALUES} values.")
 
     def no_constant(name: str) -> Any:
         raise error(f"{source}: {name} is not a JSON number; a value that failed is null.")
@@ -60,7 +109,7 @@ def parse_json(text: str, source: str, *, error: type[InputError] = InputError) 
         result: dict[str, Any] = {}
         for key, value in pairs:
             if key in result:
-                raise error(f"{source}: the key {key!r} stands twice; keep one of them.")
+                raise error(f"{source}: the key {quoted(key)} stands twice; keep one of them.")
             result[key] = value
         return result
 
@@ -80,6 +129,8 @@ def parse_json(text: str, source: str, *, error: type[InputError] = InputError) 
         raise error(f"{source}: {fault}.") from None
     if _deeper_than(value, MAX_DEPTH):
         raise error(f"{source}: nested more than {MAX_DEPTH} deep.")
+    if _HALF.search(text) and (broken := first_lone_surrogate(value)) is not None:
+        raise error(f"{source}: {quoted(broken, 60)} holds half a character (\\ud800 to \\udfff), which is no text.")
     return value
 
 
@@ -95,6 +146,23 @@ def _deeper_than(value: Any, limit: int) -> bool:
         if not level:
             return False
     return True
+
+
+def first_lone_surrogate(value: Any) -> str | None:
+    """The first text in plain data that UTF-8 cannot hold, keys included; None where all is well."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            try:
+                item.encode()
+            except UnicodeEncodeError:
+                return item
+        elif isinstance(item, dict):
+            stack += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            stack += item
+    return None
 
 
 def read_json(path: Path, *, limit: int = MAX_BYTES, error: type[InputError] = InputError) -> Any:
@@ -116,6 +184,8 @@ def pretty_json(value: Any) -> str:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write `content` to `path` so that a reader, or a crash, sees the old file or the new one, never a part.
 
+    A temporary file that a killed process left behind here goes with the next write, an hour later.
+
     Raises:
         InputError: the folder cannot be written to.
     """
@@ -123,6 +193,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path, older_s=STALE_S)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -131,10 +202,22 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as fault:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+    except BaseException as fault:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if not isinstance(fault, OSError):
+            raise
         raise InputError(f"{path}: cannot be written: {fault.strerror or fault}.") from None
+
+
+def clear_leftovers(path: Path, *, older_s: float = 0.0) -> None:
+    """Remove the temporary files that killed writers of `path` left behind, so far as the disk lets us."""
+    named = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.tmp")  # as mkstemp names them
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if named.fullmatch(entry.name) and time.time() - entry.stat().st_mtime >= older_s:
+                os.unlink(entry.path)
 
 
 def write_together(path: Path, content: bytes | str, beside: Mapping[Path, bytes | str]) -> None:

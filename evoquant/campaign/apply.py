@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.champion import Champion, champion_from_dict, load_champion
 from evoquant.campaign.storage import CHAMPION
-from evoquant.campaign.yaml_file import parse_yaml
-from evoquant.errors import GenomeError, suggestion
-from evoquant.files import read_text
+from evoquant.campaign.yaml_file import MAX_YAML_BYTES, parse_yaml
+from evoquant.errors import GenomeError, quoted, suggestion
+from evoquant.files import is_file, is_folder, read_text
 from evoquant.genomes.strategies import STRATEGIES
 from evoquant.profiles.builtin import any_profile
 from evoquant.quantization.precision import SEED_MENU, Menu
@@ -35,11 +35,11 @@ def load_genome(name_or_path: str) -> Genome:
         InputError: there is none, or the file is no champion.
     """
     path = Path(name_or_path)
-    if path.is_dir() or path.is_file() or path.suffix in _SUFFIXES:
+    if is_folder(path) or is_file(path) or path.suffix in _SUFFIXES:
         return load_any_champion(path).genome
     if name_or_path not in STRATEGIES:
         raise GenomeError(
-            f"no champion file and no strategy is called {name_or_path!r}.{suggestion(name_or_path, STRATEGIES)}"
+            f"no champion file and no strategy is called {quoted(name_or_path)}.{suggestion(name_or_path, STRATEGIES)}"
         )
     return STRATEGIES[name_or_path]
 
@@ -51,8 +51,9 @@ def load_any_champion(path: Path) -> Champion:
         GenomeError: there is none, or the file is no champion.
     """
     if path.suffix in (".yaml", ".yml"):
-        return champion_from_dict(parse_yaml(read_text(path, error=GenomeError), str(path)), str(path))
-    return load_champion(path / CHAMPION if path.is_dir() else path)
+        text = read_text(path, limit=MAX_YAML_BYTES, error=GenomeError)
+        return champion_from_dict(parse_yaml(text, str(path), error=GenomeError), str(path))
+    return load_champion(path / CHAMPION if is_folder(path) else path)
 
 
 def load_any_profile(name_or_path: str) -> ModelProfile:

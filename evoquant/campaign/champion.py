@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evoquant.errors import GenomeError
+from evoquant.errors import GenomeError, other_version, quoted, suggestion
 from evoquant.files import pretty_json, read_json
 from evoquant.genomes.load import genome_from_dict
 
@@ -66,12 +66,11 @@ def champion_from_dict(data: Any, source: str) -> Champion:
     """
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise GenomeError(f"{source}: not a champion file: `schema` should be {SCHEMA!r}.")
-    if data.get("version") != VERSION:
-        raise GenomeError(
-            f"{source}: version: {data.get('version')!r} is not supported; this evoquant reads {VERSION}."
-        )
+    version = data.get("version")
+    if version != VERSION or isinstance(version, bool):
+        raise GenomeError(f"{source}: version: {other_version(version, VERSION)}")
     if unknown := sorted(set(data) - _KEYS):
-        raise GenomeError(f"{source}: {unknown[0]}: unknown key. Known: {', '.join(sorted(_KEYS))}.")
+        raise GenomeError(f"{source}: {quoted(unknown[0])}: unknown key.{suggestion(unknown[0], _KEYS)}")
     genome = genome_from_dict(data.get("genome"), f"{source}: genome")
     for key in ("scores", "provenance"):
         if not isinstance(data.get(key), dict):

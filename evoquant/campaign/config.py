@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, JsonValue, Tag, ValidationError, field_validator, model_validator
 
 from evoquant.campaign.config_base import CODE, Closed, tag
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
@@ -38,7 +38,7 @@ class CodeConfig(Closed):
     """An own class, named as `module:Class`, with its keyword arguments."""
 
     kind: Annotated[str, Field(pattern=CODE.pattern)]
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class ModelsConfig(Closed):

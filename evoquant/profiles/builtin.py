@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evoquant.errors import ProfileError, suggestion
+from evoquant.errors import ProfileError, quoted, suggestion
+from evoquant.files import is_file
 from evoquant.profiles.model import load_profile
 from evoquant.profiles.seed_suite import DATA_SETS, SPLITS, seed_profile
 
@@ -29,7 +30,7 @@ def any_profile(name: str) -> ModelProfile:
     Raises:
         ProfileError: neither.
     """
-    return load_profile(Path(name)) if name.endswith(".json") or Path(name).is_file() else builtin_profile(name)
+    return load_profile(Path(name)) if name.endswith(".json") or is_file(Path(name)) else builtin_profile(name)
 
 
 def builtin_profile(name: str) -> ModelProfile:
@@ -55,7 +56,9 @@ def builtin_profile(name: str) -> ModelProfile:
         known = [f"{data}/{split}" for data in DATA_SETS for split in SPLITS] + [
             f"family/{kind}/0" for kind in FAMILIES
         ]
-        raise ProfileError(f"no profile file and no built-in profile is called {name!r}.{suggestion(name, known)}")
+        raise ProfileError(
+            f"no profile file and no built-in profile is called {quoted(name)}.{suggestion(name, known)}"
+        )
     return seed_profile(split, DATA_SETS[data])
 
 

@@ -10,8 +10,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from evoquant.errors import PrecisionError
 from evoquant.quantization.precision import Precision
 
-Finite = Annotated[float, Field(allow_inf_nan=False, strict=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Strict: `true` and "2" are no numbers.
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Count = Annotated[int, Field(ge=1, le=2**53, strict=True)]
+MAX_WIDTHS = 1000  # of a layer: more than there are precisions that anyone compares
 
 
 def _printable(text: str) -> str:
@@ -21,7 +24,7 @@ def _printable(text: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
-Sensitivity = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Sensitivity = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)]
 
 
 class LayerSchema(BaseModel):
@@ -31,26 +34,26 @@ class LayerSchema(BaseModel):
 
     name: Name
     type: Name
-    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
-    position: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-    channel_axis: int | None = 0
+    shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+    position: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+    channel_axis: Annotated[int, Field(strict=True)] | None = 0
     weight_mean: Finite = 0.0
     weight_std: NotNegative = 0.0
     weight_range: NotNegative = 0.0
     activation_range: NotNegative = 0.0
     gradient_sensitivity: NotNegative = 0.0
-    loss: dict[str, Sensitivity] = Field(default_factory=dict)
-    divergence: dict[str, NotNegative] = Field(default_factory=dict)
-    fisher: dict[str, NotNegative] = Field(default_factory=dict)
-    hessian: dict[str, NotNegative] = Field(default_factory=dict)
-    weight_error: dict[str, NotNegative] = Field(default_factory=dict)
-    expected_loss: dict[str, NotNegative] = Field(default_factory=dict)
-    allowed: tuple[str, ...] | None = None
+    loss: Annotated[dict[str, Sensitivity], Field(max_length=MAX_WIDTHS)] = Field(default_factory=dict)
+    divergence: Annotated[dict[str, NotNegative], Field(max_length=MAX_WIDTHS)] = Field(default_factory=dict)
+    fisher: Annotated[dict[str, NotNegative], Field(max_length=MAX_WIDTHS)] = Field(default_factory=dict)
+    hessian: Annotated[dict[str, NotNegative], Field(max_length=MAX_WIDTHS)] = Field(default_factory=dict)
+    weight_error: Annotated[dict[str, NotNegative], Field(max_length=MAX_WIDTHS)] = Field(default_factory=dict)
+    expected_loss: Annotated[dict[str, NotNegative], Field(max_length=MAX_WIDTHS)] = Field(default_factory=dict)
+    allowed: Annotated[tuple[str, ...], Field(max_length=MAX_WIDTHS)] | None = None
     tie_group: Name | None = None
-    fan_in: Annotated[int, Field(ge=1)] | None = None
-    groups: Annotated[int, Field(ge=1)] = 1
-    holders: Annotated[int, Field(ge=1)] = 1
-    called: bool = True
+    fan_in: Count | None = None
+    groups: Count = 1
+    holders: Count = 1
+    called: Annotated[bool, Field(strict=True)] = True
 
     @field_validator("loss", "divergence", "fisher", "hessian", "weight_error", "expected_loss", "allowed")
     @classmethod
@@ -82,7 +85,7 @@ class ProfileSchema(BaseModel):
     schema_name: Literal["evoquant.profile"] = Field(alias="schema")
     version: Literal[1]
     name: Name
-    constant_bits: Annotated[int, Field(ge=0, le=2**60)] = 0
-    passes: dict[str, NotNegative] = Field(default_factory=dict)
+    constant_bits: Annotated[int, Field(ge=0, le=2**60, strict=True)] = 0
+    passes: Annotated[dict[str, NotNegative], Field(max_length=MAX_WIDTHS)] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
     layers: Annotated[tuple[LayerSchema, ...], Field(min_length=1, max_length=1_000_000)]

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from evoquant.errors import PrecisionError, suggestion
+from evoquant.errors import LONGEST_VALUE, PrecisionError, quoted, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,7 +66,7 @@ class Precision:
         """
         match = _NAME.fullmatch(name)
         if match is None:
-            raise PrecisionError(f"unknown precision {name!r}; {_remedy(name)}")
+            raise PrecisionError(f"unknown precision {quoted(name, LONGEST_VALUE)}; {_remedy(name[:LONGEST_VALUE])}")
         number_format, slices, ending = match.groups()
         suffixes = ending.split("-")[1:]
         fault = _fault(number_format, slices, suffixes)
