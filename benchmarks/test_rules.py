@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evoquant.bench.contest import at_most_threads
-from evoquant.bench.speed_rules import by_numpy, by_python, scalar_loop
+from evoquant.bench.speed_rules import LOOPS, by_numpy, by_python, scalar_loops
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace, default_signals
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU
@@ -33,11 +33,12 @@ def test_compiled_pass(benchmark, expected):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_compiled_scalar_loop(benchmark, expected, tmp_path):
-    loop = scalar_loop(tmp_path)
-    if loop is None:
+@pytest.mark.parametrize("name", LOOPS)
+def test_compiled_scalar_loop(benchmark, expected, tmp_path, name):
+    loops = scalar_loops(tmp_path)
+    if not loops:
         pytest.skip("there is no C compiler")
-    found = benchmark.pedantic(loop, (SPACE, ROWS, PROBLEM), rounds=10, warmup_rounds=1)
+    found = benchmark.pedantic(loops[name], (SPACE, ROWS, PROBLEM), rounds=10, warmup_rounds=1)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -47,5 +48,5 @@ def test_numpy(benchmark, expected):
 
 
 def test_plain_python(benchmark, expected):
-    found = benchmark.pedantic(by_python, (SPACE, ROWS, PROBLEM), rounds=1)
+    found = benchmark.pedantic(by_python, (SPACE, [SPACE.decode(row) for row in ROWS], PROBLEM), rounds=1)
     np.testing.assert_array_equal(found, expected)

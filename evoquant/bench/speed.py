@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.bench.contest import ROUNDS
 from evoquant.campaign.environment import environment_record
-from evoquant.errors import InputError, suggestion
+from evoquant.errors import InputError, MissingExtraError, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -18,17 +18,30 @@ if TYPE_CHECKING:
 TOPICS = ("rules", "trees", "engine", "networks", "cluster", "start")
 
 
-def measured(topics: Sequence[str] = (), rounds: int = ROUNDS) -> Iterator[tuple[str, list[Measure]]]:
+def measured(
+    topics: Sequence[str] = (), rounds: int = ROUNDS, left_out: Callable[[str], None] | None = None
+) -> Iterator[tuple[str, list[Measure]]]:
     """Topic after topic with its figures.
+
+    Args:
+        topics: by default all.
+        rounds: of each contest.
+        left_out: is told of a topic that cannot be measured without an extra; by default that is an error.
 
     Raises:
         InputError: a topic that there is not.
+        MissingExtraError: an extra is not installed.
     """
     for topic in topics:
         if topic not in TOPICS:
             raise InputError(f"there is no topic {topic!r} to measure.{suggestion(topic, TOPICS)}")
     for topic in topics or TOPICS:
-        yield topic, _measures()[topic](rounds)
+        try:
+            yield topic, _measures()[topic](rounds)
+        except MissingExtraError as error:
+            if left_out is None:
+                raise
+            left_out(f"{topic} left out: {error}")
 
 
 def _measures() -> dict[str, Callable[[int], list[Measure]]]:

@@ -8,6 +8,7 @@ remembered. Outcomes are compared with the plain way's, bit for bit.
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evoquant.bench.contest import ROUNDS, Measure, Way, interleaved, ratios
-from evoquant.errors import CampaignError, MissingExtraError
+from evoquant.errors import CampaignError
 from evoquant.execution.local import LocalExecutor
 from evoquant.models.base import REFERENCE, Failed, Request
 from evoquant.models.networks import require_torch
@@ -55,7 +56,7 @@ class Contest:
     Attributes:
         task: its kind.
         search: the campaign's settings.
-        sample: how many requests the plain way answers, drawn at random: they all cost it much the same.
+        sample: how many requests the plain way answers at least: those of candidates drawn at random, all of each.
         distinct: so many of the distinct requests at most, the first, are measured by themselves.
     """
 
@@ -74,7 +75,7 @@ CONTESTS = {
 
 
 class Plain:
-    """Every layer quantized anew, the whole network, the outcomes; in one thread, as the measurer does."""
+    """Every layer quantized once a candidate, the whole network on its blocks, the outcomes; in one thread, as ours."""
 
     def __init__(self, measurer: Measurer) -> None:
         self._measurer, self._judge = measurer, measurer._judge
@@ -93,19 +94,23 @@ class Plain:
         own = self._measurer
         originals = [parameter.data for parameter in own._parameters]
         found: list[Outcome | Failed] = []
+        quantized: list[torch.Tensor] = []
         with one_thread(), torch.inference_mode():
-            for request in requests:
+            for number, request in enumerate(requests):
                 arrays = own._samples(request)
                 rows = [slice(i, i + own._batch) for i in range(0, samples_of(arrays), own._batch)]
                 place = request.split, request.block
                 if place not in self._references:
                     self._references[place] = [call_network(own._network, arrays, part) for part in rows]
-                for layer, parameter, weight, width in zip(
-                    own._layers, own._parameters, originals, request.widths, strict=True
-                ):
-                    if width != REFERENCE:
-                        precision = Precision.parse(width)
-                        parameter.data = fake_quantize_tensor(weight, precision, layer.channel_axis)
+                if number == 0 or request.widths != requests[number - 1].widths:
+                    quantized = [
+                        weight
+                        if width == REFERENCE
+                        else fake_quantize_tensor(weight, Precision.parse(width), layer.channel_axis)
+                        for layer, weight, width in zip(own._layers, originals, request.widths, strict=True)
+                    ]
+                for parameter, weight in zip(own._parameters, quantized, strict=True):
+                    parameter.data = weight
                 outputs = [call_network(own._network, arrays, part) for part in rows]
                 for parameter, weight in zip(own._parameters, originals, strict=True):
                     parameter.data = weight
@@ -182,11 +187,9 @@ def measure(rounds: int = ROUNDS) -> list[Measure]:
 
     Raises:
         CampaignError: an outcome differs from the plain way's.
+        MissingExtraError: PyTorch is not installed.
     """
-    try:
-        require_torch("measuring networks")
-    except MissingExtraError as error:
-        return [Measure(TOPIC, "real networks", (), "x", GOAL, remark=str(error))]
+    require_torch("measuring networks")
     return [row for name, contest in CONTESTS.items() for row in measured(name, contest, rounds)]
 
 
@@ -202,8 +205,7 @@ def measured(name: str, contest: Contest, rounds: int) -> list[Measure]:
     asked = asked_for(contest, (cache / "networks").resolve())
     task = load_task(contest.task, seed=0, cache=cache)
     everything = [request for requests in asked.generations for request in requests]
-    drawn = generator_for(0, 0, "sample of requests").choice(len(everything), contest.sample, replace=False)
-    chosen = sorted(drawn.tolist())
+    chosen = drawn(everything, contest.sample)
     sample = [everything[i] for i in chosen]
     distinct = asked.distinct(contest.distinct)
     plain = Plain(started(task))
@@ -239,6 +241,16 @@ def measured(name: str, contest: Contest, rounds: int) -> list[Measure]:
         *ratios(TOPIC, rates, ALL, {PLAIN: GOAL}, what=name, remark=remark),
         *ratios(TOPIC, rates, DISTINCT, {PLAIN: None}, what=name, remark=alone),
     ]
+
+
+def drawn(requests: Sequence[Request], least: int) -> list[int]:
+    """Places of at least so many requests: all that follow one another for a candidate, of candidates at random."""
+    candidates = [list(group) for _, group in itertools.groupby(range(len(requests)), lambda i: requests[i].widths)]
+    found: list[int] = []
+    for candidate in generator_for(0, 0, "sample of candidates").permutation(len(candidates)).tolist():
+        if len(found) < least:
+            found += candidates[candidate]
+    return sorted(found)
 
 
 def started(task: MeasuredTask) -> Measurer:

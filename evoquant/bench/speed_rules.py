@@ -26,10 +26,11 @@ from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
 from evoquant.scoring.threads import thread_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from evoquant.genomes.rule import Rule
     from evoquant.scoring.problem import Problem
 
 TOPIC = "rules"
@@ -40,6 +41,7 @@ LAYERS_GENOMES = 4_000
 POPULATIONS = (1_000, 10_000, 100_000, 1_000_000)
 COMPILER = ("cc", "-O3", "-march=native", "-shared", "-fPIC")
 SCALAR = Path(__file__).parent / "data" / "rule_scalar.c"
+LOOPS = {"compiled scalar loop": "rule_sums", "compiled scalar loop, rungs made ready first": "rule_sums_ready"}
 
 Sums = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
 
@@ -50,10 +52,10 @@ def measure(rounds: int = ROUNDS) -> list[Measure]:
     space = RuleSpace(SEED_MENU, LAYER_TYPES, default_signals(SEED_MENU), 3)
     random = space.canonical(space.sample(generator_for(0, 0, "bench"), GENOMES))
     with tempfile.TemporaryDirectory() as folder, at_most_threads(1):
-        scalar = scalar_loop(Path(folder))
-        found = against_others(space, random, problem, scalar, "random rules", rounds)
+        loops = scalar_loops(Path(folder))
+        found = against_others(space, random, problem, loops, "random rules", rounds)
         children = evolved(space, random, problem)
-        found += against_others(space, children, problem, scalar, "children of the best", rounds)
+        found += against_others(space, children, problem, loops, "children of the best", rounds)
         found += growth_with_layers(space, random[:LAYERS_GENOMES], problem, rounds)
         found += growth_with_population(space, random, problem, rounds)
     return found + with_more_threads(space, random, problem, rounds)
@@ -63,20 +65,24 @@ def against_others(
     space: RuleSpace,
     genes: NDArray[np.float64],
     problem: Problem,
-    scalar: Callable[[RuleSpace, NDArray[np.float64], Problem], Sums] | None,
+    loops: Mapping[str, Callable[[RuleSpace, NDArray[np.float64], Problem], Sums]],
     what: str,
     rounds: int,
 ) -> list[Measure]:
-    """The compiled pass against plain Python, the compiled scalar loop and NumPy."""
+    """The compiled pass against plain Python, which gets decoded rules, compiled scalar loops and NumPy."""
     expected = by_numpy(space, genes, problem)
+    decoded = [space.decode(row) for row in genes[:PYTHON_GENOMES]]
+
+    def decoded_by_python(space: RuleSpace, genes: NDArray[np.float64], problem: Problem) -> Sums:
+        return by_python(space, decoded, problem)
+
     rivals: dict[str, tuple[Callable[[RuleSpace, NDArray[np.float64], Problem], Sums], int]]
-    rivals = {"plain Python": (by_python, PYTHON_GENOMES), "NumPy": (by_numpy, NUMPY_GENOMES)}
-    goals: dict[str, float | None] = {"plain Python": 300.0, "NumPy": None}
-    remark = "one thread"
-    if scalar is None:
-        remark += "; without the compiled scalar loop, for there is no C compiler"
-    else:
-        rivals["compiled scalar loop"], goals["compiled scalar loop"] = (scalar, len(genes)), 4.0
+    rivals = {
+        "plain Python": (decoded_by_python, PYTHON_GENOMES),
+        "NumPy": (by_numpy, NUMPY_GENOMES),
+    } | {name: (loop, len(genes)) for name, loop in loops.items()}
+    goals: dict[str, float | None] = {"plain Python": 300.0, "NumPy": None} | dict.fromkeys(loops, 4.0)
+    remark = "one thread" if loops else "one thread; without compiled scalar loops, for there is no C compiler"
     ways = {"compiled pass": Way(lambda: space.sums(genes, problem), len(genes))}
     check(space.sums(genes, problem), expected, "compiled pass")
     for name, (call, count) in rivals.items():
@@ -206,15 +212,14 @@ def by_numpy(space: RuleSpace, genes: NDArray[np.float64], problem: Problem) -> 
     return loss_sums(problem, allocations), cost_sums(problem, allocations)
 
 
-def by_python(space: RuleSpace, genes: NDArray[np.float64], problem: Problem) -> Sums:
+def by_python(space: RuleSpace, rules: Sequence[Rule], problem: Problem) -> Sums:
     """One rule and one layer at a time, over lists."""
     types, position = problem.types.tolist(), problem.position.tolist()
     signals = {name: problem.signal(name).tolist() for name in space.signals}
     loss, cost = problem.separable_loss().tolist(), problem.cost.table.tolist()
     index = {name: i for i, name in enumerate(problem.menu.names)}
     losses, costs = [], []
-    for row in genes:
-        rule = space.decode(row)
+    for rule in rules:
         ladder = [(signals[rung.signal], rung.above, index[rung.width]) for rung in rule.rungs]
         otherwise, edges = index[rule.otherwise], rule.edges
         edge_width = index[rule.edge_width] if rule.edge_width is not None else 0
@@ -238,13 +243,17 @@ def by_python(space: RuleSpace, genes: NDArray[np.float64], problem: Problem) ->
     return np.array(losses), np.array(costs)
 
 
-def scalar_loop(folder: Path) -> Callable[[RuleSpace, NDArray[np.float64], Problem], Sums] | None:
-    """`rule_scalar.c`, compiled into a folder; None where there is no C compiler."""
+def scalar_loops(folder: Path) -> dict[str, Callable[[RuleSpace, NDArray[np.float64], Problem], Sums]]:
+    """Name → a loop of `rule_scalar.c`, compiled into a folder; none where there is no C compiler."""
     if shutil.which(COMPILER[0]) is None:
-        return None
+        return {}
     library = folder / "rule_scalar.so"
     subprocess.run([*COMPILER, "-o", str(library), str(SCALAR)], check=True, capture_output=True)
-    loop = ctypes.CDLL(str(library)).rule_sums
+    compiled = ctypes.CDLL(str(library))
+    return {name: _scalar_loop(getattr(compiled, function)) for name, function in LOOPS.items()}
+
+
+def _scalar_loop(loop: Any) -> Callable[[RuleSpace, NDArray[np.float64], Problem], Sums]:
     loop.restype = None
 
     def call(space: RuleSpace, genes: NDArray[np.float64], problem: Problem) -> Sums:

@@ -44,7 +44,7 @@ def speed(
 
     about = machine()
     rows = []
-    for topic, measures in measured(only.split(",") if only else (), rounds):
+    for topic, measures in measured(only.split(",") if only else (), rounds, None if only else say):
         found = [measure.to_row() for measure in measures]
         rows += found
         if not as_json:

@@ -5,12 +5,28 @@ Imported only by kernels, which are themselves imported lazily.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numba
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+ROOMS = ("genomes", "scoring", "search")  # where kernels are, and the constants and functions that are compiled in
+
+
+@functools.cache
+def sources_digest(package: Path = Path(__file__).parents[1]) -> str:
+    """sha256 hex of all that kernels may be made of."""
+    digest = hashlib.sha256()
+    for path in sorted(path for room in ROOMS for path in (package / room).glob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -20,9 +36,13 @@ def compiled(function: Callable[..., Any]) -> Any:
     meanwhile, so what a kernel reads must not change under it.
     """
     try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # nowhere to keep the machine code: a read-only installation and no home
         return numba.njit(nogil=True, error_model="numpy")(function)
+    # By itself numba takes kept code for new while the one file with the function is as it was.
+    kept = kernel._cache._cache_file  # type: ignore[attr-defined]
+    kept._source_stamp = (kept._source_stamp, sources_digest())
+    return kernel
 
 
 def inlined(function: Callable[..., Any]) -> Any:

@@ -3,8 +3,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from evoquant.bench.speed import TOPICS
 from evoquant.cli import app
-from evoquant.errors import InputError
+from evoquant.errors import InputError, MissingExtraError
 
 
 def run(*arguments):
@@ -50,3 +51,14 @@ def test_rebuilding_names_the_missing_data(tmp_path):
     pytest.importorskip("torch")
     done = run("tabular", "--table", "fashion-mixer", "--rebuild", str(tmp_path), "--data", str(tmp_path / "none"))
     assert isinstance(done.exception, InputError) and "none" in str(done.exception)
+
+
+def test_topics_without_their_extra_are_left_out_of_all_and_refused_when_asked_for(monkeypatch):
+    def missing(rounds):
+        raise MissingExtraError("measuring networks", "PyTorch", "torch")
+
+    monkeypatch.setattr("evoquant.bench.speed._measures", lambda: dict.fromkeys(TOPICS, missing))
+    done = run("--json")
+    assert done.exit_code == 0 and "networks left out: measuring networks needs PyTorch" in done.stderr
+    assert len(json.loads(done.stdout)) == 1, "the machine"
+    assert isinstance(run("--only", "networks").exception, MissingExtraError)
