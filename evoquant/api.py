@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.apply import load_any_champion
-from evoquant.campaign.archive import Limits
+from evoquant.campaign.archive import Limits, read_archive
 from evoquant.campaign.archive import pick as pick_from
 from evoquant.campaign.build import build_campaign, require_allowed
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, load_config
 from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finished import gated, resolved_config
+from evoquant.campaign.gate_file import read_gate
 from evoquant.campaign.loop import Observer, Progress, run_loop
-from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REPORT, RESOLVED, RunDir
+from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REMEDY, REPORT, RESOLVED, RunDir
 from evoquant.errors import InputError, Interrupted, RunDirError, suggestion
 from evoquant.files import pretty_json
 from evoquant.profiles.builtin import any_profile as profile
@@ -164,8 +165,9 @@ def resume(
     with RunDir.open(Path(path)) as directory:
         config = resolved_config(directory)
         require_allowed(config, allow_code, directory.path)
-        if directory.has(CHAMPION) and directory.has(REPORT):
-            return Run(directory.path, load_champion(directory.path / CHAMPION), fresh=False)
+        finished = _finished(directory, observer or Silent())
+        if finished is not None:
+            return Run(directory.path, finished, fresh=False)
         _require_known_cluster(config, executor, address, directory.path)
         given = {"kind": executor, "workers": workers, "address": address}
         changed = config.executor.model_copy(update={key: value for key, value in given.items() if value is not None})
@@ -331,12 +333,29 @@ def _go(config: CampaignConfig, directory: RunDir, observer: Observer) -> Run:
     return Run(directory.path, champion)
 
 
+def _finished(directory: RunDir, observer: Observer) -> Champion | None:
+    """The champion of a finished run, or None where there is something left to do: a damaged result is found again."""
+    if not (directory.has(CHAMPION) and directory.has(REPORT)):
+        return None
+    try:
+        champion = load_champion(directory.path / CHAMPION)
+        read_archive(directory)
+        read_gate(directory)
+        directory.read(REPORT)
+    except InputError as error:
+        observer.message(f"{error} The search's results are written again.")
+        return None
+    return champion
+
+
 def _check_inputs(directory: RunDir, inputs: dict[str, str]) -> None:
     """Note what the run reads at its start; refuse to go on with anything else."""
     if not directory.has(ENVIRONMENT):
         directory.put(ENVIRONMENT, pretty_json(environment_record(inputs=inputs)))
         return
-    then: dict[str, Any] = directory.read(ENVIRONMENT)
+    then: Any = directory.read(ENVIRONMENT)
+    if not isinstance(then, dict):
+        raise RunDirError(f"{directory.path / ENVIRONMENT}: should be an object; {REMEDY[ENVIRONMENT]}.")
     if then.get("inputs") != inputs:
         now = environment_record(inputs=inputs)
         raise RunDirError(

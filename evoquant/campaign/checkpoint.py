@@ -11,7 +11,7 @@ import numpy as np
 
 from evoquant.campaign.storage import CHECKPOINT
 from evoquant.errors import InputError
-from evoquant.files import canonical_json
+from evoquant.files import canonical_json, parse_json
 from evoquant.search.base import Snapshotting
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from evoquant.campaign.storage import RunDir
     from evoquant.search.base import Search
 
-VERSION = 2
+VERSION = 3
+_STAMP = '"sha256":"'  # begins the last key, of all that stands before it
+_DIGITS = 64
 DTYPES = ("<f8", "<i8", "|b1")  # of arrays in a checkpoint
 
 
@@ -75,7 +77,12 @@ def save_checkpoint(run: RunDir, config_hash: str, journal_digest: str, checkpoi
     }
     pieces = {key: [canonical_json(value).encode()] for key, value in values.items()}
     search = {key: _packed(value) for key, value in checkpoint.search().items()}
-    run.put(CHECKPOINT, b"".join(_object(pieces | {"search": _object(search)})))
+    body = _object(pieces | {"search": _object(search)})
+    body[-1] = b"," + _STAMP.encode()
+    digest = hashlib.sha256()
+    for piece in body:
+        digest.update(piece)
+    run.put(CHECKPOINT, b"".join([*body, digest.hexdigest().encode(), b'"}']))
 
 
 def load_checkpoint(run: RunDir, config_hash: str, lines: Sequence[str]) -> Checkpoint | None:
@@ -83,7 +90,11 @@ def load_checkpoint(run: RunDir, config_hash: str, lines: Sequence[str]) -> Chec
     if not run.has(CHECKPOINT):
         return None
     try:
-        data = run.read(CHECKPOINT)
+        text = run.text(CHECKPOINT)
+        body, stamp = text[: -_DIGITS - 2], text[-_DIGITS - 2 : -2]
+        if not body.endswith(_STAMP) or hashlib.sha256(body.encode()).hexdigest() != stamp:
+            return None
+        data = parse_json(text, str(run.path / CHECKPOINT))
         if data["version"] != VERSION or data["config_hash"] != config_hash:
             return None
         generations = data["generations"]

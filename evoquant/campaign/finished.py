@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.gate_file import gated as gated_champion
-from evoquant.campaign.storage import CHAMPION, PROFILE, RESOLVED, RunDir
+from evoquant.campaign.storage import CHAMPION, PROFILE, REMEDY, RESOLVED, RunDir
 from evoquant.errors import InputError, RunDirError
 from evoquant.profiles.model import load_profile
 
@@ -48,7 +48,7 @@ def resolved_config(directory: RunDir) -> CampaignConfig:
     source = str(directory.path / RESOLVED)
     data = directory.read(RESOLVED)
     if not isinstance(data, dict) or "config" not in data or "hash" not in data:
-        raise RunDirError(f"{source}: should hold `hash` and `config`.")
+        raise RunDirError(f"{source}: should hold `hash` and `config`; {REMEDY[RESOLVED]}.")
     config = config_from_dict(data["config"], source)
     if config.hash() != data["hash"]:
         raise RunDirError(

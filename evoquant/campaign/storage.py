@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import RunDirError
-from evoquant.files import canonical_json, parse_json, read_text, sync_folder, write_atomic
+from evoquant.files import (
+    canonical_json,
+    clear_leftovers,
+    parse_json,
+    read_bytes,
+    read_text,
+    sync_folder,
+    write_atomic,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,7 +34,12 @@ REPORT = "report.json"
 PROFILE = "profile.json"
 ARCHIVE = "archive.json"
 GATE = "gate.json"
+WHOLE = (CHECKPOINT, CHAMPION, CONFIG, RESOLVED, ENVIRONMENT, REPORT, PROFILE, ARCHIVE, GATE)  # written by `put`
 
+REMEDY = {  # of a damaged file; the others are named by whoever reads them
+    RESOLVED: "restore it, or start a new run",
+    ENVIRONMENT: "delete it; resume writes it again, and cannot say what has changed since the start",
+}
 WAITING_BYTES = 2**26  # of lines that wait to be written, before whoever adds more waits, too
 
 
@@ -36,6 +49,8 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+        self._place: tuple[int, int] | None = None  # of the directory that is held
+        self._grown: set[str] = set()  # files that lines were appended to
 
     @classmethod
     def create(cls, path: Path) -> RunDir:
@@ -45,15 +60,17 @@ class RunDir:
             RunDirError: it holds a run already, or cannot be written to.
         """
         run = cls(path)
-        if run.has(JOURNAL) or run.has(RESOLVED):
-            raise RunDirError(
-                f"{path}: holds a run already; continue it with `evoquant resume {path}` or choose another --out."
-            )
+        run._require_unused()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunDirError(f"{path}: cannot be made: {error.strerror or error}.") from None
         run._hold()
+        try:
+            run._require_unused()  # another process may have had it in between
+        except BaseException:
+            run.release()
+            raise
         return run
 
     @classmethod
@@ -72,6 +89,13 @@ class RunDir:
             run._hold()
         return run
 
+    def _require_unused(self) -> None:
+        if self.has(JOURNAL) or self.has(RESOLVED):
+            raise RunDirError(
+                f"{self.path}: holds a run already; continue it with `evoquant resume {self.path}` or choose another "
+                f"--out."
+            )
+
     def __enter__(self) -> RunDir:
         return self
 
@@ -85,13 +109,33 @@ class RunDir:
         try:
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._place = _identity(self.path)
+            self._tidy()
         except BlockingIOError:
             self.release()
             raise RunDirError(
                 f"{self.path}: another process is running this campaign; wait for it or stop it."
             ) from None
         except OSError as error:
+            self.release()
             raise RunDirError(f"{self.path}: cannot be written to: {error.strerror or error}.") from None
+
+    def _tidy(self) -> None:
+        """What a killed process left: temporary files, and a torn line that the next one would be appended to."""
+        for name in WHOLE:
+            clear_leftovers(self.path / name)
+        if self.has(TIMINGS):
+            data = (self.path / TIMINGS).read_bytes()
+            if data and not data.endswith(b"\n"):
+                os.truncate(self.path / TIMINGS, data.rfind(b"\n") + 1)
+
+    def _require_same(self, missing: bool = False) -> None:
+        """Whether the directory is still the one that is held; a new one would get the rest of a run, and no more."""
+        if self._lock is not None and (missing or _identity(self.path) != self._place):
+            raise RunDirError(
+                f"{self.path}: the run directory, or its journal, was removed or replaced while the campaign ran; "
+                f"restore it and resume, or start a new run."
+            )
 
     def release(self) -> None:
         """Give the lease back."""
@@ -104,7 +148,13 @@ class RunDir:
         return (self.path / name).is_file()
 
     def put(self, name: str, text: str | bytes) -> None:
-        """Write a whole file atomically."""
+        """Write a whole file atomically.
+
+        Raises:
+            RunDirError: the directory that is held is gone.
+            InputError: the disk refuses.
+        """
+        self._require_same()
         write_atomic(self.path / name, text)
 
     def text(self, name: str) -> str:
@@ -121,7 +171,12 @@ class RunDir:
         Raises:
             RunDirError: missing, unreadable or damaged.
         """
-        return parse_json(self.text(name), str(self.path / name), error=RunDirError)
+        try:
+            return parse_json(self.text(name), str(self.path / name), error=RunDirError)
+        except RunDirError as error:
+            if name not in REMEDY:
+                raise
+            raise RunDirError(f"{str(error).removesuffix('.')}; {REMEDY[name]}.") from None
 
     def append(self, name: str, record: Any, *, durable: bool = True) -> None:
         """Append one line of canonical JSON.
@@ -132,9 +187,14 @@ class RunDir:
         self.append_line(name, canonical_json(record), durable=durable)
 
     def append_line(self, name: str, line: str, *, durable: bool = True) -> None:
-        """Append one line of text, flushed to disk where `durable`."""
+        """Append one line of text, flushed to disk where `durable`.
+
+        Raises:
+            RunDirError: the disk refuses, or the directory that is held, or the file, is gone.
+        """
         path = self.path / name
         fresh = not path.exists()
+        self._require_same(missing=fresh and name in self._grown)
         try:
             with path.open("ab") as stream:
                 stream.write(line.encode() + b"\n")
@@ -143,6 +203,7 @@ class RunDir:
                     os.fsync(stream.fileno())
             if fresh and durable:
                 sync_folder(self.path)
+            self._grown.add(name)
         except OSError as error:
             raise RunDirError(f"{path}: cannot be appended to: {error.strerror or error}.") from None
 
@@ -158,20 +219,33 @@ class RunDir:
         path = self.path / JOURNAL
         if not path.exists():
             return []
-        text = read_text(path, limit=2**40, error=RunDirError)
-        lines = text.split("\n")
-        torn = lines.pop()
-        if lines and not _is_json(lines[-1]):
-            torn = lines.pop()
-        for number, line in enumerate(lines, 1):
-            if not _is_json(line):
+        data = read_bytes(path, limit=2**40, error=RunDirError).split(b"\n")
+        torn = data.pop()
+        if data and _record(data[-1]) is None:
+            torn = data.pop()
+        lines = []
+        for number, raw in enumerate(data, 1):
+            record = _record(raw)
+            if record is None or record.get("generation") != number - 1:
                 raise RunDirError(
                     f"{path}: line {number} is damaged; restore the file, or delete that line and all after it: "
                     f"resume evaluates them again."
                 )
-        if torn and repair:
-            write_atomic(path, "".join(line + "\n" for line in lines))
+            lines.append(raw.decode())
+        if repair:
+            self._grown.add(JOURNAL)
+            if torn:
+                self._cut(path, sum(len(raw) + 1 for raw in data))
         return lines
+
+    def _cut(self, path: Path, size: int) -> None:
+        """Take off what follows so many bytes: in place, so that a full disk has room for it."""
+        try:
+            with path.open("r+b") as stream:
+                stream.truncate(size)
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise RunDirError(f"{path}: cannot be written: {error.strerror or error}.") from None
 
 
 class Appender:
@@ -247,8 +321,19 @@ class Appender:
                     return
 
 
-def _is_json(line: str) -> bool:
+def _record(raw: bytes) -> dict[str, Any] | None:
+    """What a line of the journal holds, or None where it is none."""
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+        record = json.loads(raw.decode())
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a directory from another of its name; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

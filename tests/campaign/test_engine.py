@@ -1,5 +1,6 @@
 """The loop's hot path: lines appended by a thread, states written out late, records left out, copies found by hash."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -33,7 +34,7 @@ LARGE_RUN = ["executor.kind=local", "stop.generations=5"]
 
 def test_lines_are_appended_in_order_and_durable_once_drained(tmp_path):
     appender = Appender(RunDir(tmp_path), JOURNAL)
-    lines = [f'{{"line":{i}}}' for i in range(500)]
+    lines = [f'{{"generation":{i}}}' for i in range(500)]
     for i, line in enumerate(lines):
         appender.add(line)
         if i == 250:
@@ -87,14 +88,31 @@ def test_what_is_kept_of_a_search_comes_back_from_a_checkpoint(tmp_path, search)
 
 @pytest.mark.parametrize("damage", [{"dtype": "|O8"}, {"base64": "!"}, {"base64": "AAAA"}, {"shape": [5]}])
 def test_a_damaged_array_is_no_checkpoint(tmp_path, damage):
-    run, digest = RunDir(tmp_path), JournalDigest()
+    run = saved(tmp_path)
+    data = run.read(CHECKPOINT)
+    del data["sha256"]
+    for change in ({}, damage):  # each with a digest that is right
+        data["search"]["genes"] |= change
+        body = canonical_json(data)[:-1] + ',"sha256":"'
+        run.put(CHECKPOINT, f'{body}{hashlib.sha256(body.encode()).hexdigest()}"}}')
+        assert (load_checkpoint(run, "hash", ["{}"]) is None) == bool(change)
+
+
+def test_a_checkpoint_with_one_other_byte_is_none(tmp_path):
+    """A state that is read, and is another, would go on with another search."""
+    run = saved(tmp_path)
+    whole = (tmp_path / CHECKPOINT).read_bytes()
+    assert load_checkpoint(run, "hash", ["{}"]) is not None
+    for place in range(len(whole)):
+        (tmp_path / CHECKPOINT).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert load_checkpoint(run, "hash", ["{}"]) is None, place
+
+
+def saved(folder):
+    run, digest = RunDir(folder), JournalDigest()
     digest.add("{}")
     save_checkpoint(run, "hash", digest.value(), Checkpoint(1, kept_state(Held()), {}, [], 0))
-    data = run.read(CHECKPOINT)
-    assert load_checkpoint(run, "hash", ["{}"]) is not None
-    data["search"]["genes"] |= damage
-    run.put(CHECKPOINT, canonical_json(data))
-    assert load_checkpoint(run, "hash", ["{}"]) is None
+    return run
 
 
 def record(i, fitness, parts, digest):

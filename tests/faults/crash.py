@@ -1,0 +1,171 @@
+"""Commands of evoquant in processes whose disk fails or that die at a given write, many of them a second.
+
+A server loads evoquant once, on top of `faulty.c`, and forks a process for each command: real processes, real files
+and real system calls, without a Python start each.
+"""
+
+import contextlib
+import ctypes
+import errno
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CC = shutil.which("cc") or shutil.which("gcc")
+KILLED = -signal.SIGKILL
+HANGS_S = 300.0  # nothing here takes so long, on however busy a machine
+BEFORE, WITHIN, AFTER, FULL, READ_ONLY = 1, 2, 3, 4, 5
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command came to: exit code (negative: killed by that signal), what it said, and what it wrote.
+
+    Attributes:
+        changes: writes, syncs, renames, new and removed files and folders below the path that was watched.
+        written: bytes, there.
+    """
+
+    code: int
+    out: str
+    errors: str
+    changes: int
+    written: int
+    seconds: float
+
+
+class Server:
+    """Forks commands; a context manager."""
+
+    def __init__(self, folder, *, load=()):
+        self.folder = folder
+        library = folder / "faulty.so"
+        subprocess.run([CC, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faulty.c"], check=True)
+        settings = {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(library), str(folder), *load],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | settings | {"EVOQUANT_CACHE": str(folder / "cache")},
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._process.stdin.close()
+        self._process.wait(timeout=HANGS_S)
+        self._process.stdout.close()
+
+    def __call__(self, *words, watch="", fault=0, at=0, error=errno.ENOSPC, after_s=None):
+        """Run a command to its end.
+
+        Args:
+            words: of the command line, after `evoquant`.
+            watch: part of the paths that count and fail.
+            fault: a kill `BEFORE`, `WITHIN` or `AFTER` the change number `at`; a disk `FULL` after `at` bytes; or one
+                that is `READ_ONLY`.
+            at: where.
+            error: what a disk that fails answers.
+            after_s: kill after so many seconds instead.
+        """
+        asked = {"words": [str(word) for word in words], "after_s": after_s, "arm": [str(watch), fault, at, error]}
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        return Ended(**json.loads(self._process.stdout.readline()))
+
+
+def serve(library, folder, load):
+    """Answer each line of stdin, a command, with a line about its end."""
+    shim = ctypes.CDLL(library)
+    shim.arm.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_long, ctypes.c_int]
+    shim.changes.restype = shim.written.restype = ctypes.c_long
+    import evoquant.campaign.loop
+    import evoquant.cli.commands
+    import evoquant.report.tables  # noqa: F401
+
+    for name in load:
+        importlib.import_module(name)
+    small_task()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        began = time.monotonic()
+        path, fault, at, error = asked["arm"]
+        child = os.fork()
+        if child == 0:
+            try:
+                code = command(folder, asked["words"], lambda: shim.arm(path.encode(), fault, at, error))  # noqa: B023
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        code = ended(child, asked["after_s"])
+        answer = {
+            "code": code,
+            "out": (folder / "stdout").read_text(),
+            "errors": (folder / "stderr").read_text(),
+            "changes": shim.changes(),
+            "written": shim.written(),
+            "seconds": time.monotonic() - began,
+        }
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def small_task():
+    """The tests' task `tiny`, which needs no PyTorch, for configs to name."""
+    from evoquant.models.measurer import RUNTIMES
+    from evoquant.models.tasks import TASKS
+
+    spec = importlib.util.spec_from_file_location("tiny", HERE.parent / "campaign" / "conftest.py")
+    tiny = importlib.util.module_from_spec(spec)
+    sys.modules["tiny"] = tiny
+    spec.loader.exec_module(tiny)
+    TASKS["tiny"] = lambda seed, cache, block, batch: tiny.TinyTask(seed, block or 100)
+    RUNTIMES["tiny"] = tiny.start
+
+
+def command(folder, words, arm):
+    """Run a command in this process; its exit code."""
+    for number, name in ((0, os.devnull), (1, folder / "stdout"), (2, folder / "stderr")):
+        handle = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(handle, number)
+        os.close(handle)
+    from evoquant.cli import main
+
+    sys.argv = ["evoquant", *words]
+    arm()
+    try:
+        main()
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def ended(child, after_s):
+    """Exit code of a child, killed after `after_s`."""
+    began = time.monotonic()
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() - began > (HANGS_S if after_s is None else after_s):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        time.sleep(0.0005)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
