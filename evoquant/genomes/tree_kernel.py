@@ -93,14 +93,17 @@ def survey(genes, arity, state_of, read):  # type: ignore[no-untyped-def]
     """What a population of trees holds; sets `read`, `(codes,)`, for every code that occurs.
 
     Returns:
-        `(n,)` nodes of each row's tree, 0 without a complete one, and `(n,)` whether it reads the allocation's state.
+        `(n,)` nodes of each row's tree, 0 without a complete one or with a code that there is not, and `(n,)` whether it reads the allocation's state.
     """
     n, nodes = genes.shape[0], genes.shape[1] // 2
     lengths, told = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
     for row in range(n):
         wanted = 1
         for node in range(nodes):
-            wanted += arity[int(genes[row, node])] - 1
+            code = int(genes[row, node])
+            if code < 0 or code >= len(arity):  # would be read from somebody else's memory
+                break
+            wanted += arity[code] - 1
             if wanted == 0:
                 lengths[row] = node + 1
                 break

@@ -122,6 +122,14 @@ def test_rows_without_a_tree_take_the_narrowest_and_read_nothing():
     np.testing.assert_array_equal(TREES.allocate(rows, problem), narrowest)
 
 
+def test_codes_that_there_are_not_read_nobody_s_memory():
+    problem = PROBLEMS[0]
+    rows = np.zeros((4, len(TREES.genes)))
+    rows[:, 0] = len(TREES.tokens), -1.0, np.nan, 1e300
+    narrowest = np.broadcast_to(problem.allowed.argmax(axis=1), (len(rows), len(problem.units)))
+    np.testing.assert_array_equal(tree_compiled.allocations(TREES, rows, problem), narrowest)
+
+
 def test_a_signal_or_a_loss_that_the_profile_lacks_is_named():
     problem = dataclasses.replace(PROBLEMS[0], loss=None)
     bits = np.zeros((COMPILED_FROM, len(TREES.genes)))
