@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evoquant.errors import GenomeError, suggestion
+from evoquant.errors import GenomeError, quoted, suggestion
 from evoquant.genomes.rule import rule_from_dict
 from evoquant.genomes.strategies import strategy
 
@@ -36,5 +36,8 @@ def genome_from_dict(data: Any, source: str) -> Genome:
     if kind == "strategy":
         if set(data) != {"kind", "name"} or not isinstance(data["name"], str):
             raise GenomeError(f"{source}: a strategy has a `name` and nothing else.")
-        return strategy(data["name"])
-    raise GenomeError(f"{source}: kind: unknown genome kind {kind!r}.{suggestion(kind, KINDS)}")
+        try:
+            return strategy(data["name"])
+        except GenomeError as error:
+            raise GenomeError(f"{source}: name: {error}") from None
+    raise GenomeError(f"{source}: kind: unknown genome kind {quoted(kind, 60)}.{suggestion(kind, KINDS)}")

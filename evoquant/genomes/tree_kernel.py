@@ -93,7 +93,8 @@ def survey(genes, arity, state_of, read):  # type: ignore[no-untyped-def]
     """What a population of trees holds; sets `read`, `(codes,)`, for every code that occurs.
 
     Returns:
-        `(n,)` nodes of each row's tree, 0 without a complete one or with a code that there is not, and `(n,)` whether it reads the allocation's state.
+        `(n,)` nodes of each row's tree, 0 without a complete one or with a code that there is not, and `(n,)` whether
+        it reads the allocation's state.
     """
     n, nodes = genes.shape[0], genes.shape[1] // 2
     lengths, told = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
