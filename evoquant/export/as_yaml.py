@@ -20,6 +20,8 @@ def render(champion: Champion, *, profile: ModelProfile | None, menu: Menu | Non
     # Through JSON: what is not JSON is refused as for champion.json, and shared lists do not become YAML aliases.
     data = json.loads(champion.to_json())
     body = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    if not body.replace("\n", "").isprintable():  # direction marks and the like, which nobody would see
+        body = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=120)
     return (
         "# A quantization heuristic evolved by evoquant. Each layer takes the first that holds:\n"
         f"#   {one_line(champion.genome.text)}\n"
