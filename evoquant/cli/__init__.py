@@ -59,6 +59,8 @@ def main() -> None:
     if sys.argv[1:] == ["--help"]:
         sys.stdout.write(overview())
         return
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _open_streams()
     import signal
 
     import typer
@@ -69,6 +71,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(prog_name="evoquant", standalone_mode=False)
+        sys.stdout.flush()
     except EvoquantError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -76,6 +79,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        _no_output(error)
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except Exception as error:
@@ -83,6 +88,31 @@ def main() -> None:
     if code == INTERRUPTED:  # typer's way with Ctrl-C; a run that can go on has said so, and how
         _fail("interrupted", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_streams() -> None:
+    """Where stdin, stdout or stderr is closed, open nothing there: else the next file, a journal, would take its place.
+
+    Then what a library prints would be written into it.
+    """
+    import os
+
+    while (handle := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _no_output(error: OSError) -> NoReturn:
+    """A full disk behind stdout ends in a message; anything else that nobody expected is a bug and is raised."""
+    import errno
+    import os
+
+    if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would fail again at the very end
+    _fail(f"stdout: cannot be written: {error.strerror}.", 2)
 
 
 def _usage(error: Exception) -> NoReturn:

@@ -97,9 +97,10 @@ class Plain:
         )
 
     def message(self, text: str) -> None:
-        """One line."""
-        sys.stderr.write(plain(text) + "\n")
-        sys.stderr.flush()
+        """One line; that nobody can read it any more does not end a run."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(plain(text) + "\n")
+            sys.stderr.flush()
 
 
 class Bar:
@@ -127,7 +128,8 @@ class Bar:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        with contextlib.suppress(OSError):
+            self._progress.stop()
 
     def generation(self, progress: Step) -> None:
         """Advance the bar."""
@@ -137,10 +139,12 @@ class Bar:
         figures = f"{best}  {rate:,.0f}/s  {reuse}"
         if self._task is None:
             self._task = self._progress.add_task("generation", total=progress.generations, figures=figures)
-        self._progress.update(self._task, completed=progress.generation + 1, figures=figures)
+        with contextlib.suppress(OSError):  # the terminal is gone; the run is not
+            self._progress.update(self._task, completed=progress.generation + 1, figures=figures)
 
     def message(self, text: str) -> None:
         """One line above the bar."""
         from rich.text import Text
 
-        self._console.print(Text(plain(text)))
+        with contextlib.suppress(OSError):
+            self._console.print(Text(plain(text)))
