@@ -22,7 +22,7 @@ from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.gate_file import read_gate
 from evoquant.campaign.loop import Observer, Progress, run_loop
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REMEDY, REPORT, RESOLVED, RunDir
-from evoquant.errors import InputError, Interrupted, RunDirError, suggestion
+from evoquant.errors import InputError, Interrupted, RunDirError, named_in, suggestion
 from evoquant.files import pretty_json
 from evoquant.profiles.builtin import any_profile as profile
 from evoquant.profiles.model import profile_to_json
@@ -121,11 +121,12 @@ def run(
         directory.put(RESOLVED, pretty_json({"hash": checked.hash(), "config": checked.to_dict()}))
         try:
             return _go(checked, directory, observer or Silent())
-        except InputError:
-            if not directory.has(JOURNAL):  # nothing was run: leave the place free for a corrected config
-                for name in (CONFIG, RESOLVED, ENVIRONMENT):
-                    (directory.path / name).unlink(missing_ok=True)
-            raise
+        except InputError as error:
+            if directory.has(JOURNAL):
+                raise
+            for name in (CONFIG, RESOLVED, ENVIRONMENT):  # nothing was run: leave the place free for a corrected config
+                (directory.path / name).unlink(missing_ok=True)
+            raise named_in(error, str(config)) from None
 
 
 def run_all(jobs: Sequence[Job]) -> list[RunData]:

@@ -129,6 +129,13 @@ def _short() -> reprlib.Repr:
     return Short()
 
 
+def named_in(error: InputError, source: str) -> InputError:
+    """The error with the file that asked for what is wrong, where its message does not name it."""
+    if source in str(error) or isinstance(error, (MissingExtraError, RunDirError)):
+        return error
+    return type(error)(f"{source}: {error}")
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return ' Did you mean X?' for the closest of `known`, or ' Known: …' when nothing is close."""
     import difflib

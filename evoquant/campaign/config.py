@@ -16,7 +16,15 @@ from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
 from evoquant.campaign.config_search import BUILT_IN, BuiltInSearch, GeneticConfig, known_strategy
 from evoquant.campaign.yaml_file import parse_yaml
-from evoquant.errors import ConfigError, InputError, PrecisionError, ProfileError, describe_validation, suggestion
+from evoquant.errors import (
+    ConfigError,
+    InputError,
+    PrecisionError,
+    ProfileError,
+    describe_validation,
+    quoted,
+    suggestion,
+)
 from evoquant.files import canonical_json, read_text
 from evoquant.profiles.builtin import expand_names
 from evoquant.quantization.precision import Menu
@@ -145,7 +153,9 @@ class ReplayConfig(Closed):
         for generation in self.generations:
             for candidate in generation.candidates:
                 if candidate.data not in self.data:
-                    raise ValueError(f"data {candidate.data!r} is not defined.{suggestion(candidate.data, self.data)}")
+                    raise ValueError(
+                        f"data {quoted(candidate.data)} is not defined.{suggestion(candidate.data, self.data)}"
+                    )
         return self
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag, field_validator
 
 from evoquant.campaign.config_base import Closed, tag
-from evoquant.errors import suggestion
+from evoquant.errors import quoted, suggestion
 from evoquant.genomes.expression import ALL_SIGNALS, MAX_DEPTH, MAX_NODES, OPERATOR
 
 
@@ -35,7 +35,7 @@ class TreeSpaceConfig(Closed):
     def _known(cls, value: list[str] | None) -> list[str] | None:
         for name in value or ():
             if name not in ALL_SIGNALS:
-                raise ValueError(f"trees have no signal {name!r}.{suggestion(name, ALL_SIGNALS)}")
+                raise ValueError(f"trees have no signal {quoted(name)}.{suggestion(name, ALL_SIGNALS)}")
         return value
 
     @field_validator("operators")
@@ -43,7 +43,7 @@ class TreeSpaceConfig(Closed):
     def _known_operators(cls, value: list[str] | None) -> list[str] | None:
         for name in value or ():
             if name not in OPERATOR:
-                raise ValueError(f"trees have no operator {name!r}.{suggestion(name, OPERATOR)}")
+                raise ValueError(f"trees have no operator {quoted(name)}.{suggestion(name, OPERATOR)}")
         return value
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
 
 from evoquant.campaign.config_base import CODE, Closed
-from evoquant.errors import InputError, describe_validation, suggestion
+from evoquant.errors import InputError, describe_validation, quoted, suggestion
 from evoquant.models.base import SIGNALS
 from evoquant.models.tasks import TASKS
 from evoquant.scoring.statistics import METRICS
@@ -36,7 +36,7 @@ class ExampleTaskConfig(MeasuredSource):
     def _known(cls, value: str) -> str:
         if value not in TASKS:
             known = (*TASKS, "torch", "onnx")
-            raise ValueError(f"no task is called {value!r}.{suggestion(value, known)}")
+            raise ValueError(f"no task is called {quoted(value)}.{suggestion(value, known)}")
         return value
 
 
@@ -63,7 +63,9 @@ class OnnxTaskConfig(MeasuredSource):
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         if value is not None and value not in METRICS and not CODE.fullmatch(value):
-            raise ValueError(f"no metric is called {value!r}, nor is it module:function.{suggestion(value, METRICS)}")
+            raise ValueError(
+                f"no metric is called {quoted(value)}, nor is it module:function.{suggestion(value, METRICS)}"
+            )
         return value
 
 
@@ -139,7 +141,7 @@ def known_signals(names: list[str] | None) -> list[str] | None:
     """
     for name in names or ():
         if name not in SIGNALS:
-            raise ValueError(f"no signal is called {name!r}.{suggestion(name, SIGNALS)}")
+            raise ValueError(f"no signal is called {quoted(name)}.{suggestion(name, SIGNALS)}")
     return names
 
 

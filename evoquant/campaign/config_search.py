@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, Tag, field_validator, model_serializer, model_validator
 
 from evoquant.campaign.config_base import Closed
-from evoquant.errors import suggestion
+from evoquant.errors import quoted, suggestion
 from evoquant.genomes.schema import RuleSchema
 from evoquant.genomes.strategies import STRATEGIES
 
@@ -23,7 +23,7 @@ def known_strategy(name: str) -> None:
         ValueError: unknown; the message says what is near.
     """
     if name not in STRATEGIES:
-        raise ValueError(f"no strategy is called {name!r}.{suggestion(name, STRATEGIES)}")
+        raise ValueError(f"no strategy is called {quoted(name)}.{suggestion(name, STRATEGIES)}")
 
 
 class Started(Closed):

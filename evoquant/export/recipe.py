@@ -241,7 +241,7 @@ def read_recipe(path: Path, *, tensors: bool = True) -> Recipe:
         )
     name, times = Counter(layer.name for layer in file.layers).most_common(1)[0]
     if times > 1:
-        raise InputError(f"{source}: the layer {name!r} stands twice.")
+        raise InputError(f"{source}: the layer {name!r} stands twice; export it anew.")
     due = promise_of(file.layers, file.constant_bits, file.promise.scores)
     for key in ("bits", "effective_bits", "compression"):
         said, made = getattr(file.promise, key), getattr(due, key)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evoquant.quantization.precision import Precision
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class RecipeLayer(_Closed):
@@ -19,7 +19,7 @@ class RecipeLayer(_Closed):
 
     name: Annotated[str, Field(min_length=1, max_length=500)]
     type: Annotated[str, Field(min_length=1, max_length=100)]
-    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=2**53)], ...], Field(min_length=1, max_length=8)]
     channel_axis: int | None
     groups: Annotated[int, Field(ge=1)]
     holders: Annotated[int, Field(ge=1)] = 1
@@ -28,6 +28,12 @@ class RecipeLayer(_Closed):
     precision: str
     granularity: str
     effective_bits: float
+
+    @model_validator(mode="after")
+    def _countable(self) -> RecipeLayer:
+        if self.parameters > 2**53:
+            raise ValueError("has more than 2^53 weights")
+        return self
 
     @property
     def parameters(self) -> int:
@@ -61,7 +67,7 @@ class Promise(_Closed):
         scores: split → figures.
     """
 
-    bits: Annotated[int, Field(ge=0)]
+    bits: Annotated[int, Field(ge=0, le=2**62)]
     effective_bits: float
     compression: float
     scores: dict[str, Figures]
@@ -80,7 +86,7 @@ class RecipeFile(_Closed):
     model: str
     model_digest: str
     quantizer: str
-    constant_bits: Annotated[int, Field(ge=0)]
+    constant_bits: Annotated[int, Field(ge=0, le=2**60)]
     tensors_sha256: str
     promise: Promise
     layers: Annotated[tuple[RecipeLayer, ...], Field(min_length=1)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.errors import GenomeError, suggestion
+from evoquant.errors import GenomeError, quoted, suggestion
 from evoquant.genomes.rule import Rule, Rung
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def strategy(name: str) -> Genome:
         GenomeError: no such name.
     """
     if name not in STRATEGIES:
-        raise GenomeError(f"no strategy is called {name!r}.{suggestion(name, STRATEGIES)}")
+        raise GenomeError(f"no strategy is called {quoted(name)}.{suggestion(name, STRATEGIES)}")
     return STRATEGIES[name]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evoquant.errors import InputError, suggestion
+from evoquant.errors import InputError, quoted, suggestion
 from evoquant.profiles.target_rules import (
     FLOATS,
     MATRICES,
@@ -335,7 +335,7 @@ def target_named(name: str) -> Target:
         InputError: there is none.
     """
     if name not in TARGETS:
-        raise InputError(f"unknown deployment target {name!r}.{suggestion(name, TARGETS)}")
+        raise InputError(f"unknown deployment target {quoted(name)}.{suggestion(name, TARGETS)}")
     return TARGETS[name]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from evoquant.bounds.optimum import certify
 from evoquant.campaign.apply import allocation_rows, load_any_profile, load_genome, profile_menu
+from evoquant.errors import PrecisionError
 from evoquant.quantization.precision import Menu
 from evoquant.report.table import Table
 from evoquant.scoring.objective import Cliff, score
@@ -35,13 +36,18 @@ def allocate(genome: Genome, profile: ModelProfile, menu: Iterable[str] | None =
         InputError: the genome cannot be applied to this model, or not with this menu.
     """
     precisions = profile_menu(profile) if menu is None else Menu.parse(name.strip() for name in menu)
-    return {
-        "model": profile.name,
-        "heuristic": genome.text,
-        "menu": list(precisions.names),
-        "layers": allocation_rows(genome, profile, precisions),
-        "totals": allocation_totals(genome, profile, precisions),
-    }
+    try:
+        return {
+            "model": profile.name,
+            "heuristic": genome.text,
+            "menu": list(precisions.names),
+            "layers": allocation_rows(genome, profile, precisions),
+            "totals": allocation_totals(genome, profile, precisions),
+        }
+    except PrecisionError as error:
+        raise PrecisionError(
+            f"the heuristic cannot be applied to {profile.name!r}: {error} Name a menu that has what it gives."
+        ) from None
 
 
 def allocation_totals(genome: Genome, profile: ModelProfile, menu: Menu) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from evoquant.campaign.build import make_space
 from evoquant.campaign.config import ModelsConfig
+from evoquant.errors import RunDirError
 from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.rule import Rule, changes
 from evoquant.profiles.model import load_profile
@@ -80,6 +81,15 @@ class _Finder:
     def _decode(self, row: np.ndarray) -> Genome:
         if self._space is None:
             self._space = make_space(self._run.config, self._problems())
+        codes = [gene.kind not in ("fraction", "log") for gene in self._space.genes]
+        limits = [(gene.low, gene.high) for gene in self._space.genes]
+        if len(row) != len(codes) or not all(
+            not code or low <= value <= high for code, (low, high), value in zip(codes, limits, row, strict=True)
+        ):
+            raise RunDirError(
+                f"{self._run.path}: journal.jsonl lists genes that this search space does not have: it was changed. "
+                f"Restore it, or start a new run."
+            )
         genome: Genome = self._space.decode(row)
         return genome
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from evoquant.campaign.archive import read_archive
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.gate_file import read_gate
-from evoquant.campaign.storage import CHAMPION, RESOLVED, RunDir
+from evoquant.campaign.storage import CHAMPION, GATE, JOURNAL, RESOLVED, RunDir
 from evoquant.errors import RunDirError
+from evoquant.files import parse_json
+from evoquant.report.run_schema import check_champion, check_gate, check_line
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,20 @@ def load_run(path: Path) -> RunData:
     """
     directory = RunDir.open(path, hold=False)
     resolved = directory.read(RESOLVED)
-    if not isinstance(resolved, dict) or not isinstance(resolved.get("config"), dict):
+    if not isinstance(resolved, dict) or not isinstance(resolved.get("hash"), str):
         raise RunDirError(f"{path / RESOLVED}: should hold `hash` and `config`.")
-    config = config_from_dict(resolved["config"], str(path / RESOLVED))
-    journal = [json.loads(line) for line in directory.journal()]
+    config = config_from_dict(resolved.get("config"), str(path / RESOLVED))
+    journal = []
+    for number, line in enumerate(directory.journal(), 1):
+        place = f"{path / JOURNAL}: line {number}"
+        journal.append(check_line(parse_json(line, place, error=RunDirError), place))
     champion = load_champion(path / CHAMPION) if directory.has(CHAMPION) else None
-    return RunData(
-        path, config, str(resolved.get("hash")), journal, champion, read_archive(directory), read_gate(directory)
-    )
+    if champion is not None:
+        check_champion(champion.scores, champion.provenance, path / CHAMPION)
+    gate = read_gate(directory)
+    if gate is not None:
+        check_gate(gate, path / GATE)
+    return RunData(path, config, str(resolved["hash"]), journal, champion, read_archive(directory), gate)
 
 
 def report_data(run: RunData) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def report_data(run: RunData) -> dict[str, Any]:
                 data[key] = run.champion.provenance[key]
     if run.gate is not None:
         data["gate"] = run.gate
-    elif run.config.task is not None:
+    elif run.config.task is not None and "passes" in last:
         data["best"] = last["champion"]
         data["passes"] = last["passes"]
     failures = sum(len(record["failures"]) for record in run.journal)
