@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +73,12 @@ def save_checkpoint(run: RunDir, config_hash: str, journal_digest: str, checkpoi
         "journal_digest": journal_digest,
         "generations": checkpoint.generations,
         "estimator": checkpoint.estimator,
-        "hall": checkpoint.hall,
         "since_improvement": checkpoint.since_improvement,
     }
     pieces = {key: [canonical_json(value).encode()] for key, value in values.items()}
+    # Keys in their order, not sorted: that of a genome's layers is the order in which champion.json lists them.
+    hall = json.dumps(checkpoint.hall, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    pieces["hall"] = [hall.encode()]
     search = {key: _packed(value) for key, value in checkpoint.search().items()}
     body = _object(pieces | {"search": _object(search)})
     body[-1] = b"," + _STAMP.encode()

@@ -75,6 +75,14 @@ def test_interrupted_and_resumed_is_byte_identical(whole, tmp_path, stops, check
     assert not api.resume(out).fresh
 
 
+def test_a_finalist_from_the_checkpoint_lists_its_layers_in_the_same_order(tmp_path):
+    out = run(tmp_path / "run", "genome={kind: direct}", "models={train: [seed/test], valid: [], test: []}").path
+    champion = (out / CHAMPION).read_bytes()
+    (out / CHAMPION).unlink()
+    api.resume(out)
+    assert (out / CHAMPION).read_bytes() == champion
+
+
 def interrupted_at(step):
     """A trace for `sys.settrace` that interrupts the third generation before the `step`-th line it executes."""
     left = [step]
