@@ -342,7 +342,9 @@ def _finished(directory: RunDir, observer: Observer) -> Champion | None:
         champion = load_champion(directory.path / CHAMPION)
         read_archive(directory)
         read_gate(directory)
-        directory.read(REPORT)
+        report = directory.read(REPORT)
+        if not isinstance(report, dict) or not report.get("finished"):
+            raise RunDirError(f"{directory.path / REPORT}: not the report of a finished run.")
     except InputError as error:
         observer.message(f"{error} The search's results are written again.")
         return None
@@ -354,9 +356,9 @@ def _check_inputs(directory: RunDir, inputs: dict[str, str]) -> None:
     if not directory.has(ENVIRONMENT):
         directory.put(ENVIRONMENT, pretty_json(environment_record(inputs=inputs)))
         return
-    then: Any = directory.read(ENVIRONMENT)
-    if not isinstance(then, dict):
-        raise RunDirError(f"{directory.path / ENVIRONMENT}: should be an object; {REMEDY[ENVIRONMENT]}.")
+    then = directory.read(ENVIRONMENT)
+    if not isinstance(then, dict) or "inputs" not in then:
+        raise RunDirError(f"{directory.path / ENVIRONMENT}: should hold `inputs`; {REMEDY[ENVIRONMENT]}.")
     if then.get("inputs") != inputs:
         now = environment_record(inputs=inputs)
         raise RunDirError(

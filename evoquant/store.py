@@ -30,7 +30,6 @@ FILE = "outcomes-3.sqlite"
 WAIT_S = 60.0
 COLUMNS = 2  # of an outcome: score and divergence
 _DAMAGED = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
-_GONE = 1032  # SQLITE_READONLY_DBMOVED: the file was removed, or moved aside by another process, and is written no more
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of variables in a statement
 
 
@@ -75,7 +74,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 return cls(path, _connect(path))
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if not _is_damage(error):
                     raise
                 _move_aside(path)
@@ -154,14 +153,11 @@ class Store:
         try:
             try:
                 return action()
-            except sqlite3.DatabaseError as error:
-                gone = getattr(error, "sqlite_errorcode", 0) == _GONE
-                if not gone and not _is_damage(error):
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if not _is_damage(error):
                     raise
                 self._connection.close()
-                if not gone:
-                    _move_aside(self.path)
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                _move_aside(self.path)
                 self._connection = _connect(self.path)
                 return action() if again else otherwise
         except (OSError, sqlite3.Error) as error:
@@ -188,10 +184,11 @@ def _digest(key: str, value: bytes) -> bytes:
     return hashlib.sha256(key.encode() + b"\0" + value).digest()
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
+def _is_damage(error: Exception) -> bool:
     """Whether the file itself is at fault, rather than a lock, a full disk or its permissions.
 
-    Statements here are fixed and right: that one is refused (ERROR), or text is none (no code), is the file's fault.
+    Statements here are fixed and right: that one is refused (ERROR), or that there is text in the file that is none (no
+    code; also where SQLite's message quotes it), is the file's fault.
     """
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
