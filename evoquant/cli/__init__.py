@@ -61,6 +61,9 @@ def main() -> None:
         return
     if None in (sys.stdin, sys.stdout, sys.stderr):
         _open_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file, not what a test puts there
+            stream.reconfigure(errors="backslashreplace")
     import signal
 
     import typer
