@@ -209,5 +209,5 @@ def describe_validation(error: ValidationError, source: str, known_keys: Iterabl
         else:
             shown = shown_value(fault["input"])
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            lines.append(f"{source}: {place}: {message} (got {shown}).")
+            lines.append(f"{source}: {place}: {message.removesuffix('.')} (got {shown}).")
     return "\n".join(lines)

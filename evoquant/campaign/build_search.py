@@ -5,10 +5,11 @@ A search is imported when a campaign names it: together they, and DEAP, take lon
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evoquant.campaign.config_search import IslandsConfig, RandomConfig
-from evoquant.errors import InputError
+from evoquant.errors import ConfigError, InputError
 from evoquant.genomes.strategies import strategy_rule
 
 if TYPE_CHECKING:
@@ -90,6 +91,31 @@ STEADY: dict[str, Callable[[], Callable[..., Search]]] = {"genetic": _steady_gen
 MODELLING = ("surrogate",)  # these read the one problem and the objective too
 
 
+BATCH_KEYS = ("population", "initial", "batch", "offspring")
+ARRAYS = 4  # of a generation's genes at a time, at least: parents, children, what is sorted out, what is scored
+
+
+def require_room(config: BuiltInSearch, genes: int) -> None:
+    """Refuse a generation that this machine cannot hold.
+
+    Args:
+        config: of the search.
+        genes: numbers a candidate.
+
+    Raises:
+        ConfigError: it takes more than all memory.
+    """
+    sizes = config.genetic if isinstance(config, IslandsConfig) else config
+    batch = max((getattr(sizes, key, None) or 0 for key in BATCH_KEYS), default=0)
+    batch *= config.islands if isinstance(config, IslandsConfig) else 1
+    needed, there = 8 * ARRAYS * batch * genes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ConfigError(
+            f"search: {batch} candidates of {genes} genes take at least {needed / 1e9:.0f} GB, and this machine has "
+            f"{there / 1e9:.0f}; lower the population (or initial, batch, offspring)."
+        )
+
+
 def built_in_search(
     config: BuiltInSearch, space: Space, seed: int, problems: Sequence[Problem], objective: Objective
 ) -> Search:
@@ -97,7 +123,9 @@ def built_in_search(
 
     Raises:
         InputError: it cannot search these genomes or so many models, or a start genome is not of the space.
+        ConfigError: a generation does not fit into memory.
     """
+    require_room(config, len(getattr(space, "genes", ())))
     if isinstance(config, RandomConfig):
         from evoquant.search.random import RandomSearch
 

@@ -11,7 +11,7 @@ from evoquant.campaign.imported_layers import dtype_width
 from evoquant.campaign.imported_modelopt import quant_cfg
 from evoquant.campaign.imported_stated import checkpoint
 from evoquant.errors import InputError, quoted
-from evoquant.files import read_json
+from evoquant.files import is_file, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,8 @@ def foreign_binary(path: Path) -> Foreign | None:
     Raises:
         InputError: it is damaged, or has a type that evoquant has nothing like.
     """
+    if not is_file(path):  # who opens a pipe waits for its other end
+        return None
     try:
         with path.open("rb") as stream:
             begins = stream.read(len(MAGIC))

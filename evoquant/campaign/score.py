@@ -18,7 +18,7 @@ from evoquant.campaign.imported import CONFIG, KINDS, QUANT_CFG, STATED, foreign
 from evoquant.campaign.imported_layers import shown, sites
 from evoquant.campaign.storage import CHAMPION
 from evoquant.errors import InputError, PrecisionError, quoted, suggestion
-from evoquant.files import parse_json, read_text
+from evoquant.files import is_folder, parse_json, read_text
 from evoquant.genomes.direct import Direct
 from evoquant.models.base import REFERENCE
 from evoquant.quantization.precision import Menu, Precision
@@ -55,7 +55,7 @@ def read_allocation(path: Path) -> dict[str, str] | Genome | Unresolved:
     Raises:
         InputError: the file is none of these; the message names file and line.
     """
-    if path.is_dir():
+    if is_folder(path):
         if not (path / CHAMPION).exists():
             recipe = foreign_folder(path, MAX_BYTES)
             if recipe is not None:

@@ -13,6 +13,8 @@ from evoquant.errors import RunDirError
 from evoquant.files import (
     canonical_json,
     clear_leftovers,
+    is_file,
+    is_folder,
     parse_json,
     read_bytes,
     read_text,
@@ -81,7 +83,7 @@ class RunDir:
             RunDirError: it is none, or another process holds it.
         """
         run = cls(path)
-        if not path.is_dir():
+        if not is_folder(path):
             raise RunDirError(f"{path}: no such run directory.")
         if not run.has(RESOLVED):
             raise RunDirError(f"{path}: no run directory: {RESOLVED} is missing. Was the campaign started at all?")
@@ -145,7 +147,7 @@ class RunDir:
 
     def has(self, name: str) -> bool:
         """Whether the file exists."""
-        return (self.path / name).is_file()
+        return is_file(self.path / name)
 
     def put(self, name: str, text: str | bytes) -> None:
         """Write a whole file atomically.

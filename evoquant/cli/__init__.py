@@ -84,6 +84,8 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         _no_output(error)
+    except MemoryError:
+        _fail("out of memory; take a smaller population or model, or a larger machine", 1)
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except Exception as error:

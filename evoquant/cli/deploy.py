@@ -19,6 +19,7 @@ from evoquant.cli.networks import (
 )
 from evoquant.cli.output import draw, emit, emit_json, say, show
 from evoquant.errors import InputError
+from evoquant.files import is_folder
 
 if TYPE_CHECKING:
     from evoquant.campaign.config_measured import TaskConfig
@@ -72,7 +73,7 @@ def export(
     if to in TARGETS:
         if network is not None or base is not None:
             raise InputError(f"{to} needs no network; leave --task, --onnx and --base out.")
-        if source.is_dir():
+        if is_folder(source):
             _require_code(source, allow_code)
         emit(_rendered(source, to, model, ungated), out)
         return
@@ -197,7 +198,7 @@ def _rendered(source: Path, to: str, model: str | None, ungated: bool) -> str:
     from evoquant.report.allocation import load_any_profile
 
     profile = load_any_profile(model) if model else None
-    if TARGETS[to].one_model and source.is_dir():
+    if TARGETS[to].one_model and is_folder(source):
         found = api.gated(source, ungated=ungated)
         if found is not None and (profile is None or profile.digest == found[1].digest):
             return render(to, *found)

@@ -16,6 +16,7 @@ from evoquant.export.consumers.table import CONSUMERS, consumer_of, version_note
 from evoquant.export.lint import Finding, against_profile, lint, refuse
 from evoquant.export.recipe import SUFFIX, Recipe, build_recipe, read_recipe
 from evoquant.export.writers import with_base, writer_of
+from evoquant.files import is_file, is_folder
 from evoquant.models.deployable import Deployable, deployable
 from evoquant.profiles.model import load_profile
 from evoquant.profiles.targets import target_named
@@ -53,7 +54,7 @@ def recipe(
         RunDirError: the run has no gate.json, and `ungated` is not given.
     """
     place = Path(path)
-    if place.is_dir():
+    if is_folder(place):
         config = resolved_config(RunDir.open(place, hold=False))
         require_allowed(config, allow_code, place)
         found = gated(place, ungated=ungated)
@@ -199,12 +200,12 @@ def lint_file(path: str | Path, target: str, *, ungated: bool = False, allow_cod
     """
     target_named(target)
     place = Path(path)
-    if place.is_dir():
+    if is_folder(place):
         found, _, _ = recipe(place, ungated=ungated, allow_code=allow_code)
         return lint(found, target, load_profile(place / PROFILE))
     numbers = place.with_suffix(SUFFIX)
-    findings = lint(read_recipe(place, tensors=numbers.is_file()), target)
-    if not numbers.is_file():
+    findings = lint(read_recipe(place, tensors=is_file(numbers)), target)
+    if not is_file(numbers):
         findings.append(Finding(None, "warning", f"its numbers ({numbers.name}) are not here: nobody has seen them"))
     return findings
 
@@ -216,7 +217,7 @@ def _spare(path: Path, source: TaskConfig | None, base: str | Path | None, targe
         InputError: it would.
     """
     read = {Path(base) for base in (base,) if base is not None}
-    if not path.is_dir():
+    if not is_folder(path):
         read |= {path, path.with_suffix(SUFFIX)}
     if isinstance(source, OnnxTaskConfig):
         read |= {Path(source.model), Path(source.data)}

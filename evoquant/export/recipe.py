@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from evoquant.errors import InputError, MissingExtraError, PrecisionError, describe_validation
 from evoquant.export.recipe_schema import Figures, Promise, RecipeFile, RecipeLayer
-from evoquant.files import pretty_json, read_json, write_atomic
+from evoquant.files import is_file, pretty_json, read_json, write_atomic
 from evoquant.quantization.formats import bf16_bits, bf16_values
 from evoquant.quantization.numerics import (
     QUANTIZER_VERSION,
@@ -259,7 +259,7 @@ def read_recipe(path: Path, *, tensors: bool = True) -> Recipe:
 
 def _read_tensors(path: Path, file: RecipeFile) -> Tensors:
     safetensors = _safetensors()
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: does not exist; the recipe's numbers lie beside it.")
     if path.stat().st_size > MAX_TENSOR_BYTES:
         raise InputError(f"{path}: larger than {MAX_TENSOR_BYTES} bytes.")

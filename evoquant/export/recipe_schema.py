@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from evoquant.quantization.precision import Precision
 
@@ -89,5 +89,5 @@ class RecipeFile(_Closed):
     constant_bits: Annotated[int, Field(ge=0, le=2**60)]
     tensors_sha256: str
     promise: Promise
-    layers: Annotated[tuple[RecipeLayer, ...], Field(min_length=1)]
+    layers: Annotated[tuple[RecipeLayer, ...], FailFast(), Field(min_length=1, max_length=1_000_000)]
     provenance: dict[str, Any]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from evoquant.errors import PrecisionError
+from evoquant.errors import PrecisionError, quoted
 from evoquant.genomes.expression import MAX_NODES
 from evoquant.genomes.rule import Rule, Rung
 from evoquant.quantization.precision import Precision
@@ -26,6 +26,21 @@ def _precision(name: str) -> str:
 
 Width = Annotated[str, AfterValidator(_precision)]
 Name = Annotated[str, Field(min_length=1, max_length=500)]
+MAX_UNITS = 1_000_000
+
+
+def _widths(value: dict[str, str]) -> dict[str, str]:
+    """Each a precision; only the first that is none is named: there may be a million."""
+    known: dict[str, str] = {}
+    for unit, width in value.items():
+        if not 0 < len(unit) <= 500:
+            raise ValueError(f"the unit's name {quoted(unit, 60)} has {len(unit)} characters, not 1 to 500")
+        if width not in known:
+            try:
+                known[width] = _precision(width)
+            except ValueError as error:
+                raise ValueError(f"{quoted(unit)}: {error}") from None
+    return {unit: known[width] for unit, width in value.items()}
 
 
 class _Closed(BaseModel):
@@ -108,7 +123,7 @@ class DirectSchema(_Closed):
 
     kind: Literal["direct"]
     model: Name
-    widths: Annotated[dict[Name, Width], Field(min_length=1)]
+    widths: Annotated[dict[str, str], Field(min_length=1, max_length=MAX_UNITS), AfterValidator(_widths)]
 
     def to_direct(self) -> Direct:
         """The genome."""

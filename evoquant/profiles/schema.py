@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
 
 from evoquant.errors import PrecisionError
 from evoquant.quantization.precision import Precision
@@ -88,4 +88,5 @@ class ProfileSchema(BaseModel):
     constant_bits: Annotated[int, Field(ge=0, le=2**60, strict=True)] = 0
     passes: Annotated[dict[str, NotNegative], Field(max_length=MAX_WIDTHS)] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
-    layers: Annotated[tuple[LayerSchema, ...], Field(min_length=1, max_length=1_000_000)]
+    # Of a million faulty layers the first one's faults are said: all of them would take gigabytes.
+    layers: Annotated[tuple[LayerSchema, ...], FailFast(), Field(min_length=1, max_length=1_000_000)]
