@@ -90,13 +90,18 @@ class Measurer:
         return [found[i] for i in range(len(requests))]
 
     def _blamed(self, batches: list[list[Request]], results: list[Any]) -> list[Outcome | Failed]:
-        """What each request came to; a worker's death is blamed on those that kill one alone, not on their batch."""
+        """What each request came to; a batch's end is blamed on those that come to it alone, not on their batch.
+
+        A worker that died, or a network that called `sys.exit`: who shares a batch depends on workers and timing.
+        """
         assert self._executor is not None
-        lost = [len(batch) > 1 and is_lost(result) for batch, result in zip(batches, results, strict=True)]
-        again = [[request] for batch, hit in zip(batches, lost, strict=True) if hit for request in batch]
+        shared = [
+            len(batch) > 1 and isinstance(result, Failure) for batch, result in zip(batches, results, strict=True)
+        ]
+        again = [[request] for batch, hit in zip(batches, shared, strict=True) if hit for request in batch]
         alone = iter(self._executor.map(again) if again else ())
         measured: list[Outcome | Failed] = []
-        for batch, result, hit in zip(batches, results, lost, strict=True):
+        for batch, result, hit in zip(batches, results, shared, strict=True):
             if hit:
                 for request in batch:
                     measured += self._answers([request], next(alone))
@@ -137,11 +142,6 @@ class Measurer:
         pairs = zip(batch, answers, strict=True)
         self._store.put({self._key(request): answer for request, answer in pairs if not isinstance(answer, Failed)})
         return answers
-
-
-def is_lost(result: Any) -> bool:
-    """Whether a batch's worker died with it."""
-    return isinstance(result, Failure) and result.reason == "worker_lost"
 
 
 def neighbours(request: Request) -> tuple[str, int, Widths]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import time
 from collections import deque
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import CampaignError
 from evoquant.execution.base import CAUGHT, Factory, Failure, cannot_start, guarded, raised, timed_out
-from evoquant.execution.cluster import cluster_cpus, first_line, free_cpus
+from evoquant.execution.cluster import Lifelines, cluster_cpus, first_line, free_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +21,11 @@ TRIES = 3
 DEPTH = 2  # batches that an actor has: without one that waits it would idle for the way to the driver and back
 MANY = 16  # from so many on, all that came are fetched with one wait, which costs about 1 us for each actor
 PLACE_S = 60.0  # patience with a cluster that has no free CPU for a worker
+OWN_PLACE_S = 600.0  # with one of our own: nobody else takes its CPUs, so it is slow
+WATCH_S = 1.0  # so often is looked whether the cluster is still there, while nothing comes
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+_log = logging.getLogger(__name__)
 
 # In place of a result: the batch waited behind one that took its worker along, or did not come back with it.
 GIVEN_BACK: Any = object()
@@ -75,10 +81,13 @@ class Seat:
 class Pool:
     """Who dies or hangs takes no second batch along: a worker has begun only the first that it has."""
 
-    def __init__(self, factory: Factory, payload: Any, limit_s: float | None) -> None:
+    def __init__(self, factory: Factory, payload: Any, limit_s: float | None, *, own: bool = False) -> None:
         import ray
 
         self._limit_s = limit_s
+        self._place_s = OWN_PLACE_S if own else PLACE_S
+        self._said = False
+        self._lifelines = Lifelines()
         self._new: Any = ray.remote(num_cpus=1, max_restarts=0)(Worker)
         self._factory = factory
         try:
@@ -139,7 +148,7 @@ class Pool:
         import ray
 
         pending = {seat.building or seat.flight[0][0]: seat for seat in self.seats if seat.building or seat.flight}
-        ready, _ = ray.wait(list(pending), num_returns=1, timeout=self._patience())
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=min(self._patience(), WATCH_S))
         if ready and len(pending) >= MANY:
             ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
         found: list[tuple[int, Any | Failure]] = []
@@ -150,7 +159,9 @@ class Pool:
             else:
                 self._built(seat)
         if not ready:
-            self._drop_unplaced()
+            self._lifelines.require()
+            if not self.working():
+                self._drop_unplaced()
         return found + self._overdue()
 
     def _came(self, seat: Seat) -> list[tuple[int, Any | Failure]]:
@@ -166,13 +177,10 @@ class Pool:
         self._build(seat)
         return [(index, outcome), *behind]
 
-    def _patience(self) -> float | None:
-        """Seconds until the next limit; None where only an event can follow."""
-        working = [seat.since for seat in self.seats if seat.flight]
-        ends = [since + self._limit_s for since in working if self._limit_s is not None]
-        if not working:
-            ends = [seat.since + PLACE_S for seat in self.seats if seat.placed is not None]
-        return max(0.0, min(ends) - time.monotonic()) if ends else None
+    def _patience(self) -> float:
+        """Seconds until the next time limit; infinite where there is none."""
+        ends = [seat.since + self._limit_s for seat in self.seats if seat.flight and self._limit_s is not None]
+        return max(0.0, min(ends) - time.monotonic()) if ends else math.inf
 
     def _overdue(self) -> list[tuple[int, Any | Failure]]:
         import ray
@@ -191,6 +199,7 @@ class Pool:
         import ray
 
         if seat.actor is not None:
+            self._lifelines.require(wait=True)
             ray.kill(seat.actor)
         seat.actor = self._new.remote()
         seat.placed = seat.actor.ready.remote()
@@ -214,18 +223,20 @@ class Pool:
         """Go on without the actors that the cluster has had no CPU for, where there are others."""
         import ray
 
-        for seat in list(self.seats):
-            if seat.placed is None or time.monotonic() - seat.since < PLACE_S:
-                continue
+        now = time.monotonic()
+        for seat in [seat for seat in self.seats if seat.placed is not None and now - seat.since >= PLACE_S]:
             if ray.wait([seat.placed], timeout=0)[0]:
                 seat.placed = None  # it has a place, and its factory takes its time
-            else:
+            elif now - seat.since >= self._place_s:
                 ray.kill(seat.actor)
                 self.seats.remove(seat)
+            elif not self._said:
+                _log.warning("This machine is busy, and Ray slow to start its workers: still waiting for them.")
+                self._said = True
         if not self.seats:
             found = f"the Ray cluster has {cluster_cpus()} CPUs, {free_cpus()} of them free, and a worker takes one"
             raise CampaignError(
-                f"no worker found a place within {PLACE_S:g} s: {found}. Wait, or use --executor local."
+                f"no worker found a place within {self._place_s:g} s: {found}. Wait, or use --executor local."
             )
 
     def stop(self) -> None:

@@ -8,24 +8,35 @@ import secrets
 import signal
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from evoquant.errors import InputError
+from evoquant.errors import CampaignError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+_log = logging.getLogger(__name__)
 
 REACH_S = 5.0
+LOST_S = 3.0  # so long has a cluster to be silent
 # Ray prints this to stdout, where results go, whatever its log level; a lost worker is in our own report.
 # It reads the pattern while it is imported.
-QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing a task"}
+QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing a task|Raylet is terminated"}
 # Ray's workers would be nice to the search that goes on while they start, and on a busy machine take minutes.
 LOCAL_CLUSTER = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",
+    # What a busy machine starts slowly would be given up: a worker for another, which is no faster, the rest for good.
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_agent_register_timeout_ms": "180000",
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_gcs_server_port_wait_time_s": "180",
 }
+START_S = 180.0  # patience with a machine that is busy, where Ray itself has 30 s
+SAY_S = 20.0
 
 
 def is_connected() -> bool:
@@ -58,6 +69,46 @@ def free_cpus() -> int:
     return int(imported().available_resources().get("CPU", 0))
 
 
+class Lifelines:
+    """The two processes without which a cluster is lost to this one: its head's, and this machine's.
+
+    Ray itself ends the whole process, without a word to its user, some time after either is gone.
+    """
+
+    def __init__(self) -> None:
+        ray = imported()
+        context = ray.get_runtime_context()
+        here = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
+        places = [f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for node in here]
+        self.address: str = context.gcs_address
+        # A client of a cluster behind a gate cannot see them: nothing is said about those.
+        self._places = [place for place in (self.address, *places) if _refusal(place) is None]
+        self._silent_since: float | None = None
+
+    def require(self, *, wait: bool = False) -> None:
+        """To be called about every second while nothing comes.
+
+        Args:
+            wait: if there is no answer, wait for one: calls to Ray would hang.
+
+        Raises:
+            CampaignError: the cluster is lost.
+        """
+        while any(_refusal(place) is not None for place in self._places):
+            now = time.monotonic()
+            self._silent_since = now if self._silent_since is None else self._silent_since
+            if now - self._silent_since >= LOST_S:
+                raise CampaignError(
+                    f"the Ray cluster at {self.address} is lost: its head, or its process on this machine, does not "
+                    f"answer any more. What is journalled is kept: continue with evoquant resume, on a cluster that is "
+                    f"up or with --executor local."
+                )
+            if not wait:
+                return
+            time.sleep(LOST_S / 10)
+        self._silent_since = None
+
+
 def imported() -> Any:
     """The `ray` module, kept from printing where results go."""
     with _environment({name: value for name, value in QUIET.items() if name not in os.environ}):
@@ -71,10 +122,10 @@ def _initialise(**where: Any) -> None:
     Raises:
         InputError: Ray cannot be reached or started.
     """
-    import ray
+    ray = imported()
 
     def init(**environment: str) -> None:
-        with _environment(LOCAL_CLUSTER | environment), signals_kept():
+        with _environment(LOCAL_CLUSTER | environment), signals_kept(), _patience():
             ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
 
     try:
@@ -86,10 +137,39 @@ def _initialise(**where: Any) -> None:
             # Ray keeps the token that guards its ports in the home directory; where that is read-only,
             # the cluster gets one of its own that lives as long as its processes.
             init(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except Exception as error:  # a start that takes too long is nothing more special
         place = "here" if where["address"] == "local" else f"at {where['address']}"
         token = "" if place == "here" else " A cluster that asks for a token wants RAY_AUTH_MODE=token here too."
         raise InputError(f"Ray cannot be reached {place}: {first_line(error)}. Try --executor local.{token}") from None
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Let a cluster that starts slowly start, for `START_S`: Ray would end the campaign before its first generation."""
+    from ray._private import services
+
+    quick: Callable[..., Any] = services.get_node
+    began, said = time.monotonic(), False
+
+    def get_node(*arguments: Any, **options: Any) -> Any:
+        nonlocal said
+        while True:
+            try:
+                return quick(*arguments, **options)
+            except RuntimeError:
+                waited = time.monotonic() - began
+                if waited > START_S:
+                    raise
+                if waited > SAY_S and not said:
+                    _log.warning("This machine is busy, and Ray slow to start: still waiting for it.")
+                    said = True
+                time.sleep(0.1)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = quick
 
 
 @contextmanager
@@ -129,13 +209,22 @@ def _require_listener(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():  # "auto", "local" or a name that Ray resolves
         return
+    refusal = _refusal(f"{host}:{port}")
+    if refusal is not None:
+        raise InputError(
+            f"no Ray cluster listens at {address} ({refusal.strerror or refusal}); check --address and RAY_ADDRESS, or "
+            f"use --executor local."
+        )
+
+
+def _refusal(place: str) -> OSError | None:
+    """Why nobody can be reached at `host:port`; None where somebody is."""
+    host, _, port = place.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
     except OSError as error:
-        raise InputError(
-            f"no Ray cluster listens at {address} ({error.strerror or error}); check --address and RAY_ADDRESS, or use "
-            f"--executor local."
-        ) from None
+        return error
+    return None
 
 
 def first_line(error: BaseException) -> str:

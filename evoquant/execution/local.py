@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -174,7 +175,7 @@ class _Child:
 
 
 def _serve(pipe: connection.Connection[Any, Any], factory: Factory, payload: Any) -> None:
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _die_with_parent()
     try:
         function = factory(payload)
     except CAUGHT as error:
@@ -198,6 +199,16 @@ def _serve(pipe: connection.Connection[Any, Any], factory: Factory, payload: Any
 def _die_with_parent() -> None:
     """A batch that hangs never reads the end of the pipe: without this it would outlive a killed campaign."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    if parent is None:
+        return
+    if hasattr(fcntl, "F_SETSIG"):  # Linux: also where C code keeps the interpreter, or signals are blocked
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(parent.sentinel, fcntl.F_GETFL)
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)

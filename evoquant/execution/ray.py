@@ -53,7 +53,7 @@ class RayExecutor:
         """
         self._connect()
         self._stop_actors()
-        self._pool = Pool(factory, payload, limit_s)
+        self._pool = Pool(factory, payload, limit_s, own=self._owns and self._address is None)
         try:
             self._pool.fill(self._given or self.workers)
         except BaseException:
