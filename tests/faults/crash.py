@@ -20,10 +20,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
+CONFIGS = HERE.parents[1] / "configs"
+KEPT = ("journal.jsonl", "champion.json", "report.json", "archive.json", "gate.json")
+TINY = """
+name: tiny
+task: {kind: tiny, block: 100}
+menu: [INT2-channel, INT4-channel, INT8-channel, FP16, FP32]
+genome: {kind: direct}
+search: {kind: genetic, population: 8, elites: 2}
+stop: {generations: 6}
+executor: {kind: local}
+"""
+SMALL = ["stop.generations=8", "search.population=20"]
+CAMPAIGNS = {
+    "rules on profiles": ("evolve.yaml", SMALL),
+    "a large population, its journal written by a thread": ("evolve.yaml", [*SMALL, "search.population=2100"]),
+    "an allocation layer by layer": ("nsga2.yaml", SMALL),
+    "a search with an archive": ("map_elites.yaml", SMALL[:1]),
+    "a network": ("tiny.yaml", []),
+    "a network without generations": ("tiny.yaml", ["search.in_flight=5"]),
+    "a network in PyTorch": ("digits.yaml", ["stop.generations=4", "search.population=8"]),
+}
+TORCH = "a network in PyTorch"
 CC = shutil.which("cc") or shutil.which("gcc")
 KILLED = -signal.SIGKILL
 HANGS_S = 300.0  # nothing here takes so long, on however busy a machine
-BEFORE, WITHIN, AFTER, FULL, READ_ONLY = 1, 2, 3, 4, 5
+BEFORE, WITHIN, AFTER, FULL, READ_ONLY, POWER_CUT = 1, 2, 3, 4, 5, 6
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,7 @@ class Server:
     def __init__(self, folder, *, load=()):
         self.folder = folder
         library = folder / "faulty.so"
-        subprocess.run([CC, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faulty.c"], check=True)
+        subprocess.run([CC, "-shared", "-fPIC", "-pthread", "-o", library, HERE / "faulty.c"], check=True)
         settings = {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(library), str(folder), *load],
@@ -73,8 +95,9 @@ class Server:
         Args:
             words: of the command line, after `evoquant`.
             watch: part of the paths that count and fail.
-            fault: a kill `BEFORE`, `WITHIN` or `AFTER` the change number `at`; a disk `FULL` after `at` bytes; or one
-                that is `READ_ONLY`.
+            fault: a kill `BEFORE`, `WITHIN` or `AFTER` the change number `at`; a `POWER_CUT` before it, with which goes
+                what was appended and not synced; a disk `FULL` after `at` bytes; or one
+                that is `READ_ONLY` after `at` changes.
             at: where.
             error: what a disk that fails answers.
             after_s: kill after so many seconds instead.
@@ -83,6 +106,53 @@ class Server:
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
+
+
+@contextlib.contextmanager
+def servers_in(tmp_path_factory):
+    """Campaign → the server that runs its commands; PyTorch is loaded only where it is needed."""
+    made = {}
+
+    def server(campaign):
+        load = ("torch", "sklearn.datasets", "evoquant.models.torch_task") if campaign == TORCH else ()
+        if load not in made:
+            made[load] = Server(tmp_path_factory.mktemp("server"), load=load)
+        return made[load]
+
+    with contextlib.ExitStack() as stack:
+        yield server
+        for one in made.values():
+            stack.enter_context(one)
+
+
+class Case:
+    """One campaign in a folder of its own: `run` and `cache` lie below it."""
+
+    def __init__(self, server, folder, campaign):
+        config, changes = CAMPAIGNS[campaign]
+        self.out = folder / "run"
+        self._server, self._folder = server, folder
+        folder.mkdir()
+        if config == "tiny.yaml":
+            (folder.parent / config).write_text(TINY)
+        source = folder.parent / config if config == "tiny.yaml" else CONFIGS / config
+        # a network that is trained once would take most of the time
+        cache = folder.parent if campaign == TORCH else folder
+        changes = [*changes, f"cache={cache / 'cache'}", "executor.kind=local"]
+        self._run = ["run", source, "--out", self.out, *(word for change in changes for word in ("--set", change))]
+
+    def go(self, **disturbance):
+        """Run, or go on."""
+        begun = (self.out / "resolved.json").exists()
+        return self._server(
+            *(["resume", self.out] if begun else self._run), **{"watch": str(self._folder), **disturbance}
+        )
+
+    def kept(self):
+        return {name: (self.out / name).read_bytes() for name in KEPT if (self.out / name).exists()}
+
+    def litter(self):
+        return sorted(path.name for path in self.out.rglob("*") if path.name.endswith(".tmp"))
 
 
 def serve(library, folder, load):

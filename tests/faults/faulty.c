@@ -1,11 +1,14 @@
 /* A disk that fails, and a power switch: loaded before libc, it counts what a process changes below one path.
  *
- * `arm` says what is to happen: a kill before, in the midst of or after the n-th change; or, once so many bytes are
- * written, an error for every further one (a full disk), or for every change (a disk that is read-only).
+ * `arm` says what is to happen: a kill before, in the midst of or after the n-th change; a power cut before it, with
+ * which all goes that was appended and not synced; or, once so many bytes are
+ * written, an error for every further one (a full disk); or, after so many changes, for every other (a disk that has
+ * become read-only).
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,7 +20,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { NOTHING, KILL_BEFORE, KILL_WITHIN, KILL_AFTER, FULL, READ_ONLY };
+enum { NOTHING, KILL_BEFORE, KILL_WITHIN, KILL_AFTER, FULL, READ_ONLY, POWER_CUT };
 
 static char wanted[4096];
 static int mode = NOTHING, code;
@@ -51,13 +54,54 @@ static int of(int fd) {
     return below(path);
 }
 
+/* Files that were appended to since they were last synced, and how long they were then. */
+static struct {
+    char path[1024];
+    long size;
+} unsynced[256];
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void note(int fd, int synced, const char *renamed, const char *to) {
+    char link[64], found[1024];
+    const char *path = renamed;
+    if (mode != POWER_CUT) return;
+    if (!renamed) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(link, found, sizeof found - 1);
+        if (length < 0) return;
+        found[length] = 0;
+        path = found;
+    }
+    pthread_mutex_lock(&mutex);
+    int i = 0, room = -1;
+    for (; i < 256 && strcmp(unsynced[i].path, path) != 0; i++)
+        if (room < 0 && !unsynced[i].path[0]) room = i;
+    if (renamed) {
+        if (i < 256) strcpy(unsynced[i].path, to);
+    } else if (synced) {
+        if (i < 256) unsynced[i].path[0] = 0;
+    } else if (i == 256 && room >= 0) {
+        struct stat now;
+        if (fstat(fd, &now) == 0) {
+            strcpy(unsynced[room].path, path);
+            unsynced[room].size = now.st_size;
+        }
+    }
+    pthread_mutex_unlock(&mutex);
+}
+
 static void die(void) {
+    if (mode == POWER_CUT)
+        for (int i = 0; i < 256; i++)
+            if (unsynced[i].path[0]) syscall(SYS_truncate, unsynced[i].path, unsynced[i].size);
     syscall(SYS_kill, getpid(), SIGKILL);
     for (;;) pause();
 }
 
+static int read_only(void) { return mode == READ_ONLY && __atomic_load_n(&counts[0], __ATOMIC_SEQ_CST) >= at; }
+
 static int fails(int growing) {
-    if (mode == READ_ONLY || (mode == FULL && growing && __atomic_load_n(&counts[1], __ATOMIC_SEQ_CST) >= at)) {
+    if (read_only() || (mode == FULL && growing && __atomic_load_n(&counts[1], __ATOMIC_SEQ_CST) >= at)) {
         errno = code;
         return 1;
     }
@@ -67,8 +111,8 @@ static int fails(int growing) {
 /* One change: whether this is the one before, within or after which the process dies. */
 static int turn(void) {
     long mine = __atomic_add_fetch(&counts[0], 1, __ATOMIC_SEQ_CST);
-    if (mode < KILL_BEFORE || mode > KILL_AFTER || mine != at) return 0;
-    if (mode == KILL_BEFORE) die();
+    if (mine != at || mode == FULL || mode == READ_ONLY) return 0;
+    if (mode == KILL_BEFORE || mode == POWER_CUT) die();
     return mode;
 }
 
@@ -94,6 +138,7 @@ static ssize_t put(int fd, const void *data, size_t size, off_t place, int place
         WRITE(size / 2);
         die();
     }
+    note(fd, 0, 0, 0);
     long room = at - counts[1];
     if (mode == FULL && (long)size > room) size = room;
     ssize_t done = WRITE(size);
@@ -106,11 +151,19 @@ ssize_t write(int fd, const void *data, size_t size) { return put(fd, data, size
 ssize_t pwrite64(int fd, const void *data, size_t size, off_t place) { return put(fd, data, size, place, 1); }
 ssize_t pwrite(int fd, const void *data, size_t size, off_t place) { return put(fd, data, size, place, 1); }
 
-int fsync(int fd) { CHANGE(of(fd), syscall(SYS_fsync, fd)); }
-int fdatasync(int fd) { CHANGE(of(fd), syscall(SYS_fdatasync, fd)); }
+static int synced(int fd, int number) {
+    int concerned = of(fd);
+    CHANGE(concerned, (concerned ? note(fd, 1, 0, 0) : (void)0, syscall(number, fd)));
+}
+
+int fsync(int fd) { return synced(fd, SYS_fsync); }
+int fdatasync(int fd) { return synced(fd, SYS_fdatasync); }
 int ftruncate64(int fd, off_t size) { CHANGE(of(fd), syscall(SYS_ftruncate, fd, size)); }
 int ftruncate(int fd, off_t size) { CHANGE(of(fd), syscall(SYS_ftruncate, fd, size)); }
-int rename(const char *from, const char *to) { CHANGE(below(to), syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0)); }
+int rename(const char *from, const char *to) {
+    int concerned = below(to);
+    CHANGE(concerned, (concerned ? note(-1, 0, from, to) : (void)0, syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0)));
+}
 int unlink(const char *path) { CHANGE(below(path), syscall(SYS_unlinkat, AT_FDCWD, path, 0)); }
 int mkdir(const char *path, mode_t bits) { CHANGE(below(path), syscall(SYS_mkdirat, AT_FDCWD, path, bits)); }
 int chmod(const char *path, mode_t bits) { CHANGE(below(path), syscall(SYS_fchmodat, AT_FDCWD, path, bits)); }
@@ -118,7 +171,7 @@ int chmod(const char *path, mode_t bits) { CHANGE(below(path), syscall(SYS_fchmo
 static int opened(int folder, const char *path, int flags, mode_t bits) {
     int writes = (flags & O_ACCMODE) != O_RDONLY || flags & (O_CREAT | O_TRUNC);
     int makes = flags & O_CREAT && syscall(SYS_faccessat, folder, path, F_OK) != 0;
-    if (mode == READ_ONLY && writes && below(path)) {
+    if (read_only() && writes && below(path)) {
         errno = code;
         return -1;
     }

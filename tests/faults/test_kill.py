@@ -1,7 +1,6 @@
-"""A campaign killed at any write, or at any time, and again while it resumes, ends as the one that nobody disturbed."""
+"""A campaign killed at any write or at any time, and again while it resumes, ends as the one that nobody disturbed."""
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,80 +8,19 @@ import pytest
 from evoquant.errors import InputError
 from evoquant.report.data import load_run, report_data
 
-from .crash import AFTER, BEFORE, CC, KILLED, WITHIN, Server
+from .crash import AFTER, BEFORE, CAMPAIGNS, CC, KEPT, KILLED, POWER_CUT, TORCH, WITHIN, Case, servers_in
 
 pytestmark = pytest.mark.skipif(CC is None, reason="a disk that fails is a C library, and there is no C compiler")
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-KEPT = ("journal.jsonl", "champion.json", "report.json", "archive.json", "gate.json")
-TINY = """
-name: tiny
-task: {kind: tiny, block: 100}
-menu: [INT2-channel, INT4-channel, INT8-channel, FP16, FP32]
-genome: {kind: direct}
-search: {kind: genetic, population: 8, elites: 2}
-stop: {generations: 6}
-executor: {kind: local}
-"""
-SMALL = ["stop.generations=8", "search.population=20"]
-CAMPAIGNS = {
-    "rules on profiles": ("evolve.yaml", SMALL),
-    "a large population, its journal written by a thread": ("evolve.yaml", [*SMALL, "search.population=2100"]),
-    "a search with an archive": ("nsga2.yaml", SMALL),
-    "a network": ("tiny.yaml", []),
-    "a network without generations": ("tiny.yaml", ["search.in_flight=5"]),
-    "a network in PyTorch": ("digits.yaml", ["stop.generations=4", "search.population=8"]),
-}
-TORCH = "a network in PyTorch"
+FAULTS = (BEFORE, WITHIN, AFTER, POWER_CUT)
 IN_A_ROW = 3  # kills of one run at most
 LONG = 34  # of each campaign
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """Campaign → what runs commands; PyTorch is loaded where it is needed."""
-    made = {}
-
-    def server(campaign):
-        load = ("torch", "sklearn.datasets", "evoquant.models.torch_task") if campaign == TORCH else ()
-        if load not in made:
-            made[load] = Server(tmp_path_factory.mktemp("server"), load=load)
-        return made[load]
-
-    yield server
-    for one in made.values():
-        with one:
-            pass
-
-
-class Case:
-    """One campaign in a folder of its own: `run` and `cache` lie below it."""
-
-    def __init__(self, server, folder, campaign):
-        config, changes = CAMPAIGNS[campaign]
-        self.out = folder / "run"
-        self._server, self._folder = server, folder
-        folder.mkdir()
-        if config == "tiny.yaml":
-            (folder.parent / config).write_text(TINY)
-        source = folder.parent / config if config == "tiny.yaml" else CONFIGS / config
-        # a network that is trained once would take most of the time
-        cache = folder.parent if campaign == TORCH else folder
-        changes = [*changes, f"cache={cache / 'cache'}", "executor.kind=local"]
-        self._run = ["run", source, "--out", self.out, *(word for change in changes for word in ("--set", change))]
-
-    def go(self, **disturbance):
-        """Run, or go on."""
-        begun = (self.out / "resolved.json").exists()
-        return self._server(
-            *(["resume", self.out] if begun else self._run), **{"watch": str(self._folder), **disturbance}
-        )
-
-    def kept(self):
-        return {name: (self.out / name).read_bytes() for name in KEPT if (self.out / name).exists()}
-
-    def litter(self):
-        return sorted(path.name for path in self.out.rglob("*") if path.name.endswith(".tmp"))
+    with servers_in(tmp_path_factory) as made:
+        yield made
 
 
 def check_killed(out, expected):
@@ -121,7 +59,10 @@ def test_killed_anywhere_and_resumed_it_is_byte_identical(servers, tmp_path, rec
                 point = {"after_s": float(rng.uniform(0, undisturbed.seconds))}
             else:
                 reach = undisturbed.changes // (1 if number == 0 else IN_A_ROW)
-                point = {"fault": int(rng.choice([BEFORE, WITHIN, AFTER])), "at": int(rng.integers(1, reach + 1))}
+                point = {
+                    "fault": int(rng.choice(FAULTS)),
+                    "at": int(rng.integers(1, reach + 1)),
+                }
             ended = case.go(**point)
             if ended.code != KILLED:  # what was left to do took fewer writes
                 assert ended.code == 0, ended.errors
@@ -148,14 +89,14 @@ def test_killed_anywhere_and_resumed_it_is_byte_identical(servers, tmp_path, rec
     )
 
 
-@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [41, pytest.param(1, marks=pytest.mark.long)])
 def test_killed_within_each_write_of_a_run(servers, tmp_path, record, step):
     """Every one, in turn, from the first folder that is made to the report."""
     campaign = "rules on profiles"
     whole = Case(servers(campaign), tmp_path / "whole", campaign)
     undisturbed = whole.go()
     expected = whole.kept()
-    points = [(at, fault) for at in range(1, undisturbed.changes + 1) for fault in (BEFORE, WITHIN, AFTER)][::step]
+    points = [(at, fault) for at in range(1, undisturbed.changes + 1) for fault in FAULTS][::step]
     for at, fault in points:
         case = Case(servers(campaign), tmp_path / f"{at}-{fault}", campaign)
         killed = case.go(fault=fault, at=at)
@@ -165,4 +106,9 @@ def test_killed_within_each_write_of_a_run(servers, tmp_path, record, step):
         assert last.code == 0, last.errors
         assert case.kept() == expected, (at, fault)
         assert case.litter() == []
-    record("kills", "each write of one run in turn, before, within and after it", tried=len(points), held=len(points))
+    record(
+        "kills",
+        "each write of a run in turn: a kill before, within, after it, a power cut",
+        tried=len(points),
+        held=len(points),
+    )
