@@ -4,7 +4,6 @@ Needs atheris. An input is used or refused in evoquant's words; anything else is
 a file. `-max_total_time=300` ends after as many seconds. `--rows FILE` appends what was tried, as the tests do.
 """
 
-import importlib.util
 import json
 import random
 import re
@@ -13,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 TARGETS = ("profile", "rule", "tree", "direct", "champion", "config")
 WORDS = (
     *('"schema"', '"version"', '"name"', '"layers"', '"shape"', '"position"', '"type"', '"channel_axis"', '"loss"'),
@@ -26,17 +25,10 @@ WORDS = (
 )
 
 
-def beside(name):
-    """The module in the next file."""
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def seeds(target):
     """Valid inputs to begin with."""
-    known = beside("test_input")
+    from tests.faults import judging as known
+
     if target == "profile":
         return [known.PROFILE]
     if target == "config":
@@ -90,7 +82,7 @@ def child(target, options):
         read = reader(target)
         for seed in Path(options[-1]).iterdir():  # what is imported late is instrumented, too
             read(seed.read_text("utf-8"))
-    changed = beside("mutations").changed
+    from tests.faults.mutations import changed
 
     def one(data):
         try:
@@ -148,7 +140,11 @@ def main():
     runs, seconds = (int(ended[1]), int(ended[2])) if ended else (0, 0)
     covered = re.findall(r"cov: (\d+)", text)
     row = {"file": "fuzz_parsers", "topic": "fuzz", "what": f"{target} parser, coverage-guided", "tried": runs}
-    row |= {"held": runs if code == 0 else max(runs - 1, 0), "seconds": seconds, "coverage": int(covered[-1]) if covered else 0}
+    row |= {
+        "held": runs if code == 0 else max(runs - 1, 0),
+        "seconds": seconds,
+        "coverage": int(covered[-1]) if covered else 0,
+    }
     sys.stdout.write(json.dumps(row) + "\n")
     if rows is not None and ended:
         with rows.open("a", encoding="utf-8") as stream:
