@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,16 +68,19 @@ class _Finder:
     def __init__(self, run: RunData) -> None:
         self._run = run
         self._space: Any = None
+        self._firsts: list[int] = []  # id of the first candidate of each generation
 
     def __call__(self, wanted: int) -> Genome | None:
-        for record in self._run.journal:
-            population = record["population"]
-            row = wanted - population["first_id"]
-            if 0 <= row < population["size"]:
-                if "genes" not in population:
-                    return None
-                return self._decode(np.array(population["genes"][row], dtype=np.float64))
-        return None
+        if not self._firsts:
+            self._firsts = [record["population"]["first_id"] for record in self._run.journal]
+        generation = bisect.bisect_right(self._firsts, wanted) - 1
+        if generation < 0:
+            return None
+        population = self._run.journal[generation]["population"]
+        row = wanted - population["first_id"]
+        if row >= population["size"] or "genes" not in population:
+            return None
+        return self._decode(np.array(population["genes"][row], dtype=np.float64))
 
     def _decode(self, row: np.ndarray) -> Genome:
         if self._space is None:

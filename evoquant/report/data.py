@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from evoquant.campaign.archive import read_archive
 from evoquant.campaign.champion import Champion, load_champion
@@ -16,6 +18,28 @@ from evoquant.files import parse_json
 from evoquant.report.run_schema import check_champion, check_gate, check_line
 
 
+class Records(Sequence[dict[str, Any]]):
+    """The lines of a journal, each parsed when it is asked for: parsed, all together take ten times their room."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Records: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | Records:
+        if isinstance(index, slice):
+            return Records(self._lines[index])
+        record: dict[str, Any] = json.loads(self._lines[index])
+        return record
+
+
 @dataclass(frozen=True)
 class RunData:
     """A run directory's contents.
@@ -24,7 +48,7 @@ class RunData:
         path: the folder.
         config: as resolved.
         config_hash: as journalled at the start.
-        journal: one record a generation.
+        journal: one record a generation; read it once where that is enough, for each reading parses it anew.
         champion: None while the run is not finished.
         archive: what the search kept beside it, where it keeps any.
         gate: of a real network, once there is a champion.
@@ -33,7 +57,7 @@ class RunData:
     path: Path
     config: CampaignConfig
     config_hash: str
-    journal: list[dict[str, Any]]
+    journal: Sequence[dict[str, Any]]
     champion: Champion | None
     archive: dict[str, Any] | None = None
     gate: dict[str, Any] | None = None
@@ -50,17 +74,17 @@ def load_run(path: Path) -> RunData:
     if not isinstance(resolved, dict) or not isinstance(resolved.get("hash"), str):
         raise RunDirError(f"{path / RESOLVED}: should hold `hash` and `config`.")
     config = config_from_dict(resolved.get("config"), str(path / RESOLVED))
-    journal = []
-    for number, line in enumerate(directory.journal(), 1):
+    lines = directory.journal()
+    for number, line in enumerate(lines, 1):
         place = f"{path / JOURNAL}: line {number}"
-        journal.append(check_line(parse_json(line, place, error=RunDirError), place))
+        check_line(parse_json(line, place, error=RunDirError), place)
     champion = load_champion(path / CHAMPION) if directory.has(CHAMPION) else None
     if champion is not None:
         check_champion(champion.scores, champion.provenance, path / CHAMPION)
     gate = read_gate(directory)
     if gate is not None:
         check_gate(gate, path / GATE)
-    return RunData(path, config, str(resolved["hash"]), journal, champion, read_archive(directory), gate)
+    return RunData(path, config, str(resolved["hash"]), Records(lines), champion, read_archive(directory), gate)
 
 
 def report_data(run: RunData) -> dict[str, Any]:
