@@ -95,7 +95,7 @@ class _Figures(_Open):
     probability: Number = 0.0
     share_of_optimum: Number = 0.0
     floor: Number = 0.0
-    slices: _Slices | None = None
+    slices: _Slices = Field(default=None)
 
 
 class _Budget(_Open):
@@ -103,10 +103,21 @@ class _Budget(_Open):
     signal_passes: Number
 
 
+class _Additivity(_Open):
+    table: str
+    allocations: Count
+    misordered: Number
+    passes: Number
+    clear_misordered: Number | None = None
+    clear_pairs: Count = 0
+    r2: Number = 0.0
+
+
 class _Provenance(_Open):
     warnings: list[str] = []
-    budget: _Budget | None = None
+    budget: _Budget = Field(default=None)  # where it is there, it is no null
     finalist_passes: dict[str, Number] = {}
+    additivity: _Additivity = Field(default=None)
 
 
 class _Finished(_Open):
@@ -122,7 +133,7 @@ class _Contender(_Open):
     compression: Number
     effective_bits: Number
     difference: Number = 0.0
-    interval: Pair | None = None
+    interval: Pair = Field(default=[0.0, 0.0])
     verdict: str = ""
 
 

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from evoquant import api
+from evoquant.campaign.build_search import require_room
+from evoquant.campaign.config import config_from_dict
+from evoquant.errors import ConfigError
+
 from .judging import PROFILE, cli, input_folder, state, tiny_task, tried_cli
 
 folder = pytest.fixture(input_folder)
@@ -188,3 +193,29 @@ def test_absurd_files_take_little_memory(folder, record, tmp_path, names):
         most = max(most, peak)
         path.unlink()
     record("input", "absurd files, command line", tried=len(names), held=len(names), peak_mb=round(most / 1e6))
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"kind": "genetic", "population": 1_000_000},
+        {"kind": "genetic", "initial": 1_000_000},
+        {"kind": "islands", "islands": 1000, "genetic": {"population": 1000}},
+        {"kind": "map_elites", "batch": 1_000_000},
+        {"kind": "level_switch", "offspring": 1_000_000},
+    ],
+)
+def test_a_generation_that_no_memory_holds_is_refused_before_it_is_made(search):
+    config = config_from_dict({"name": "x", "search": search}, "here")
+    with pytest.raises(ConfigError, match=r"search: 1000000 candidates of 10000000 genes take at least 320000 GB"):
+        require_room(config.search, 10_000_000)
+    require_room(config.search, 1)
+
+
+def test_memory_that_runs_out_ends_in_a_message(folder, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(api, "run", full)
+    code, _, err = cli("run", folder / "c.yaml")
+    assert (code, err) == (1, "evoquant: out of memory; take a smaller population or model, or a larger machine\n")
