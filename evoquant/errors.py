@@ -168,6 +168,10 @@ def raised_by(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
+TAGGED = (("objective",), ("search",), ("genome",), ("task",))  # parts whose kind stands in pydantic's location
+MOST_KEYS = 20
+
+
 def _place(location: tuple[int | str, ...]) -> str:
     """`search.population` of pydantic's location, which also names the chosen kind after a tagged key."""
     parts = [
@@ -177,7 +181,7 @@ def _place(location: tuple[int | str, ...]) -> str:
         if isinstance(part, str)
         else str(part)
         for i, part in enumerate(location)
-        if not (i == 1 and location[0] in ("objective", "search", "genome", "task") and len(location) > 2)
+        if not (i == 1 and location[:1] in TAGGED and len(location) > 2)
     ]
     return ".".join(parts) or "(top level)"
 
@@ -201,7 +205,12 @@ def describe_validation(error: ValidationError, source: str, known_keys: Iterabl
         elif fault["type"] == "extra_forbidden":
             key = str(fault["loc"][-1])
             meant = " It is known elsewhere, not here." if key in keys else suggestion(key, keys)
+            if meant.startswith(" Known") and len(keys) > MOST_KEYS:  # of all objects together, which helps nobody
+                meant = " Leave it out."
             lines.append(f"{source}: {place}: unknown key.{meant}")
+        elif fault["type"] == "model_type":  # whose own message names a class of ours
+            place = _place(fault["loc"][:1] if fault["loc"][:1] in TAGGED else fault["loc"])
+            lines.append(f"{source}: {place}: should hold keys and their values (got {shown_value(fault['input'])}).")
         elif fault["type"] == "missing":
             lines.append(f"{source}: {place}: this key is required.")
         elif fault["type"] == "literal_error" and fault["loc"][-1] in ("version", "schema_version"):

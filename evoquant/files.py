@@ -130,7 +130,7 @@ def parse_json(text: str, source: str, *, error: type[InputError] = InputError) 
     if _deeper_than(value, MAX_DEPTH):
         raise error(f"{source}: nested more than {MAX_DEPTH} deep.")
     if _HALF.search(text) and (broken := first_lone_surrogate(value)) is not None:
-        raise error(f"{source}: {quoted(broken, 60)} holds half a character (\\ud800 to \\udfff), which is no text.")
+        raise error(f"{source}: {quoted(broken, 60)} holds half a character, which is no text; correct it.")
     return value
 
 
