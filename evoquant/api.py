@@ -22,7 +22,16 @@ from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.gate_file import read_gate
 from evoquant.campaign.loop import Observer, Progress, run_loop
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REMEDY, REPORT, RESOLVED, RunDir
-from evoquant.errors import InputError, Interrupted, RunDirError, named_in, suggestion
+from evoquant.errors import (
+    CampaignError,
+    EvoquantError,
+    InputError,
+    Interrupted,
+    RunDirError,
+    named_in,
+    raised_by,
+    suggestion,
+)
 from evoquant.files import pretty_json
 from evoquant.profiles.builtin import any_profile as profile
 from evoquant.profiles.model import profile_to_json
@@ -325,8 +334,12 @@ def _go(config: CampaignConfig, directory: RunDir, observer: Observer) -> Run:
         with suppress(KeyboardInterrupt):  # again, while it closes: how to go on has still to be said
             campaign.close()
         raise
-    except BaseException:
+    except BaseException as error:
         campaign.close()
+        if isinstance(error, Exception) and not isinstance(error, EvoquantError) and config.code():
+            raise CampaignError(
+                f"{directory.path}: {', '.join(config.code())}: raised {raised_by(error)}. What is journalled is kept."
+            ) from error
         raise
     campaign.close()
     if champion is not None:

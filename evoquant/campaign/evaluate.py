@@ -261,6 +261,8 @@ def as_evaluations(
     fitness, cost = scores.fitness, scores.cost
     if batch.on is not None:  # each candidate on the one model it names
         fitness = scores.per_model[np.arange(n), batch.on]
+    if np.isinf(fitness).any():  # of an objective of one's own; no journal holds it
+        fitness = np.where(np.isinf(fitness), np.nan, fitness)
     if batch.parts is not None:
         parts = batch.parts
     elif batch.genes is not None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from evoquant.campaign.champion import Champion
 from evoquant.campaign.evaluate import score_genomes
-from evoquant.errors import CampaignError
 from evoquant.genomes.load import genome_from_dict
 from evoquant.scoring.objective import combine
 from evoquant.search.base import best_first
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
 def choose_champion(campaign: Campaign, records: Sequence[dict[str, Any]], provenance: Mapping[str, Any]) -> Champion:
     """Score the finalists once on what the search has not seen, take the best, report it on test once.
 
-    Raises:
-        CampaignError: there is no finalist, because every candidate failed.
+    Args:
+        campaign: after its search.
+        records: of the finalists, at least one.
+        provenance: for the champion.
     """
-    if not records:
-        raise CampaignError("no candidate could be evaluated: every one failed. See the failures in journal.jsonl.")
     genomes = [genome_from_dict(record["genome"], "journal") for record in records]
     if campaign.space is None:
         return _replayed(campaign, records[0], genomes[0], provenance)

@@ -164,6 +164,8 @@ class GeneHash:
 def failures_of(line: dict[str, Any], first_id: int) -> dict[int, KnownFailure]:
     """Row → what is known of the candidates that a journalled generation records as failed.
 
+    Not those that were measured, of which the outcomes only gave no number: they will again.
+
     Raises:
         RunDirError: the line is not one that was written.
     """
@@ -176,7 +178,10 @@ def failures_of(line: dict[str, Any], first_id: int) -> dict[int, KnownFailure]:
                 raise IndexError(row)
             blocks = None
             if measured:
-                blocks = len(measured["measurements"][measured["allocations"][row]]["blocks"])
+                one = measured["measurements"][measured["allocations"][row]]
+                if "outcomes" in one:
+                    continue
+                blocks = len(one["blocks"])
             known[row] = KnownFailure(str(reason), blocks)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise RunDirError(

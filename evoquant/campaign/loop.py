@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evoquant.campaign.all_failed import all_failed
 from evoquant.campaign.archive import archive_data
 from evoquant.campaign.build import Campaign, make_executor
 from evoquant.campaign.checkpoint import Checkpoint, JournalDigest, kept_state, load_checkpoint, save_checkpoint
@@ -97,7 +98,7 @@ def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | 
     lines = run.journal(repair=True)
     state = _restore(campaign, run, lines, observer)
     try:
-        while (reason := _stop(campaign, state)) is None:
+        while (reason := _stop(campaign, run, state)) is None:
             limit = campaign.config.stop.wall_time_s
             fresh = state.generation > len(lines)  # every allowance is good for one generation at least
             if limit is not None and fresh and time.monotonic() - started >= limit:
@@ -109,6 +110,8 @@ def run_loop(campaign: Campaign, run: RunDir, observer: Observer) -> Champion | 
         if state.steady is not None and state.steady.in_flight:
             _generation(campaign, run, state, lines, observer, closing=True)
         _save(campaign, run, state)
+        if not state.hall.records:
+            raise _nobody(run, state)
         observer.message(f"search ended: {reason}")
         champion = choose_champion(campaign, state.hall.records, _provenance(campaign, state, reason))
         archive = archive_data(campaign)
@@ -290,7 +293,13 @@ def _save(campaign: Campaign, run: RunDir, state: _State) -> None:
     state.saving_s = state.saved_at - began
 
 
-def _stop(campaign: Campaign, state: _State) -> str | None:
+def _nobody(run: RunDir, state: _State) -> CampaignError:
+    if state.journal is not None:
+        state.journal.drain()
+    return all_failed(run)
+
+
+def _stop(campaign: Campaign, run: RunDir, state: _State) -> str | None:
     """Why the search ends here, or None."""
     stop, counters = campaign.config.stop, campaign.estimator.counters
     if campaign.search.done():
@@ -307,9 +316,7 @@ def _stop(campaign: Campaign, state: _State) -> str | None:
         return f"{counters.passes:g} of {stop.passes:g} passes spent; another candidate does not fit"
     champion = state.hall.records[0] if state.hall.records else None
     if champion is None and state.generation >= 3:
-        raise CampaignError(
-            f"every candidate of the first {state.generation} generations failed; see `failures` in journal.jsonl."
-        )
+        raise _nobody(run, state)
     if stop.target is not None and champion is not None and champion["fitness"] >= stop.target:
         return f"fitness {stop.target:g} reached"
     return None

@@ -114,6 +114,7 @@ class Measurer:
         if isinstance(result, Failure):
             self.messages.append(result.message)
             return [Failed(result.reason, result.message)] * len(batch)
+        self.messages += [answer.message for answer in result if isinstance(answer, Failed)]
         return list(result)
 
     def batched(self, requests: Sequence[Request]) -> list[list[Request]]:
