@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from evoquant.errors import PrecisionError, quoted
 from evoquant.genomes.expression import MAX_NODES
@@ -45,6 +45,13 @@ def _widths(value: dict[str, str]) -> dict[str, str]:
 
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("should not be true or false; give a value")  # which Python would take for 1 or 0
+        return value
 
 
 class RungSchema(_Closed):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 Id = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
+ABSENT: Any = None  # a key may be left out; where it is there, it is no null
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 
 
@@ -95,7 +96,7 @@ class _Figures(_Open):
     probability: Number = 0.0
     share_of_optimum: Number = 0.0
     floor: Number = 0.0
-    slices: _Slices = Field(default=None)
+    slices: _Slices = ABSENT
 
 
 class _Budget(_Open):
@@ -115,9 +116,9 @@ class _Additivity(_Open):
 
 class _Provenance(_Open):
     warnings: list[str] = []
-    budget: _Budget = Field(default=None)  # where it is there, it is no null
+    budget: _Budget = ABSENT
     finalist_passes: dict[str, Number] = {}
-    additivity: _Additivity = Field(default=None)
+    additivity: _Additivity = ABSENT
 
 
 class _Finished(_Open):

@@ -140,6 +140,17 @@ ABSURD = {
         lambda: PREFIX + '{"kind": "tree", "expression": [' + '"neg",' * 70 + '"loss"]}}',
         "deeper than 60 levels",
     ),
+    "strategy.champion.json": (
+        lambda: PREFIX + '{"kind": "strategy", "name": ""}}',
+        "genome: name: no strategy is called ''",
+    ),
+    "true.champion.json": (
+        lambda: (
+            PREFIX
+            + '{"kind": "rule", "otherwise": "INT4", "rungs": [{"signal": "loss:INT4", "above": true, "width": "INT8"}]}}'
+        ),
+        "genome: rungs.0.above: should not be true or false",
+    ),
     "huge.champion.yaml": (lambda: "schema: evoquant.champion\na: " + "x" * 8_000_000, "the limit for such a file"),
 }
 SLOW = {"objects.json", "layers.json", "list.yaml", "units.champion.json", "keys.json"}  # only on the command line
