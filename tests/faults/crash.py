@@ -34,14 +34,14 @@ executor: {kind: local}
 SMALL = ["stop.generations=8", "search.population=20"]
 CAMPAIGNS = {
     "rules on profiles": ("evolve.yaml", SMALL),
-    "a large population, its journal written by a thread": ("evolve.yaml", [*SMALL, "search.population=2100"]),
+    "a large population": ("evolve.yaml", [*SMALL, "search.population=2100"]),
     "an allocation layer by layer": ("nsga2.yaml", SMALL),
     "a search with an archive": ("map_elites.yaml", SMALL[:1]),
     "a network": ("tiny.yaml", []),
     "a network without generations": ("tiny.yaml", ["search.in_flight=5"]),
     "a network in PyTorch": ("digits.yaml", ["stop.generations=4", "search.population=8"]),
 }
-TORCH = "a network in PyTorch"
+TORCH, LARGE = "a network in PyTorch", "a large population"
 CC = shutil.which("cc") or shutil.which("gcc")
 KILLED = -signal.SIGKILL
 HANGS_S = 300.0  # nothing here takes so long, on however busy a machine
@@ -195,7 +195,8 @@ def serve(library, folder, load):
 
 
 def small_task():
-    """The tests' task `tiny`, which needs no PyTorch, for configs to name."""
+    """The tests' task `tiny`, which needs no PyTorch, for configs to name; gates that take less time."""
+    from evoquant.campaign import gate
     from evoquant.models.measurer import RUNTIMES
     from evoquant.models.tasks import TASKS
 
@@ -205,6 +206,7 @@ def small_task():
     spec.loader.exec_module(tiny)
     TASKS["tiny"] = lambda seed, cache, block, batch: tiny.TinyTask(seed, block or 100)
     RUNTIMES["tiny"] = tiny.start
+    gate.RESAMPLES = 100
 
 
 def command(folder, words, arm):

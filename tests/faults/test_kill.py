@@ -8,7 +8,7 @@ import pytest
 from evoquant.errors import InputError
 from evoquant.report.data import load_run, report_data
 
-from .crash import AFTER, BEFORE, CAMPAIGNS, CC, KEPT, KILLED, POWER_CUT, TORCH, WITHIN, Case, servers_in
+from .crash import AFTER, BEFORE, CAMPAIGNS, CC, KEPT, KILLED, LARGE, POWER_CUT, TORCH, WITHIN, Case, servers_in
 
 pytestmark = pytest.mark.skipif(CC is None, reason="a disk that fails is a C library, and there is no C compiler")
 
@@ -40,8 +40,10 @@ def check_killed(out, expected):
 @pytest.mark.parametrize("kills", [2, pytest.param(LONG, marks=pytest.mark.long)])
 @pytest.mark.parametrize("campaign", CAMPAIGNS)
 def test_killed_anywhere_and_resumed_it_is_byte_identical(servers, tmp_path, record, campaign, kills):
-    if campaign == TORCH and (kills < LONG or importlib.util.find_spec("torch") is None):
-        pytest.skip("a network in PyTorch is killed by the long test, with the torch extra")
+    if campaign in (LARGE, TORCH) and kills < LONG:
+        pytest.skip("takes long to start: left to the long test")
+    if campaign == TORCH and importlib.util.find_spec("torch") is None:
+        pytest.skip("needs the torch extra")
     rng = np.random.default_rng(list(CAMPAIGNS).index(campaign))
     server = servers(campaign)
     whole = Case(server, tmp_path / "whole", campaign)
