@@ -194,6 +194,36 @@ def load(seed, cache, block, batch):
     return Task(seed, block or 100, Mood.told())
 
 
+def torch_network(seed=0):
+    """A PyTorch network of one's own that misbehaves as NETWORK says where its first weights have three values."""
+    import torch
+    from torch import nn
+
+    from evoquant.models.torch_task import classification
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(FEATURES, HIDDEN), nn.Linear(HIDDEN, CLASSES)
+
+        def forward(self, x):
+            hidden = self.first(x).relu()
+            if len(self.first.weight[0].unique()) <= 3:
+                how = os.environ["NETWORK"]
+                if how in ("nan", "inf"):
+                    hidden = hidden * float(how)
+                else:
+                    FAULTS[how]()
+            return self.second(hidden)
+
+    made = Network()
+    rng = generator_for(seed, 0, "torch network")
+    for parameter in made.parameters():
+        parameter.data = torch.from_numpy(rng.standard_normal(tuple(parameter.shape), dtype=np.float32))
+    splits = {split: samples(seed, split) for split in ("calibration", "selection", "test")}
+    return classification(made, **splits)
+
+
 class Broken:
     """An objective that has no number for anybody (`nan`, `inf`), or raises: `raise` for all, `some` for a few."""
 
@@ -210,6 +240,7 @@ class Broken:
 
 if __name__ == "__main__":
     import misbehaving
+
     from evoquant.cli import main
 
     TASKS["misbehaving"] = misbehaving.load
