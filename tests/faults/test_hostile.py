@@ -214,7 +214,7 @@ def test_the_hook_hears_all_that_it_should(tmp_path):
     assert done.stdout.split() == ["compile", "exec", "pickle.find_class", "os.system", "open", "open", "os.mkdir"]
 
 
-LIMITS = [2, pytest.param(200, marks=pytest.mark.long)]
+LIMITS = [1, pytest.param(40, marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize("limit", LIMITS)

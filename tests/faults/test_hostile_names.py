@@ -1,11 +1,13 @@
 """Code only where the user names it, paths out of a folder, private temporary files, names on terminals."""
 
 import hashlib
+import io
 import json
 import os
 import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,10 @@ import pytest
 
 from evoquant import api, files
 from evoquant.campaign.config import config_from_dict
+from evoquant.errors import InputError
 from evoquant.files import parse_json, pretty_json
+from evoquant.models.arrays import unpack_arrays
+from evoquant.models.onnx_data import read_npz
 from evoquant.report.progress import Plain, draw
 from evoquant.report.table import Table
 from evoquant.report.terminal import plain
@@ -85,7 +90,6 @@ def test_external_data_stays_in_its_folder(tmp_path):
     pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
-    from evoquant.errors import InputError
     from evoquant.models.onnx_file import read_model
 
     folder = tmp_path / "model"
@@ -108,7 +112,6 @@ def test_external_data_stays_in_its_folder(tmp_path):
 
 def test_numbers_of_a_recipe_with_a_strange_header(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
-    from evoquant.errors import InputError
     from evoquant.export.recipe import _read_tensors
 
     whole = {"a:values": np.zeros((2, 2), dtype=np.float32)}
@@ -133,6 +136,48 @@ def test_numbers_of_a_recipe_with_a_strange_header(tmp_path):
 
         with pytest.raises(InputError, match=r"r\.safetensors: "):
             _read_tensors(path, File)
+
+
+def zipped(content, count=1, claimed=None):
+    """An .npz of equal members; each says that it is `claimed` bytes long."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(count):
+            archive.writestr(f"x{number}.npy", content)
+    data = bytearray(stream.getvalue())
+    where = data.find(b"PK\x01\x02")
+    while claimed is not None and where >= 0:
+        data[where + 24 : where + 28] = claimed.to_bytes(4, "little")
+        where = data.find(b"PK\x01\x02", where + 1)
+    return bytes(data)
+
+
+def headed(text):
+    """An .npy file with such a header."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(64)
+
+
+ARRAYS = {
+    "larger than it may be": zipped(headed("{}"), 9, 2**32 - 2),
+    "longer than it is": zipped(headed("{'descr': '<f4', 'fortran_order': False, 'shape': (99,)}\n"), 1, 2**31),
+    "a huge shape": zipped(headed("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904,)}\n")),
+    "a negative shape": zipped(headed("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}\n")),
+    "objects": zipped(headed("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}\n")),
+    "a call": zipped(headed("{'descr': __import__('os').system('true'), 'fortran_order': False, 'shape': ()}\n")),
+    "a deep literal": zipped(headed("(" * 3000 + ")" * 3000)),
+    "an unended literal": zipped(headed("{'descr': '")),
+    "no arrays": zipped(b"text"),
+}
+
+
+@pytest.mark.parametrize("what", ARRAYS)
+def test_arrays_that_are_none(tmp_path, what):
+    path = tmp_path / "d.npz"
+    path.write_bytes(ARRAYS[what])
+    with pytest.raises(InputError, match=r"d\.npz: "):
+        read_npz(path)
+    with pytest.raises(InputError, match="cached: "):
+        unpack_arrays(ARRAYS[what], "cached")
 
 
 @pytest.mark.parametrize("mask", [0, 0o077])

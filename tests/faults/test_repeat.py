@@ -15,7 +15,7 @@ CAMPAIGNS = {
     "compiled": ("evolve.yaml", {"stop.generations": 4, "search.population": 3000}),
     "trees": ("tree.yaml", {"stop.generations": 4, "search.population": 40}),
     "front": ("nsga2.yaml", {"stop.generations": 6, "search.population": 30}),
-    "network": ("digits.yaml", {"stop.generations": 2, "search.population": 8}),
+    "network": ("digits.yaml", {"stop.generations": 1, "search.population": 6}),
 }
 PLAIN = {
     "PYTHONHASHSEED": "0",
