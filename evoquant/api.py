@@ -135,6 +135,8 @@ def run(
                 raise
             for name in (CONFIG, RESOLVED, ENVIRONMENT):  # nothing was run: leave the place free for a corrected config
                 (directory.path / name).unlink(missing_ok=True)
+            if isinstance(error, RunDirError):  # names the directory
+                raise
             raise named_in(error, str(config)) from None
 
 
@@ -181,7 +183,10 @@ def resume(
         _require_known_cluster(config, executor, address, directory.path)
         given = {"kind": executor, "workers": workers, "address": address}
         changed = config.executor.model_copy(update={key: value for key, value in given.items() if value is not None})
-        return _go(config.model_copy(update={"executor": changed}), directory, observer or Silent())
+        try:
+            return _go(config.model_copy(update={"executor": changed}), directory, observer or Silent())
+        except InputError as error:
+            raise named_in(error, str(directory.path)) from None
 
 
 def _require_known_cluster(config: CampaignConfig, executor: str | None, address: str | None, source: Path) -> None:

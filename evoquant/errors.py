@@ -131,7 +131,7 @@ def _short() -> reprlib.Repr:
 
 def named_in(error: InputError, source: str) -> InputError:
     """The error with the file that asked for what is wrong, where its message does not name it."""
-    if source in str(error) or isinstance(error, (MissingExtraError, RunDirError)):
+    if source in str(error) or isinstance(error, MissingExtraError):
         return error
     return type(error)(f"{source}: {error}")
 
