@@ -352,7 +352,7 @@ def damaged_at_random(data, rng):
     return bytes(data)
 
 
-@pytest.mark.parametrize("times", [60, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [60, pytest.param(2000, marks=pytest.mark.long)])
 def test_a_damaged_store_never_answers_wrongly(tmp_path, record, times):
     """Half of the damage is to the first page, where SQLite keeps what the file is."""
     keys = {f"{i:064x}": i for i in range(120)}
@@ -370,8 +370,9 @@ def test_a_damaged_store_never_answers_wrongly(tmp_path, record, times):
             for key, found in store.get(keys).items():
                 assert np.array_equal(found, outcome(keys[key])), f"wrong answer, number {number}"
             lost += len(store.get(keys)) < len(keys)
-            store.put({key: outcome(i) for key, i in keys.items()})
-            again = store.get(keys)
+            for _ in range(3):  # damage that only now is met empties it again
+                store.put({key: outcome(i) for key, i in keys.items()})
+                again = store.get(keys)
         assert all(np.array_equal(again[key], outcome(i)) for key, i in keys.items() if key in again)
         # Where the index has a key that its row has not, there is no room for it: it is measured each time.
         assert len(again) > 0.5 * len(keys), f"what is put again is there, number {number}"
