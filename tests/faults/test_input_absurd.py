@@ -147,7 +147,8 @@ ABSURD = {
     "true.champion.json": (
         lambda: (
             PREFIX
-            + '{"kind": "rule", "otherwise": "INT4", "rungs": [{"signal": "loss:INT4", "above": true, "width": "INT8"}]}}'
+            + '{"kind": "rule", "otherwise": "INT4", '
+            + '"rungs": [{"signal": "loss:INT4", "above": true, "width": "INT8"}]}}'
         ),
         "genome: rungs.0.above: should not be true or false",
     ),
