@@ -16,11 +16,14 @@ ONNX := $(VENV)/.onnx.stamp
 OPENVINO := $(VENV)/.openvino.stamp
 LLM := $(VENV)/.llm.stamp
 BENCH := $(VENV)/.bench.stamp
+FUZZ := $(VENV)/.fuzz.stamp
+FUZZ_S ?= 60
+FUZZ_TARGETS ?= profile rule tree direct champion config
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-onnx test-openvino test-llm test-long lint format results install install-torch install-onnx \
+.PHONY: help run test test-onnx test-openvino test-llm test-long fuzz lint format results install install-torch install-onnx \
     install-openvino install-llm install-dev clean
 
 help:  ## list the targets
@@ -48,6 +51,10 @@ test-llm: $(DEV) $(TORCH) $(LLM)  ## only what transformers, torchao, llama.cpp 
 
 test-long: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## kills, lost workers, hostile input: as often as results/reliability.md says
 	@$(BIN)/python -m pytest -m long tests/faults $(PYTEST_ARGS)
+
+fuzz: $(DEV) $(FUZZ)  ## coverage-guided fuzzing of what reads profiles, genomes, configs: FUZZ_S=60 seconds each
+	@for target in $(FUZZ_TARGETS); do \
+	    $(BIN)/python tests/faults/fuzz_parsers.py $$target -max_total_time=$(FUZZ_S) $(FUZZ_ARGS) || exit 1; done
 
 # mypy reads PyTorch's own types, so linting wants it too.
 lint: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## ruff (lint, format) and mypy --strict
@@ -113,6 +120,10 @@ $(LLM): $(CORE)
 
 $(BENCH): $(CORE)
 	@$(PIP) -e '.[bench]'
+	@touch $@
+
+$(FUZZ): $(CORE)
+	@$(PIP) -e '.[fuzz]'
 	@touch $@
 
 clean:  ## remove .venv, caches and builds; runs stay
