@@ -2,6 +2,7 @@
 
 python experiments/15_reliability.py                    (all of the long tests of tests/faults)
 python experiments/15_reliability.py kill cluster       (tests/faults/test_kill.py and test_cluster.py anew)
+python experiments/15_reliability.py fuzz               (the parsers, five minutes each; needs the extra `fuzz`)
 """
 
 import json
@@ -20,26 +21,33 @@ ROWS = ROOT / "results/reliability.jsonl"
 HEAD = """# Reliability
 
 Made by `python experiments/15_reliability.py`, which runs the long tests of tests/faults (`make test-long` runs them
-alone): whole campaigns in processes of their own, real faults, and the undisturbed run's bytes to compare with.
+alone) and fuzzes the parsers (`make fuzz`): whole campaigns in processes of their own, real faults, and the undisturbed
+run's bytes to compare with.
 """
+FUZZ = "fuzz"
+FUZZED = ("profile", "rule", "tree", "direct", "champion", "config")
+FUZZ_S = 300
 
 
 def main(wanted: list[str]) -> int:
-    """Run the long tests, all or those of the named files, and keep their rows; pytest's exit code."""
-    files = [f"tests/faults/test_{name}.py" for name in wanted] or ["tests/faults"]
+    """Run the long tests, all or those of the named files, and keep their rows; the worst exit code."""
+    files = [f"tests/faults/test_{name}.py" for name in wanted if name != FUZZ] or ["tests/faults"] * (not wanted)
     kept = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if wanted else []
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "rows.jsonl"
         found.touch()
-        command = [sys.executable, "-m", "pytest", "-m", "long", "--rows", str(found), *files]
-        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        commands = [["-m", "pytest", "-m", "long", "--rows", str(found), *files]] if files else []
+        if not wanted or FUZZ in wanted:
+            script = ["tests/faults/fuzz_parsers.py"]
+            commands += [[*script, name, "--rows", str(found), f"-max_total_time={FUZZ_S}"] for name in FUZZED]
+        codes = [subprocess.run([sys.executable, *words], cwd=ROOT, check=False).returncode for words in commands]
         rows = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()]
     anew = {row["file"] for row in rows}
     rows = sorted([*(row for row in kept if row["file"] not in anew), *rows], key=lambda row: row["file"])
     write_rows(ROWS, rows)
     tables = "\n".join(table.to_markdown() for table in reliability_tables(rows))
     ROWS.with_suffix(".md").write_text(f"{HEAD}\n{machine_note(machine())}\n\n{tables}", encoding="utf-8")
-    return code
+    return max(codes)
 
 
 if __name__ == "__main__":
