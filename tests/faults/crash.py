@@ -155,6 +155,32 @@ class Case:
         return sorted(path.name for path in self.out.rglob("*") if path.name.endswith(".tmp"))
 
 
+def undisturbed_in(servers, tmp_path_factory):
+    """Campaign → what it leaves when nobody disturbs it."""
+    found = {}
+
+    def expected(campaign):
+        if campaign not in found:
+            case = Case(servers(campaign), tmp_path_factory.mktemp("undisturbed") / "case", campaign)
+            ended = case.go()
+            assert ended.code == 0, ended.errors
+            found[campaign] = case.kept()
+        return found[campaign]
+
+    return expected
+
+
+def refused(ended, *words):
+    """It ended as bad input does: with one message, which says these words."""
+    assert ended.code == 2, (ended.code, ended.errors)
+    last = ended.errors.strip().splitlines()[-1]
+    assert ended.errors.count("evoquant: ") == 1, ended.errors
+    assert last.startswith("evoquant: "), ended.errors
+    assert "Traceback" not in ended.errors
+    for word in words:
+        assert word in last, (word, last)
+
+
 def serve(library, folder, load):
     """Answer each line of stdin, a command, with a line about its end."""
     shim = ctypes.CDLL(library)
