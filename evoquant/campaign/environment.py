@@ -8,6 +8,9 @@ import platform
 import sys
 from typing import Any
 
+from evoquant.errors import shown_value
+
+MOST_SHOWN = 12  # differences
 PACKAGES = ("evoquant", "numpy", "deap", "ray", "pydantic", "torch", "scikit-learn", "onnx", "onnxruntime")
 
 
@@ -40,8 +43,14 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
             if inner := differences(before, after).removeprefix("nothing"):
                 found.append(inner)
         elif before != after:
-            found.append(f"{key} was {before}, is {after}")
-    return "; ".join(found) or "nothing"
+            found.append(f"{_shown(key)} was {_shown(before)}, is {_shown(after)}")
+    more = [f"and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else []
+    return "; ".join([*found[:MOST_SHOWN], *more]) or "nothing"
+
+
+def _shown(value: Any) -> str:
+    """As it is, where that is a line of moderate length: the file may have been changed."""
+    return value if isinstance(value, str) and value.isprintable() and len(value) <= 100 else shown_value(value, 100)
 
 
 def _features() -> str:
