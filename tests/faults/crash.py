@@ -41,7 +41,7 @@ CAMPAIGNS = {
     "a network without generations": ("tiny.yaml", ["search.in_flight=5"]),
     "a network in PyTorch": ("digits.yaml", ["stop.generations=4", "search.population=8"]),
 }
-TORCH, LARGE = "a network in PyTorch", "a large population"
+TORCH, LARGE, STEADY = "a network in PyTorch", "a large population", "a network without generations"
 CC = shutil.which("cc") or shutil.which("gcc")
 KILLED = -signal.SIGKILL
 HANGS_S = 300.0  # nothing here takes so long, on however busy a machine

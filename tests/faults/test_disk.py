@@ -43,6 +43,7 @@ FILES = {
 
 LAST = ("checkpoint.json", "champion.json", "archive.json", "report.json", "gate.json", FILE)  # also after the search
 
+AT_ONCE = ("resolved.json", "journal.jsonl", "a network's journal.jsonl", "checkpoint.json", "report.json", FILE)
 DIFFERS = ("timings.jsonl", "checkpoint.json", FILE)  # in length, with the time; the store's last write is its close
 
 
@@ -62,6 +63,8 @@ def undisturbed(servers, tmp_path_factory):
 @pytest.mark.parametrize("file", FILES)
 def test_a_disk_that_is_full_after_so_many_bytes(servers, undisturbed, tmp_path, record, file, points):
     campaign, name = FILES[file], file.split()[-1]
+    if points == 1 and file not in AT_ONCE:
+        pytest.skip("written as others are: left to the long test")
     server, expected = servers(campaign), undisturbed(campaign)
     rng = np.random.default_rng(list(FILES).index(file))
     written = Case(server, tmp_path / "whole", campaign).go(watch=name).written if points > 1 else 0
@@ -80,8 +83,7 @@ def test_a_disk_that_is_full_after_so_many_bytes(servers, undisturbed, tmp_path,
 
 
 @needs_cc
-@pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES])
-@pytest.mark.parametrize("after", [0, 5, 30])
+@pytest.mark.parametrize(("error", "after"), [(errno.EROFS, 0), (errno.EACCES, 5), (errno.EROFS, 30)])
 def test_a_disk_that_turns_read_only(servers, undisturbed, tmp_path, error, after):
     case = Case(servers(RULES), tmp_path / "case", RULES)
     refused(case.go(watch=case.out, fault=READ_ONLY, at=after, error=error), str(case.out), os.strerror(error))
@@ -102,7 +104,9 @@ def test_a_cache_that_cannot_be_written_to_is_replaced_by_the_next(servers, undi
 
 
 @needs_cc
-@pytest.mark.parametrize("target", ["json", "python", "rust"])
+@pytest.mark.parametrize(
+    "target", ["python", *(pytest.param(other, marks=pytest.mark.long) for other in ("json", "rust"))]
+)
 def test_a_full_disk_keeps_the_export_that_was_there(servers, tmp_path, target):
     case = Case(servers(RULES), tmp_path / "case", RULES)
     assert case.go().code == 0
@@ -210,7 +214,7 @@ def without_journal(out):
     (out / JOURNAL).unlink()
 
 
-@pytest.mark.parametrize("loss", [removed, moved, replaced, without_journal])
+@pytest.mark.parametrize("loss", [removed, replaced, without_journal])
 @pytest.mark.parametrize("population", [20, pytest.param(2100, marks=pytest.mark.long)])
 def test_a_run_directory_that_vanishes_gets_no_rest_of_a_run(tmp_path, loss, population):
     out = tmp_path / "run"

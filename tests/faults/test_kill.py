@@ -8,7 +8,7 @@ import pytest
 from evoquant.errors import InputError
 from evoquant.report.data import load_run, report_data
 
-from .crash import AFTER, BEFORE, CAMPAIGNS, CC, KEPT, KILLED, LARGE, POWER_CUT, TORCH, WITHIN, Case, servers_in
+from .crash import AFTER, BEFORE, CAMPAIGNS, CC, KEPT, KILLED, LARGE, POWER_CUT, STEADY, TORCH, WITHIN, Case, servers_in
 
 pytestmark = pytest.mark.skipif(CC is None, reason="a disk that fails is a C library, and there is no C compiler")
 
@@ -37,11 +37,11 @@ def check_killed(out, expected):
         assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(LONG, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [1, pytest.param(LONG, marks=pytest.mark.long)])
 @pytest.mark.parametrize("campaign", CAMPAIGNS)
 def test_killed_anywhere_and_resumed_it_is_byte_identical(servers, tmp_path, record, campaign, kills):
-    if campaign in (LARGE, TORCH) and kills < LONG:
-        pytest.skip("takes long to start: left to the long test")
+    if campaign in (LARGE, STEADY, TORCH) and kills < LONG:
+        pytest.skip("takes long: left to the long test")
     if campaign == TORCH and importlib.util.find_spec("torch") is None:
         pytest.skip("needs the torch extra")
     rng = np.random.default_rng(list(CAMPAIGNS).index(campaign))
@@ -91,7 +91,7 @@ def test_killed_anywhere_and_resumed_it_is_byte_identical(servers, tmp_path, rec
     )
 
 
-@pytest.mark.parametrize("step", [41, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [101, pytest.param(1, marks=pytest.mark.long)])
 def test_killed_within_each_write_of_a_run(servers, tmp_path, record, step):
     """Every one, in turn, from the first folder that is made to the report."""
     campaign = "rules on profiles"
