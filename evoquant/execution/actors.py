@@ -213,6 +213,10 @@ class Pool:
         if 0 < seat.deaths < TRIES:
             self._build(seat)
             return
+        if not lives and any(other.building is None for other in self.seats):
+            _log.warning("A worker died %d times while it was starting; the others go on without it.", TRIES)
+            self.seats.remove(seat)
+            return
         if isinstance(outcome, Failure):  # it died, or the factory or its payload cannot be unpickled there
             outcome = f"{outcome.reason.removeprefix('raised:')}: {outcome.message}"
         if outcome is not None:

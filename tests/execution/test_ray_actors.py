@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import ray
@@ -188,3 +189,27 @@ def test_a_caller_that_takes_its_time_costs_no_batch_its_limit(executor):
         found.append(result)
         time.sleep(2.5 if len(found) == 1 else 0.0)
     assert found == [0.1] * 4
+
+
+def dies_at_start(flag):
+    if Path(flag).exists():
+        os._exit(1)
+    return lambda batch: (time.sleep(0.1), os.getpid())[1]
+
+
+def test_a_worker_that_cannot_start_again_is_left_out(executor, tmp_path, caplog):
+    flag = tmp_path / "from now on"
+    executor.start(by_value(dies_at_start), str(flag))
+    first, second = sorted(set(executor.map(range(8))))
+    flag.touch()
+    os.kill(first, signal.SIGKILL)
+    results = executor.map(range(40))
+    assert set(results) == {second}
+    deadline = time.monotonic() + 120
+    while len(executor._pool.seats) > 1 and time.monotonic() < deadline:
+        list(executor.map(range(4)))
+    assert len(executor._pool.seats) == 1
+    assert "the others go on without it" in caplog.text
+    os.kill(second, signal.SIGKILL)
+    with pytest.raises(CampaignError, match="a worker cannot start"):
+        list(executor.map(range(4)))
