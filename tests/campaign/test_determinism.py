@@ -68,7 +68,7 @@ def expected(tmp_path_factory):
 
 
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray-1", marks=pytest.mark.long), "ray-2"])
 def test_many_ways_to_the_same_journal(expected, tmp_path, executor, disturbance):
     got = run(tmp_path / "run", EXECUTORS[executor], "evolve.yaml", SUITE, DISTURBANCES[disturbance])
     assert got == expected
