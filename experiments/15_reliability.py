@@ -24,6 +24,7 @@ Made by `python experiments/15_reliability.py`, which runs the long tests of tes
 alone) and fuzzes the parsers (`make fuzz`): whole campaigns in processes of their own, real faults, and the undisturbed
 run's bytes to compare with.
 """
+LONG = ["tests/faults", "tests/campaign/test_determinism.py"]
 FUZZ = "fuzz"
 FUZZED = ("profile", "rule", "tree", "direct", "champion", "config")
 FUZZ_S = 300
@@ -31,7 +32,7 @@ FUZZ_S = 300
 
 def main(wanted: list[str]) -> int:
     """Run the long tests, all or those of the named files, and keep their rows; the worst exit code."""
-    files = [f"tests/faults/test_{name}.py" for name in wanted if name != FUZZ] or ["tests/faults"] * (not wanted)
+    files = [f"tests/faults/test_{name}.py" for name in wanted if name != FUZZ] or LONG * (not wanted)
     kept = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if wanted else []
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "rows.jsonl"

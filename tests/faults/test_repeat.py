@@ -98,8 +98,12 @@ def expected(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("campaign", "together"),
-    [("rules", "elsewhere"), ("compiled", "another"), ("trees", "elsewhere")]
-    + [pytest.param("network", "another", marks=pytest.mark.long)],
+    [
+        ("rules", "elsewhere"),
+        ("compiled", "another"),
+        ("trees", "elsewhere"),
+        pytest.param("network", "another", marks=pytest.mark.long),
+    ],
 )
 def test_everything_else_may_differ_at_once(expected, tmp_path, campaign, together):
     wanted = expected(campaign)
