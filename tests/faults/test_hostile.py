@@ -294,3 +294,38 @@ def test_a_network_and_what_is_made_of_it(network, tmp_path, record, limit):
     assert len(read) == len(on_network(network))
     found = audited(tmp_path, [network], *probes_of(read, limit))
     record("hostile files", "an ONNX file, data, recipe, allocations, outcomes", tried=len(found), held=len(found))
+
+
+WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
+FOREIGN = {
+    "config.json": {
+        "dtype": "bfloat16",
+        "quantization_config": {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"group_0": {"targets": ["Linear", "re:a.*"], "weights": WEIGHTS}},
+            "ignore": ["re:.*b"],
+        },
+    },
+    "quant_cfg.json": {"quant_cfg": [{"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}}]},
+    "hf_quant_config.json": {"quantization": {"quant_algo": "W8A8_SQ_PER_CHANNEL", "exclude_modules": ["b"]}},
+}
+GGUF = b"GGUF" + (3).to_bytes(4, "little") + (1).to_bytes(8, "little") + (1).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("limit", [3, pytest.param(200, marks=pytest.mark.long)])
+def test_recipes_of_other_tools(network, tmp_path, record, limit):
+    named = ["--onnx", network / "m.onnx", "--data", network / "d.npz", "--agreement"]
+    probes = []
+    for name, content in FOREIGN.items():
+        words = ["score", network / name, *named]
+        texts = {"as it is": json.dumps(content), **WHOLE}
+        texts |= dict(mutations(json.dumps(content), limit))
+        probes += [probe(f"{name}: {label}", words, {network / name: text}) for label, text in texts.items()]
+    for number, text in enumerate((CALL, TAG, STEERING, PATHS)):
+        raw = text.encode()
+        data = GGUF + len(raw).to_bytes(8, "little") + raw + (8).to_bytes(4, "little") + pickled()
+        place = network / f"{number}.gguf"
+        probes.append(probe(f"gguf {number}", ["score", place, *named], {place: data}))
+    warm = [[[], [*map(str, ["score", network / "w.json", *named])]]]
+    found = audited(tmp_path, [network], warm, probes)
+    record("hostile files", "recipes of other tools", tried=len(found), held=len(found))
