@@ -109,7 +109,7 @@ ENTRY = {"genome": {"kind": "direct"}, "text": "x", "digest": "d", "parts": 0, "
 @pytest.mark.parametrize(
     ("damaged", "fault"),
     [
-        ([], "a valid dictionary"),
+        ([], "should hold keys and their values"),
         ({"of": 1, "entries": []}, "entries: List should have at least 1 item"),
         ({"of": 1, "entries": [3]}, r"entries\.0: "),
         ({"of": 1, "entries": [ENTRY | {"scores": {"train": None}}]}, r"scores\.train: "),
