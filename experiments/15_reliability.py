@@ -22,7 +22,7 @@ HEAD = """# Reliability
 
 Made by `python experiments/15_reliability.py`, which runs the long tests of tests/faults (`make test-long` runs them
 alone) and fuzzes the parsers (`make fuzz`): whole campaigns in processes of their own, real faults, and the undisturbed
-run's bytes to compare with.
+run's bytes to compare with. Rows are kept test file by test file, so they may be of several runs and commits.
 """
 LONG = ["tests/faults", "tests/campaign/test_determinism.py"]
 FUZZ = "fuzz"

@@ -83,6 +83,7 @@ def test_an_executor_may_change_between_run_and_resume(expected, tmp_path):
     assert (out / "journal.jsonl").read_bytes() == expected[0]
 
 
+@pytest.mark.long  # the same without Ray: optional_torch/test_campaign.py
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the torch extra")
 def test_measured_on_ray_with_the_cache_deleted_before_the_resume(tmp_path):
     import shutil
