@@ -127,7 +127,7 @@ def test_load_genome(tmp_path):
     ("text", "fault"),
     [
         ("- 1", "not a champion file"),
-        ("schema: evoquant.champion\nversion: 7", "version: 7 is not supported"),
+        ("schema: evoquant.champion\nversion: 7", r"version: this evoquant reads version 1 \(got 7\)"),
         ("schema: evoquant.champion\nversion: 1", "object with a `kind`"),
         ("schema: evoquant.champion\nversion: 1\ngenome: {kind: rule}", "genome: otherwise: this key is required"),
         ("a: 1\na: 2", "stands twice"),
