@@ -274,7 +274,7 @@ def test_a_signal_that_the_profile_lacks_is_named():
         ({"kind": "rule", "otherwise": "INT8", "protected": {"types": [], "width": "INT8"}}, "protected.types"),
         ({"kind": "rule", "otherwise": "INT8", "rungs": [{"signal": "a b", "above": 1, "width": "INT8"}]}, "signal"),
         ({"kind": "rule", "otherwise": "INT8", "rungs": [{"signal": "a", "above": "x", "width": "INT8"}]}, "above"),
-        ([], "valid dictionary"),
+        ([], "should hold keys and their values"),
     ],
 )
 def test_faults_name_the_key(data, fault):
