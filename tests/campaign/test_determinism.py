@@ -21,6 +21,8 @@ DISTURBANCES = {
     "terminated": [signal.SIGTERM],  # for which Ray has a handler of its own
     "killed twice": [signal.SIGKILL, signal.SIGKILL],
 }
+SOON = (("ray-2", "terminated"), ("ray-2", "killed twice"))
+LONG = pytest.mark.long
 SUITE = ["--set", "stop.generations=40", "--set", "search.population=60"]
 
 
@@ -67,8 +69,14 @@ def expected(tmp_path_factory):
     return run(out, EXECUTORS["local"], "evolve.yaml", SUITE, [])
 
 
-@pytest.mark.parametrize("disturbance", DISTURBANCES)
-@pytest.mark.parametrize("executor", ["local", pytest.param("ray-1", marks=pytest.mark.long), "ray-2"])
+WAYS = [
+    pytest.param(executor, disturbance, marks=() if executor == "local" or (executor, disturbance) in SOON else LONG)
+    for executor in EXECUTORS
+    for disturbance in DISTURBANCES
+]
+
+
+@pytest.mark.parametrize(("executor", "disturbance"), WAYS)
 def test_many_ways_to_the_same_journal(expected, tmp_path, executor, disturbance):
     got = run(tmp_path / "run", EXECUTORS[executor], "evolve.yaml", SUITE, DISTURBANCES[disturbance])
     assert got == expected

@@ -148,6 +148,7 @@ def collector():
     server.server_close()
 
 
+@pytest.mark.long
 def test_no_statistics_are_sent_even_where_the_environment_asks_for_it(start, tmp_path, collector):
     environment = {
         "RAY_USAGE_STATS_ENABLED": "1",
