@@ -200,6 +200,15 @@ def _move_aside(path: Path) -> None:
             os.replace(part, part.with_name(part.name + ".damaged"))
 
 
+def is_cache(folder: str) -> bool:
+    """Whether there is a cache of ours in a folder already."""
+    try:
+        place = Path(folder).expanduser()
+        return (place / FILE).is_file() or (place / "networks").is_dir()
+    except (OSError, RuntimeError, ValueError):  # no name that a folder can have
+        return False
+
+
 def cache_folder(configured: str | None, run_dir: Path) -> Path:
     """The folder for outcomes and trained networks, created: the first of these that can be written to.
 

@@ -11,6 +11,7 @@ from evoquant.campaign.gate_file import gated as gated_champion
 from evoquant.campaign.storage import CHAMPION, PROFILE, REMEDY, RESOLVED, RunDir
 from evoquant.errors import InputError, RunDirError
 from evoquant.profiles.model import load_profile
+from evoquant.store import is_cache
 
 if TYPE_CHECKING:
     from evoquant.profiles.model import ModelProfile
@@ -55,4 +56,7 @@ def resolved_config(directory: RunDir) -> CampaignConfig:
             f"{source}: the config does not give the hash it was started with ({str(data['hash'])[:12]}…); "
             f"restore the file, or start a new run for a changed config."
         )
+    if config.cache is not None and not is_cache(config.cache):
+        # The hash leaves it out, and so may be anybody's: nothing is made wherever a run directory says.
+        config = config.model_copy(update={"cache": None})
     return config

@@ -12,6 +12,7 @@ import pytest
 from evoquant import api
 from evoquant.campaign import loop
 from evoquant.campaign.build import Campaign
+from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.storage import CHAMPION, CHECKPOINT, JOURNAL, REPORT, TIMINGS, RunDir
 from evoquant.errors import ConfigError, InputError, Interrupted, RunDirError
 from evoquant.testing.interrupt import StopAfter
@@ -294,3 +295,20 @@ def test_a_resumed_run_picks_its_executor_by_a_generation_that_it_evaluated(tmp_
 
 def run_auto(out, observer):
     api.run(CONFIGS / "evolve.yaml", out=out, overrides=[*SMALL, "executor.kind=auto"], observer=observer)
+
+
+def test_a_cache_that_only_the_run_directory_names_is_made_nowhere(tmp_path):
+    with pytest.raises(Interrupted):
+        run_auto(tmp_path / "run", StopAfter(2))
+    path = tmp_path / "run" / "resolved.json"
+    data = json.loads(path.read_text())
+    for place in ("elsewhere", "is one"):
+        data["config"]["cache"] = str(tmp_path / place)
+        path.write_text(json.dumps(data))
+        (tmp_path / "is one" / "networks").mkdir(parents=True, exist_ok=True)
+        named = resolved_config(RunDir.open(tmp_path / "run", hold=False)).cache
+        assert named == (str(tmp_path / place) if place == "is one" else None)
+    data["config"]["cache"] = str(tmp_path / "elsewhere")
+    path.write_text(json.dumps(data))
+    api.resume(tmp_path / "run", executor="local")
+    assert not (tmp_path / "elsewhere").exists()
