@@ -125,8 +125,12 @@ def _initialise(**where: Any) -> None:
     ray = imported()
 
     def init(**environment: str) -> None:
-        with _environment(LOCAL_CLUSTER | environment), signals_kept(), _patience():
-            ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+        before = signal_handlers()
+        with _environment(LOCAL_CLUSTER | environment), _patience():
+            try:
+                ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+            finally:
+                take_signals_back(before)
 
     try:
         try:
@@ -172,20 +176,19 @@ def _patience() -> Iterator[None]:
         services.get_node = quick
 
 
-@contextmanager
-def signals_kept() -> Iterator[None]:
-    """Give the signals that Ray takes over while it starts back to whoever had them before.
+def signal_handlers() -> dict[int, Any]:
+    """Signal → its handler of Python's, None where it was not set from there, for those that Ray takes over."""
+    return {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    With Ray's own handler a SIGTERM ends the process, and no checkpoint is written. A handler of C++ comes beneath
-    Python's, too: where Ray starts in another thread, an empty `with` of this in the main thread removes it.
+
+def take_signals_back(handlers: dict[int, Any]) -> None:
+    """Set handlers again after Ray has started: with its own a SIGTERM ends the process, without a checkpoint.
+
+    A handler of C++ comes beneath Python's, too, which this removes. Only the main thread can.
     """
-    mine = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if mine and handler is not None:  # None: was not set from Python
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            if handler is not None:
                 signal.signal(number, handler)
 
 

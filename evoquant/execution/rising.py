@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from evoquant.execution.base import NOT_YET, Factory, Failure, stuck
-from evoquant.execution.cluster import signals_kept
+from evoquant.execution.cluster import signal_handlers, take_signals_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -115,8 +115,7 @@ class Rising:
         if self._first is not None:
             self._first.close()
             self._first = None
-            with signals_kept():
-                pass
+            take_signals_back(signal_handlers())  # Ray has started in a thread, which cannot
 
     def close(self) -> None:
         """Stop both; a start that is in progress is waited for, so that nothing of it stays behind."""

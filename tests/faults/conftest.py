@@ -26,3 +26,18 @@ def record(request):
                 stream.write(json.dumps(row) + "\n")
 
     return note
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    from .crash import servers_in
+
+    with servers_in(tmp_path_factory) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(servers, tmp_path_factory):
+    from .crash import undisturbed_in
+
+    return undisturbed_in(servers, tmp_path_factory)

@@ -12,21 +12,10 @@ from evoquant.report.data import load_run, report_data
 from evoquant.store import FILE, Store
 from evoquant.testing.interrupt import StopAfter
 
-from .crash import CC, CONFIGS, FULL, KEPT, Case, refused, servers_in, undisturbed_in
+from .crash import CC, CONFIGS, FULL, KEPT, Case, refused
 
 needs_cc = pytest.mark.skipif(CC is None, reason="a disk that fails is a C library, and there is no C compiler")
 NETWORK = "a network"
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    with servers_in(tmp_path_factory) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def undisturbed(servers, tmp_path_factory):
-    return undisturbed_in(servers, tmp_path_factory)
 
 
 CONTENTS = {

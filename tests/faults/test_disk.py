@@ -18,7 +18,7 @@ from evoquant.campaign.storage import JOURNAL, RunDir
 from evoquant.report.data import load_run, report_data
 from evoquant.store import FILE
 
-from .crash import CC, CONFIGS, FULL, HANGS_S, READ_ONLY, TORCH, Case, refused, servers_in, undisturbed_in
+from .crash import CC, CONFIGS, FULL, HANGS_S, READ_ONLY, TORCH, Case, refused
 
 needs_cc = pytest.mark.skipif(CC is None, reason="a disk that fails is a C library, and there is no C compiler")
 DEV_FULL = Path("/dev/full")
@@ -45,17 +45,6 @@ LAST = ("checkpoint.json", "champion.json", "archive.json", "report.json", "gate
 
 AT_ONCE = ("resolved.json", "journal.jsonl", "a network's journal.jsonl", "checkpoint.json", "report.json", FILE)
 DIFFERS = ("timings.jsonl", "checkpoint.json", FILE)  # in length, with the time; the store's last write is its close
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    with servers_in(tmp_path_factory) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def undisturbed(servers, tmp_path_factory):
-    return undisturbed_in(servers, tmp_path_factory)
 
 
 @needs_cc

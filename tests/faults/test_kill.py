@@ -8,19 +8,13 @@ import pytest
 from evoquant.errors import InputError
 from evoquant.report.data import load_run, report_data
 
-from .crash import AFTER, BEFORE, CAMPAIGNS, CC, KEPT, KILLED, LARGE, POWER_CUT, STEADY, TORCH, WITHIN, Case, servers_in
+from .crash import AFTER, BEFORE, CAMPAIGNS, CC, KEPT, KILLED, LARGE, POWER_CUT, STEADY, TORCH, WITHIN, Case
 
 pytestmark = pytest.mark.skipif(CC is None, reason="a disk that fails is a C library, and there is no C compiler")
 
 FAULTS = (BEFORE, WITHIN, AFTER, POWER_CUT)
 IN_A_ROW = 3  # kills of one run at most
 LONG = 34  # of each campaign
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    with servers_in(tmp_path_factory) as made:
-        yield made
 
 
 def check_killed(out, expected):
