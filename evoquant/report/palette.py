@@ -1,4 +1,4 @@
-"""Colours of all figures: the same width is the same colour everywhere, told apart by colour-blind people and in grey."""
+"""Colours of all figures: a width is the same colour everywhere, told apart by colour-blind people and in grey."""
 
 from __future__ import annotations
 
