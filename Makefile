@@ -15,7 +15,8 @@ TORCH := $(VENV)/.torch.stamp
 ONNX := $(VENV)/.onnx.stamp
 OPENVINO := $(VENV)/.openvino.stamp
 LLM := $(VENV)/.llm.stamp
-BENCH := $(VENV)/.bench.stamp
+REPORT := $(VENV)/.report.stamp
+ALL := $(VENV)/.all.stamp
 FUZZ := $(VENV)/.fuzz.stamp
 FUZZ_S ?= 60
 FUZZ_TARGETS ?= profile rule tree direct champion config
@@ -24,7 +25,7 @@ FUZZ_TARGETS ?= profile rule tree direct champion config
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run test test-onnx test-openvino test-llm test-long fuzz lint format results install install-torch install-onnx \
-    install-openvino install-llm install-dev clean
+    install-openvino install-llm install-report install-all install-dev clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -37,7 +38,7 @@ run: $(CORE)  ## replay the published journey on Ray; resume it if it was interr
 	    $(BIN)/evoquant run configs/journey.yaml --out '$(OUT)'; \
 	fi
 
-test: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## install what the tests need, PyTorch too, and run them (PYTEST_ARGS=… is passed on)
+test: $(ALL)  ## install what the tests need, PyTorch too, and run them (PYTEST_ARGS=… is passed on)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-onnx: $(DEV) $(TORCH) $(ONNX)  ## only what ONNX Runtime runs
@@ -49,7 +50,7 @@ test-openvino: $(DEV) $(TORCH) $(OPENVINO)  ## only what OpenVINO runs
 test-llm: $(DEV) $(TORCH) $(LLM)  ## only what transformers, torchao, llama.cpp and ModelOpt run
 	@$(BIN)/python -m pytest tests/optional_hf tests/optional_torchao tests/optional_gguf tests/optional_modelopt $(PYTEST_ARGS)
 
-test-long: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## kills, lost workers, hostile input: as often as results/reliability.md says
+test-long: $(ALL)  ## kills, lost workers, hostile input: as often as results/reliability.md says
 	@$(BIN)/python -m pytest -m long tests/faults tests/campaign/test_determinism.py $(PYTEST_ARGS)
 
 fuzz: $(DEV) $(FUZZ)  ## coverage-guided fuzzing of what reads profiles, genomes, configs: FUZZ_S=60 seconds each
@@ -57,7 +58,7 @@ fuzz: $(DEV) $(FUZZ)  ## coverage-guided fuzzing of what reads profiles, genomes
 	    $(BIN)/python tests/faults/fuzz_parsers.py $$target -max_total_time=$(FUZZ_S) $(FUZZ_ARGS) || exit 1; done
 
 # mypy reads PyTorch's own types, so linting wants it too.
-lint: $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## ruff (lint, format) and mypy --strict
+lint: $(ALL)  ## ruff (lint, format) and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -66,7 +67,7 @@ format: $(DEV)  ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-results: $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(BENCH)  ## make everything in results/ again
+results: $(ALL)  ## make everything in results/ again
 	@for script in experiments/*.py; do echo $$script >&2; $(BIN)/python $$script || exit 1; done
 
 install: $(CORE)  ## the package alone, editable, in .venv
@@ -78,6 +79,10 @@ install-onnx: $(ONNX)  ## also onnx and onnxruntime, for networks in ONNX files
 install-openvino: $(OPENVINO)  ## also openvino, to export to it and to run what was exported
 
 install-llm: $(LLM)  ## also transformers, compressed-tensors, torchao, llama.cpp and ModelOpt, to deploy language models
+
+install-report: $(REPORT)  ## also plotly and matplotlib, for the report page and plots
+
+install-all: $(ALL)  ## all extras and the development tools, at once
 
 install-dev: $(DEV)  ## also pytest, ruff and mypy
 
@@ -118,9 +123,15 @@ $(LLM): $(CORE)
 	@$(PIP) -e '.[llm]'
 	@touch $@
 
-$(BENCH): $(CORE)
-	@$(PIP) -e '.[bench]'
+$(REPORT): $(CORE)
+	@$(PIP) -e '.[report]'
 	@touch $@
+
+# All in one call: pip resolves and builds once instead of once for each extra.
+$(ALL): pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing evoquant with all extras and the development tools into $(VENV) (a few minutes the first time)' >&2
+	@$(PIP) -e '.[all,dev]'
+	@touch $(CORE) $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(REPORT) $@
 
 $(FUZZ): $(CORE)
 	@$(PIP) -e '.[fuzz]'

@@ -43,6 +43,7 @@ LOADS_CODE = ("evoquant.campaign.build", "evoquant.models.torch_factory")  # `mo
 HEAVY = (
     *("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna", "pymoo", "openvino"),
     *("transformers", "compressed_tensors", "torchao", "gguf", "xllamacpp", "modelopt"),
+    *("plotly", "mlflow", "tensorboard", "playwright"),
 )
 # module → heavy packages it may import at its top; itself imported lazily
 HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
