@@ -20,7 +20,8 @@ from evoquant.campaign.config import CampaignConfig, load_config
 from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.gate_file import read_gate
-from evoquant.campaign.loop import Observer, Progress, run_loop
+from evoquant.campaign.loop import run_loop
+from evoquant.campaign.observer import Observer, Progress
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REMEDY, REPORT, RESOLVED, RunDir
 from evoquant.errors import (
     CampaignError,

@@ -27,7 +27,7 @@ from evoquant.testing.executors import echo, sleeper
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from evoquant.campaign.loop import Progress
+    from evoquant.campaign.observer import Progress
 
 Rows = list[dict[str, Any]]
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from evoquant.campaign.loop import Progress
+    from evoquant.campaign.observer import Progress
     from evoquant.scoring.problem import Problem
 
 TOPIC = "engine"

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.all_failed import all_failed
 from evoquant.campaign.archive import archive_data
@@ -19,6 +18,7 @@ from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finals import choose_champion
 from evoquant.campaign.hall import Hall
 from evoquant.campaign.journal import GeneHash, candidate_record, failures_of, generation_line, is_listed
+from evoquant.campaign.observer import Observer, Progress
 from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, GATE, JOURNAL, TIMINGS, Appender, RunDir
 from evoquant.errors import CampaignError, Interrupted, RunDirError
 from evoquant.execution import auto_choice
@@ -31,32 +31,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY_S = 1.0
 CHECKPOINT_SHARE = 0.05  # of the time at most goes into checkpoints
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What an observer hears after each generation; `record` is the journal line."""
-
-    generation: int
-    generations: int
-    record: Mapping[str, Any]
-    replayed: bool
-    seconds: float
-    asked: int
-    distinct: int
-    store_hits: int
-
-
-class Observer(Protocol):
-    """Anyone who wants to hear how a campaign goes."""
-
-    def generation(self, progress: Progress) -> None:
-        """After each generation."""
-        ...
-
-    def message(self, text: str) -> None:
-        """Something worth knowing: which executor was picked, where a resume goes on."""
-        ...
 
 
 @dataclass
@@ -207,7 +181,12 @@ def _generation(
             seconds,
             counters.asked,
             counters.distinct,
+            counters.passes,
             counters.store_hits,
+            state.since_improvement,
+            campaign,
+            batch,
+            evaluations,
         )
     )
     undecided = campaign.config.executor.kind == "auto" and not campaign.picked

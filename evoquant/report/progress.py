@@ -12,7 +12,7 @@ from evoquant.report.terminal import plain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from evoquant.campaign.loop import Progress as Step
+    from evoquant.campaign.observer import Progress as Step
     from evoquant.report.table import Table
 
 PLAIN_EVERY_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evoquant.campaign.loop import Progress
+    from evoquant.campaign.observer import Progress
 
 
 class StopAfter:
