@@ -13,6 +13,7 @@ from evoquant.cli.bench import bench
 from evoquant.cli.deploy import AllowOption, export, lint, verify
 from evoquant.cli.networks import profile, score
 from evoquant.cli.output import draw, emit, say, show
+from evoquant.cli.reports import RunDirArgument, report
 from evoquant.errors import InputError
 
 app = typer.Typer(
@@ -24,7 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, such as runs/evolve-0.")]
 ExecutorOption = Annotated[str | None, typer.Option("--executor", help="local, ray or auto.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="How many workers (Ray).")]
 AddressOption = Annotated[str | None, typer.Option("--address", help="An existing Ray cluster; else RAY_ADDRESS.")]
@@ -79,47 +79,7 @@ def resume(
     _finish(outcome)
 
 
-@app.command(short_help=COMMANDS["report"])
-def report(
-    run_dir: RunDirArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report's data.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
-    allow_code: AllowOption = None,
-) -> None:
-    """Show what a run found; also while it is running."""
-    from evoquant.campaign.build import require_allowed
-    from evoquant.files import pretty_json
-    from evoquant.report.data import load_run, report_data
-    from evoquant.report.tables import markdown, run_tables
-
-    data = load_run(run_dir)
-    require_allowed(data.config, allow_code or (), run_dir)
-    summary = report_data(data)
-    if as_json:
-        sys.stdout.write(pretty_json(summary))
-        return
-    tables = run_tables(data)
-    if as_markdown:
-        sys.stdout.write(markdown(tables))
-        return
-    draw(tables)
-    spent = summary["evaluations"]
-    line = f"{summary['generations']} generations, {spent['asked']} candidates asked, {spent['distinct']} distinct"
-    if "budget" in summary:
-        budget = summary["budget"]
-        line += (
-            f"; passes over the calibration split: {budget['search_passes']:g} search, "
-            f"{budget['signal_passes']:g} signals"
-        )
-        apart = {**summary.get("finalist_passes", {}), "gate": summary["gate"]["passes"]} if "gate" in summary else {}
-        line += "".join(f", {passes} over the {split} split" for split, passes in apart.items())
-    show(f"{line}; seed {summary['seed']}, config {summary['config_hash'][:12]}")
-    if summary["failures"]:
-        show(f"{summary['failures']} candidates failed; see `failures` in journal.jsonl")
-    if not summary["finished"]:
-        show(f"not finished; continue with: evoquant resume {run_dir}")
-
-
+app.command(short_help=COMMANDS["report"])(report)
 app.command(short_help=COMMANDS["profile"])(profile)
 app.command(short_help=COMMANDS["score"])(score)
 app.add_typer(bench, name="bench", short_help=COMMANDS["bench"])

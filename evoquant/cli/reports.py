@@ -1,0 +1,54 @@
+"""The command that shows what a run found: tables, data, a page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evoquant.cli.deploy import AllowOption
+from evoquant.cli.output import draw, show
+
+RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, such as runs/evolve-0.")]
+
+
+def report(
+    run_dir: RunDirArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report's data.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    allow_code: AllowOption = None,
+) -> None:
+    """Show what a run found; also while it is running."""
+    from evoquant.campaign.build import require_allowed
+    from evoquant.files import pretty_json
+    from evoquant.report.data import load_run, report_data
+    from evoquant.report.tables import markdown, run_tables
+
+    data = load_run(run_dir)
+    require_allowed(data.config, allow_code or (), run_dir)
+    summary = report_data(data)
+    if as_json:
+        sys.stdout.write(pretty_json(summary))
+        return
+    tables = run_tables(data)
+    if as_markdown:
+        sys.stdout.write(markdown(tables))
+        return
+    draw(tables)
+    spent = summary["evaluations"]
+    line = f"{summary['generations']} generations, {spent['asked']} candidates asked, {spent['distinct']} distinct"
+    if "budget" in summary:
+        budget = summary["budget"]
+        line += (
+            f"; passes over the calibration split: {budget['search_passes']:g} search, "
+            f"{budget['signal_passes']:g} signals"
+        )
+        apart = {**summary.get("finalist_passes", {}), "gate": summary["gate"]["passes"]} if "gate" in summary else {}
+        line += "".join(f", {passes} over the {split} split" for split, passes in apart.items())
+    show(f"{line}; seed {summary['seed']}, config {summary['config_hash'][:12]}")
+    if summary["failures"]:
+        show(f"{summary['failures']} candidates failed; see `failures` in journal.jsonl")
+    if not summary["finished"]:
+        show(f"not finished; continue with: evoquant resume {run_dir}")
