@@ -12,7 +12,7 @@ from evoquant.cli import COMMANDS, PURPOSE
 from evoquant.cli.bench import bench
 from evoquant.cli.deploy import AllowOption, export, lint, verify
 from evoquant.cli.networks import profile, score
-from evoquant.cli.output import draw, emit, say, show
+from evoquant.cli.output import draw, emit, show
 from evoquant.cli.reports import RunDirArgument, report
 from evoquant.errors import InputError
 
@@ -27,6 +27,8 @@ app = typer.Typer(
 
 ExecutorOption = Annotated[str | None, typer.Option("--executor", help="local, ray or auto.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="How many workers (Ray).")]
+ProgressOption = Annotated[str | None, typer.Option("--progress", help="live, bar, plain, json or none, on stderr.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 AddressOption = Annotated[str | None, typer.Option("--address", help="An existing Ray cluster; else RAY_ADDRESS.")]
 
 
@@ -41,15 +43,17 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the config.")
     ] = None,
+    progress: ProgressOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Run a campaign."""
     from evoquant import api
 
     given = {"seed": seed, "executor.kind": executor, "executor.workers": workers, "executor.address": address}
     changes = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
-    with _observer() as observer:
+    with _observer(progress, quiet) as observer:
         outcome = api.run(config, out=out, overrides=changes, observer=observer)
-    _finish(outcome)
+    _finish(outcome, observer)
 
 
 @app.command(short_help=COMMANDS["resume"])
@@ -59,13 +63,15 @@ def resume(
     workers: WorkersOption = None,
     address: AddressOption = None,
     allow_code: AllowOption = None,
+    progress: ProgressOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Go on with an interrupted campaign; the journal ends as if it had never stopped."""
     from evoquant import api
 
     if executor not in (None, "local", "ray", "auto"):
         raise InputError(f"--executor {executor}: choose local, ray or auto.")
-    with _observer() as observer:
+    with _observer(progress, quiet) as observer:
         outcome = api.resume(
             run_dir,
             executor=executor,
@@ -75,8 +81,8 @@ def resume(
             observer=observer,
         )
     if not outcome.fresh:
-        say(f"{run_dir} is finished already; nothing to resume.")
-    _finish(outcome)
+        observer.message(f"{run_dir} is finished already; nothing to resume.")
+    _finish(outcome, observer)
 
 
 app.command(short_help=COMMANDS["report"])(report)
@@ -173,19 +179,21 @@ def version() -> None:
     show(importlib.metadata.version("evoquant"))
 
 
-def _observer() -> Any:
+def _observer(mode: str | None, quiet: bool) -> Any:
     from evoquant.report.progress import observer
 
-    return observer()
+    if quiet and mode not in (None, "none"):
+        raise InputError(f"--quiet tells nothing, and --progress {mode} does; give one of them.")
+    return observer("none" if quiet else mode)
 
 
-def _finish(outcome: Any) -> None:
+def _finish(outcome: Any, observer: Any) -> None:
     """The verdict, and where everything is."""
     from evoquant.report.data import load_run
     from evoquant.report.tables import run_tables
 
     if outcome.champion is None:
-        say(f"not finished; continue with: evoquant resume {outcome.path}")
+        observer.message(f"not finished; continue with: evoquant resume {outcome.path}")
         return
     data = load_run(outcome.path)
     draw(run_tables(data))
