@@ -31,7 +31,12 @@ _INFIX = {
 
 def formula(expression: Sequence[Token]) -> str:
     """The simplified expression in infix notation, with no more parentheses than needed; numbers to 4 digits."""
-    return _write(nested(simplify(expression)))[0]
+    return infix(nested(simplify(expression)))
+
+
+def infix(node: Node) -> str:
+    """Any part of an expression as it stands, not simplified: a part alone may decide nothing."""
+    return _write(node)[0]
 
 
 def _write(node: Node) -> tuple[str, int]:

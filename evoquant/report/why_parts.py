@@ -1,0 +1,299 @@
+"""Knock-outs: every part of a champion taken away alone, and what that changes.
+
+Rules lose a protected type, their edges, a rung; trees a subtree, for which the constant that changes nothing in its
+place stands in, or a signal, which is then at its mean; allocations have groups of layers put back to the
+widest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant.errors import InputError
+from evoquant.genomes.expression import IS_TYPE, SIZE_SHARE, STATE, flat, nested, signals_of
+from evoquant.genomes.rule import Rule
+from evoquant.genomes.tree import Tree
+from evoquant.genomes.tree_numpy import signal_values, state_of, widest
+from evoquant.genomes.tree_simplify import simplify
+from evoquant.genomes.tree_text import infix
+from evoquant.report.why_subject import figures, layers_per_unit, measured_of, number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.genomes.base import Genome
+    from evoquant.genomes.expression import Node
+    from evoquant.report.why_subject import Model, Subject
+    from evoquant.scoring.problem import Problem
+
+SHOWN = 12
+ALL_TYPES = "without the protected types"
+MOST_SUBTREES = 64  # of a tree, those nearest to the root: each is applied to every model
+_BLOCK = re.compile(r"^(?:[^.]*\.)*?[^.]*\d\.")  # up to the first part of a name that ends with a number
+
+
+@dataclass(frozen=True)
+class Knockout:
+    """The champion without one part.
+
+    Attributes:
+        what: for people.
+        genome: without it; None where only an allocation of the first model is known.
+        allocation: of the first model, where there is no genome.
+        removes: whether the part is gone, so that one without effect could go; not where it is only changed.
+    """
+
+    what: str
+    genome: Genome | None = None
+    allocation: NDArray[np.int8] | None = None
+    removes: bool = True
+
+
+def knockout_data(subject: Subject) -> dict[str, Any]:
+    """Plain data: `rows`, those that change most first, and `nothing`: what changes nothing on any model."""
+    knockouts = _distinct(_knockouts(subject))
+    own = [subject.genome.allocate(model.problem) for model in subject.models]
+    base = [model.scores(allocation[None]) for model, allocation in zip(subject.models, own, strict=True)]
+    kept, columns = [], []
+    for knockout in knockouts:
+        try:
+            columns.append([_allocated(knockout, model, i) for i, model in enumerate(subject.models)])
+        except InputError:  # a width between two of the rule's that this model's menu cannot take
+            continue
+        kept.append(knockout)
+    changes = []
+    for i, model in enumerate(subject.models):
+        rows = [column[i] for column in columns]
+        changes.append(_changes(model, own[i], rows, float(base[i].per_model[0, 0])))
+    known = measured_of(subject, [column[0] for column in columns if column[0] is not None]) if columns else []
+    rows = [_row(k, subject, [change[i] for change in changes], known[i]) for i, k in enumerate(kept)]
+    rows.sort(key=lambda row: (-abs(row["change"] or 0.0), -row["layers"]))
+    idle = [row["what"] for row in rows if row["verdict"] == NOTHING]
+    together = _together(subject, own)
+    if together is not None:
+        gone = set(together[0])
+        if gone.issuperset(_type_texts(subject.genome)):
+            gone.add(ALL_TYPES)
+        for row in rows:
+            if row["verdict"] == NOTHING and row["what"] not in gone:
+                row["verdict"] = STANDS_IN
+    return {
+        "kind": {Rule: "rule", Tree: "tree"}.get(type(subject.genome), "groups"),
+        "rows": rows[:SHOWN],
+        "of": len(rows),
+        "nothing": idle,
+        **({} if together is None else {"together": together[0], "simplest": together[1]}),
+    }
+
+
+def _together(subject: Subject, own: Sequence[NDArray[np.int8]]) -> tuple[list[str], str] | None:
+    """The parts of a rule that can all go at once, tried from the last to the first, and the rule without them.
+
+    Parts that change nothing alone may stand in for each other, so that one of them has to stay.
+    """
+    rule = subject.genome
+    if not isinstance(rule, Rule):
+        return None
+    gone: list[str] = []
+    while True:
+        for knockout in reversed(_distinct(_of_rule(rule, subject.model.problem))):
+            less = knockout.genome
+            if knockout.removes and less is not None and less.parts < rule.parts and _same(less, subject, own):
+                break
+        else:
+            return gone, rule.text
+        assert isinstance(less, Rule)
+        gone.append(knockout.what)
+        rule = less
+
+
+def _same(genome: Genome, subject: Subject, own: Sequence[NDArray[np.int8]]) -> bool:
+    allocations = (genome.allocate(model.problem) for model in subject.models)
+    return all(np.array_equal(found, mine) for found, mine in zip(allocations, own, strict=True))
+
+
+NOTHING, CHANGED_NOTHING = "changes nothing: could go", "changes nothing"
+STANDS_IN = "changes nothing alone"
+
+
+def _row(
+    knockout: Knockout, subject: Subject, changes: Sequence[dict[str, Any] | None], measured: float | None
+) -> dict[str, Any]:
+    first = changes[0]
+    assert first is not None
+    others = {
+        model.label: {"fitness": one["fitness"], "change": one["change"]}
+        for model, one in zip(subject.models[1:], changes[1:], strict=True)
+        if one is not None
+    }
+    moved = [one is not None and one["layers"] > 0 for one in changes]
+    if not any(moved):
+        verdict = NOTHING if knockout.removes else CHANGED_NOTHING
+    elif not moved[0]:
+        elsewhere = [model.label for model, one in zip(subject.models, moved, strict=True) if one]
+        verdict = f"nothing here, but on {', '.join(elsewhere)}"
+    elif (first["change"] or 0.0) > 0 and all((one["change"] or 0.0) >= 0 for one in others.values()):
+        verdict = "better without" if knockout.removes else "better so"
+    else:
+        verdict = ""
+    row = {"what": knockout.what, **first, "others": others, "verdict": verdict}
+    return row if measured is None else {**row, "measured": measured}
+
+
+def _allocated(knockout: Knockout, model: Model, index: int) -> Any:
+    if knockout.genome is not None:
+        return knockout.genome.allocate(model.problem)
+    return knockout.allocation if index == 0 else None
+
+
+def _changes(
+    model: Model, own: NDArray[np.int8], allocations: Sequence[NDArray[np.int8] | None], fitness: float
+) -> list[dict[str, Any] | None]:
+    """What each allocation comes to on a model, beside its own."""
+    there = [i for i, row in enumerate(allocations) if row is not None]
+    found: list[dict[str, Any] | None] = [None] * len(allocations)
+    if not there:
+        return found
+    rows = np.stack([allocations[i] for i in there])  # type: ignore[arg-type]
+    scores = model.scores(rows)
+    layers = (rows != own) @ layers_per_unit(model.problem)
+    for place, i in enumerate(there):
+        change = number(float(scores.per_model[place, 0]) - fitness)
+        found[i] = {**figures(scores, place), "change": change, "layers": int(layers[place])}
+    return found
+
+
+def _distinct(knockouts: Iterator[Knockout]) -> list[Knockout]:
+    """One for each text: a tree may hold a subtree twice, and one of them is taken away at a time."""
+    seen: dict[str, int] = {}
+    found = []
+    for knockout in knockouts:
+        seen[knockout.what] = count = seen.get(knockout.what, 0) + 1
+        found.append(knockout if count == 1 else dataclasses.replace(knockout, what=f"{knockout.what} ({count})"))
+    return found
+
+
+def _knockouts(subject: Subject) -> Iterator[Knockout]:
+    genome, problem = subject.genome, subject.model.problem
+    if isinstance(genome, Rule):
+        return _of_rule(genome, problem)
+    if isinstance(genome, Tree):
+        return _of_tree(genome, problem)
+    return _of_groups(genome.allocate(problem), problem)
+
+
+def _of_rule(rule: Rule, problem: Problem) -> Iterator[Knockout]:
+    replace, names = dataclasses.replace, problem.menu.names
+    if len(rule.protected) > 1:
+        yield Knockout(ALL_TYPES, replace(rule, protected=frozenset()))
+    for kind, what in zip(sorted(rule.protected), _type_texts(rule), strict=True):
+        yield Knockout(what, replace(rule, protected=rule.protected - {kind}))
+    if rule.edges:
+        yield Knockout(f"without edges {rule.edges:g} {rule.edge_width}", replace(rule, edges=0.0))
+    for i, rung in enumerate(rule.rungs):
+        rest = (*rule.rungs[:i], *rule.rungs[i + 1 :])
+        yield Knockout(f"without {rung.signal} > {rung.above:g} {rung.width}", replace(rule, rungs=rest))
+    last = problem.menu.resolve(rule.otherwise)
+    for step, word in ((-1, "narrower"), (1, "wider")):
+        if 0 <= last + step < len(names):
+            other = replace(rule, otherwise=names[last + step])
+            yield Knockout(f"else {names[last + step]}, one {word}", other, removes=False)
+
+
+def _type_texts(genome: Genome) -> list[str]:
+    kinds = genome.protected if isinstance(genome, Rule) else ()
+    return [f"without {kind} {genome.protected_width}" for kind in sorted(kinds)]  # type: ignore[attr-defined]
+
+
+def _of_groups(own: NDArray[np.int8], problem: Problem) -> Iterator[Knockout]:
+    """Types and blocks of layers put back to the widest, where any of them is narrower."""
+    wide = widest(problem)
+    groups: dict[str, list[int]] = {}
+    for unit, (name, kind) in enumerate(zip(problem.units, problem.types.tolist(), strict=True)):
+        groups.setdefault(f"all {kind} at the widest", []).append(unit)
+        block = _BLOCK.match(name)
+        if block:
+            groups.setdefault(f"{block[0].removesuffix('.')} at the widest", []).append(unit)
+    for what, units in groups.items():
+        changed = own.copy()
+        changed[units] = wide[units]
+        if not np.array_equal(changed, own):
+            yield Knockout(what, allocation=changed, removes=False)
+
+
+def _of_tree(tree: Tree, problem: Problem) -> Iterator[Knockout]:
+    expression = simplify(tree.expression)
+    root = nested(expression)
+    for count, (path, node, stand_in) in enumerate(_subtrees(root)):
+        if count == MOST_SUBTREES:
+            break
+        yield Knockout(f"without {_text(node)}", Tree(flat(_with(root, path, stand_in))))
+    for name in signals_of(expression):
+        yield Knockout(
+            f"{name} nowhere" if name.startswith(IS_TYPE) else f"{name} at its mean",
+            Tree(flat(_swapped(root, name, _everywhere(name, tree, problem)))),
+        )
+
+
+def _text(node: Node, longest: int = 60) -> str:
+    text = infix(node)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _subtrees(root: Node) -> Iterator[tuple[tuple[int, ...], Node, Node]]:
+    """(path of what is replaced, what is taken away, what stands there then), level by level.
+
+    In the place of a summand stands 0, of a factor 1. Where no constant is neutral, as beside `min` and within a
+    choice, the other argument alone takes the operator's place.
+    """
+    level: list[tuple[tuple[int, ...], Node]] = [((), root)]
+    while level:
+        below: list[tuple[tuple[int, ...], Node]] = []
+        for path, node in level:
+            if not isinstance(node, tuple):
+                continue
+            name, args = node[0], node[1:]
+            for i, child in enumerate(args):
+                below.append(((*path, i + 1), child))
+            if name in ("add", "sub"):
+                yield from (((*path, i + 1), child, 0.0) for i, child in enumerate(args) if child != 0.0)
+            elif name in ("mul", "div"):
+                yield from (((*path, i + 1), child, 1.0) for i, child in enumerate(args) if child != 1.0)
+            elif name in ("min", "max", "and", "or"):
+                yield from ((path, args[i], args[1 - i]) for i in (0, 1))
+            elif name == "where":
+                yield from ((path, args[i], args[3 - i]) for i in (1, 2))
+        level = below
+
+
+def _with(node: Node, path: tuple[int, ...], stand_in: Node) -> Node:
+    if not path:
+        return stand_in
+    assert isinstance(node, tuple)
+    place = path[0]
+    return (*node[:place], _with(node[place], path[1:], stand_in), *node[place + 1 :])
+
+
+def _swapped(node: Node, name: str, stand_in: Node) -> Node:
+    if isinstance(node, tuple):
+        return (node[0], *(_swapped(child, name, stand_in) for child in node[1:]))
+    return stand_in if node == name else node
+
+
+def _everywhere(name: str, tree: Tree, problem: Problem) -> Node:
+    """The signal's mean on the model, that of the allocation where it tells of this; a flag is false."""
+    if name.startswith(IS_TYPE):
+        return ("greater", 0.0, 1.0)
+    if name in STATE or name == SIZE_SHARE:
+        state = state_of(problem, tree.allocate(problem))
+        if name in STATE:
+            return float(state[name])
+        return float(np.mean(signal_values(problem, "size")) / (state["mean_bits"] or 1.0))
+    return float(np.mean(signal_values(problem, name)))
