@@ -16,7 +16,11 @@ from evoquant.genomes.rule import Rule, changes
 from evoquant.profiles.model import load_profile
 
 if TYPE_CHECKING:
-    from evoquant.genomes.base import Genome
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.genomes.base import Genome, Space
     from evoquant.report.data import RunData
 
 
@@ -39,18 +43,31 @@ class Step:
 
 def lineage(run: RunData) -> list[Step]:
     """Every generation whose champion differs from the one before."""
-    find = _Finder(run)
-    steps: list[Step] = []
-    current = None
+    changed: list[tuple[int, dict[str, Any]]] = []
+    firsts = []
     for record in run.journal:
+        firsts.append(record["population"]["first_id"])
         champion = record["champion"]
-        if champion is None or champion["id"] == current:
-            continue
-        current = champion["id"]
+        if champion is not None and (not changed or champion["id"] != changed[-1][1]["id"]):
+            changed.append((record["generation"], champion))
+    return steps_of(run, changed, firsts)
+
+
+def steps_of(run: RunData, changed: Sequence[tuple[int, dict[str, Any]]], firsts: Sequence[int]) -> list[Step]:
+    """The steps of a journal that has been read.
+
+    Args:
+        run: with the journal, in which parents are looked up.
+        changed: generation and record of every new champion.
+        firsts: id of the first candidate of each generation.
+    """
+    find = _Finder(run, firsts)
+    steps = []
+    for generation, champion in changed:
         parents = champion["parents"]
         by = champion["operator"] + (f" of {' × '.join(f'#{parent}' for parent in parents)}" if parents else "")
         genome = genome_from_dict(champion["genome"], str(run.path))
-        steps.append(Step(record["generation"], champion, by, _change(genome, [find(parent) for parent in parents])))
+        steps.append(Step(generation, champion, by, _change(genome, [find(parent) for parent in parents])))
     return steps
 
 
@@ -62,17 +79,32 @@ def _change(genome: Genome, parents: list[Genome | None]) -> str:
     return min((changes(parent, genome) for parent in known), key=lambda text: (text.count(","), len(text)))
 
 
+def genes_of(run: RunData, space: Space, rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """`(n, genes)` of rows that a journal lists.
+
+    Raises:
+        RunDirError: they are none of this space.
+    """
+    codes = [gene.kind not in ("fraction", "log") for gene in space.genes]
+    low, high = (np.array([getattr(gene, end) for gene in space.genes]) for end in ("low", "high"))
+    genes = np.array(rows, dtype=np.float64) if all(len(row) == len(codes) for row in rows) else None
+    if genes is None or not ((low <= genes) & (genes <= high))[:, codes].all():
+        raise RunDirError(
+            f"{run.path}: journal.jsonl lists genes that this search space does not have: it was changed. "
+            f"Restore it, or start a new run."
+        )
+    return genes
+
+
 class _Finder:
     """Looks candidates up by id in the journal's populations."""
 
-    def __init__(self, run: RunData) -> None:
+    def __init__(self, run: RunData, firsts: Sequence[int]) -> None:
         self._run = run
         self._space: Any = None
-        self._firsts: list[int] = []  # id of the first candidate of each generation
+        self._firsts = firsts
 
     def __call__(self, wanted: int) -> Genome | None:
-        if not self._firsts:
-            self._firsts = [record["population"]["first_id"] for record in self._run.journal]
         generation = bisect.bisect_right(self._firsts, wanted) - 1
         if generation < 0:
             return None
@@ -80,21 +112,12 @@ class _Finder:
         row = wanted - population["first_id"]
         if row >= population["size"] or "genes" not in population:
             return None
-        return self._decode(np.array(population["genes"][row], dtype=np.float64))
+        return self._decode(population["genes"][row])
 
-    def _decode(self, row: np.ndarray) -> Genome:
+    def _decode(self, row: Sequence[float]) -> Genome:
         if self._space is None:
             self._space = make_space(self._run.config, self._problems())
-        codes = [gene.kind not in ("fraction", "log") for gene in self._space.genes]
-        limits = [(gene.low, gene.high) for gene in self._space.genes]
-        if len(row) != len(codes) or not all(
-            not code or low <= value <= high for code, (low, high), value in zip(codes, limits, row, strict=True)
-        ):
-            raise RunDirError(
-                f"{self._run.path}: journal.jsonl lists genes that this search space does not have: it was changed. "
-                f"Restore it, or start a new run."
-            )
-        genome: Genome = self._space.decode(row)
+        genome: Genome = self._space.decode(genes_of(self._run, self._space, [row])[0])
         return genome
 
     def _problems(self) -> Any:

@@ -13,19 +13,9 @@ if TYPE_CHECKING:
 
 def gate_table(gate: Mapping[str, Any], warnings: Sequence[str] = ()) -> Table:
     """The champion and its rivals on the gate's data; of those drawn blindly the best of each kind."""
-    rivals: list[Mapping[str, Any]] = []
-    blind: dict[str, list[Mapping[str, Any]]] = {}
-    for row in gate["rivals"]:
-        if row["kind"] in BLIND:
-            blind.setdefault(row["kind"], []).append(row)
-        else:
-            rivals.append(row)
-    for kind, drawn in blind.items():
-        best = max(drawn, key=lambda row: float(row["fitness"]))
-        rivals.append({**best, "name": f"best of {len(drawn)} {kind}"})
     chosen = gate["recommended"]["name"]
     cells = []
-    for row in (gate["champion"], *rivals):
+    for row in (gate["champion"], *shown_rivals(gate)):
         against = ""
         if "interval" in row:
             low, high = row["interval"]
@@ -66,3 +56,18 @@ def slices_table(split: str, figures: Mapping[str, Any]) -> Table:
     columns = ("Slice", "Retention", "95% interval", floor, "Samples")
     title = f"Slices of least retention on {split}: {len(rows)} of {slices['count']}"
     return Table(title, columns, rows, numeric=frozenset(range(1, 5)))
+
+
+def shown_rivals(gate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rivals as gate.json has them; of those drawn blindly the best of each kind, named so, at the end."""
+    rivals: list[Mapping[str, Any]] = []
+    blind: dict[str, list[Mapping[str, Any]]] = {}
+    for row in gate["rivals"]:
+        if row["kind"] in BLIND:
+            blind.setdefault(row["kind"], []).append(row)
+        else:
+            rivals.append(row)
+    for kind, drawn in blind.items():
+        best = max(drawn, key=lambda row: float(row["fitness"]))
+        rivals.append({**best, "name": f"best of {len(drawn)} {kind}"})
+    return rivals

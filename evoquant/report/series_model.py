@@ -1,0 +1,201 @@
+"""The one model that a run's figures are of, and what the run's objective asks of it."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant.campaign.build import deployed_profile, make_objective, searched_profile
+from evoquant.campaign.config import (
+    BudgetConfig,
+    CampaignConfig,
+    CliffConfig,
+    FeasibleFirstConfig,
+    ModelsConfig,
+    ReplayConfig,
+)
+from evoquant.campaign.storage import PROFILE
+from evoquant.errors import InputError, ProfileError, RunDirError, quoted
+from evoquant.files import is_file
+from evoquant.profiles.builtin import any_profile
+from evoquant.profiles.model import load_profile
+from evoquant.scoring.cost import BIT_UNITS
+from evoquant.scoring.divergence import separable_problem
+from evoquant.scoring.objective import BitBudget
+from evoquant.scoring.problem import compile_problem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evoquant.profiles.model import ModelProfile
+    from evoquant.report.data import RunData
+    from evoquant.scoring.problem import Problem
+
+BYTE_UNITS = 8.0 * BIT_UNITS
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The one model that a run's figures are of.
+
+    Attributes:
+        profile: with what the campaign's `deploy_to` can take.
+        problem: compiled with the campaign's menu.
+        scored: the same with losses, or with what stands in for them; None where the profile has neither.
+        name: in the config.
+        label: for people: `seed/train, the first of 12 train models`.
+        column: its place in the journal's figures of several models.
+        measured: whether the run measures it, so that what is separable only estimates.
+    """
+
+    profile: ModelProfile
+    problem: Problem
+    scored: Problem | None
+    name: str
+    label: str
+    column: int
+    measured: bool
+
+    def bytes_of(self, cost: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Bytes of the model, of costs in the problem's unit."""
+        return cost / BYTE_UNITS
+
+    def compression_of(self, cost: NDArray[np.float64]) -> NDArray[np.float64]:
+        """All-FP32 cost / cost."""
+        return self.problem.cost.reference / cost
+
+    def bits_of(self, cost: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Effective bits per weight."""
+        return (cost - self.problem.cost.constant) / (BIT_UNITS * float(self.problem.weights))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the objective asks for, as limits that figures draw.
+
+    Attributes:
+        floor: the least retention: the cliff's threshold, or a floor.
+        effective_bits: the most bits per weight.
+        compression: the same as the least compression of the searched model; None where that is not known.
+        fitness: the most fitness that a candidate has which misses the goal, where one number says so: on one model,
+            and with several where the worst of them counts.
+        name: `cliff`, `floor`, `budget`; empty for an objective of one's own.
+    """
+
+    floor: float | None = None
+    effective_bits: float | None = None
+    compression: float | None = None
+    fitness: float | None = None
+    name: str = ""
+
+    def met(self, retention: NDArray[np.float64], bits: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """`(n,)` whether the limits are kept, of retention and effective bits per weight."""
+        kept = np.ones(len(retention), dtype=bool)
+        if self.floor is not None:
+            kept &= retention >= self.floor
+        if self.effective_bits is not None:
+            kept &= bits <= self.effective_bits
+        return kept
+
+
+def subject_of(run: RunData, model: str | None = None) -> Subject | None:
+    """The model that figures of a run are of; None for a network of which the run directory holds no profile.
+
+    The network, or the first train model; of a replay, whose candidates are judged on one model each, the champion's.
+
+    Args:
+        run: finished or not.
+        model: another of its models, by name.
+
+    Raises:
+        InputError: the profile is not there any more, or was changed since the run; no model has that name.
+    """
+    config = run.config
+    if config.task is not None:
+        if model is not None:
+            raise InputError(f"{run.path}: measures one network; there is no model {quoted(model)} to choose.")
+        if not is_file(run.path / PROFILE):
+            return None
+        profile = deployed_profile(config, load_profile(run.path / PROFILE))
+        return _subject(config, profile, profile.name, profile.name, 0, measured=True)
+    if isinstance(config.search, ReplayConfig):
+        return _replayed(run, config.search, model)
+    listed = (config.models or ModelsConfig()).model_dump()
+    names = [name for split in listed.values() for name in split]
+    name = names[0] if model is None else model
+    if name not in names:
+        raise InputError(f"{run.path}: the run has no model {quoted(name)}; it has {', '.join(names)}.")
+    split, among = next((split, among) for split, among in listed.items() if name in among)
+    profile = _unchanged(run, searched_profile(config, name), name)
+    place = "the first" if among[0] == name else "one"
+    label = name if len(among) == 1 else f"{name}, {place} of {len(among)} {split} models"
+    column = among.index(name) if split == "train" else -1
+    return _subject(config, profile, name, label, column, measured=False)
+
+
+def _replayed(run: RunData, search: ReplayConfig, model: str | None) -> Subject:
+    names = list(search.data)
+    champion = run.journal[-1]["champion"] if run.journal else None
+    column = champion.get("on", 0) if champion else 0
+    if model is not None:
+        if model not in names:
+            raise InputError(f"{run.path}: the run has no model {quoted(model)}; it has {', '.join(names)}.")
+        column = names.index(model)
+    if column >= len(names):
+        raise RunDirError(f"{run.path}: the journal's champion is judged on a model that the config does not name.")
+    name = names[column]
+    source = search.data[name]
+    profile = _unchanged(run, any_profile(source), source)
+    label = source if len(names) == 1 else f"{source}, on which the champion was judged"
+    return _subject(run.config, profile, name, label, column, measured=False)
+
+
+def _unchanged(run: RunData, profile: ModelProfile, name: str) -> ModelProfile:
+    """The profile, if it is still what a finished run says that it read."""
+    known = run.champion.provenance.get("inputs") if run.champion is not None else None
+    if isinstance(known, dict) and known.get(name, profile.digest) != profile.digest:
+        raise ProfileError(f"{name}: was changed since {run.path} was run on it; restore it, or run again.")
+    return profile
+
+
+def _subject(
+    config: CampaignConfig, profile: ModelProfile, name: str, label: str, column: int, *, measured: bool
+) -> Subject:
+    problem = compile_problem(profile, config.resolved_menu)
+    scored = None
+    with contextlib.suppress(ProfileError):
+        scored = separable_problem(problem)
+    return Subject(profile, problem, scored, name, label, column, measured)
+
+
+def goal_of(run: RunData, subject: Subject | None) -> Goal:
+    """The limits of a run's objective; code of one's own is not asked."""
+    config = run.config
+    models = config.models or ModelsConfig()
+    sharp = not config.relative_to_optimum and (len(models.train) == 1 or config.aggregate == "min")
+    objective = config.objective
+    if isinstance(objective, CliffConfig):
+        threshold = objective.threshold
+        return Goal(floor=threshold, fitness=0.1 * threshold if sharp else None, name="cliff")
+    if isinstance(objective, FeasibleFirstConfig):
+        return Goal(floor=objective.floor, fitness=objective.floor - 1.0 if sharp else None, name="floor")
+    if not isinstance(objective, BudgetConfig):
+        return Goal()
+    problem = None if subject is None else subject.problem
+    bits = objective.effective_bits
+    if bits is None and problem is not None:
+        made = make_objective(config, (problem,))
+        bits = made.effective_bits if isinstance(made, BitBudget) else None
+    compression = None
+    if bits is not None and problem is not None:
+        compression = problem.cost.reference / (bits * BIT_UNITS * problem.weights + problem.cost.constant)
+    return Goal(effective_bits=bits, compression=compression, fitness=0.0 if sharp else None, name="budget")
+
+
+def frozen(array: Any) -> Any:
+    """The array, from now on read-only."""
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,219 @@
+"""The candidates of a run's journal as points of retention and compression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant.campaign.build import make_space, searched_profile
+from evoquant.campaign.config import CampaignConfig, ModelsConfig, ReplayConfig
+from evoquant.campaign.replay import replay_plan
+from evoquant.report.ancestry import genes_of
+from evoquant.report.series_model import frozen, goal_of
+from evoquant.scoring.problem import compile_problem
+from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from evoquant.genomes.base import Space
+    from evoquant.report.data import RunData
+    from evoquant.report.series_model import Subject
+
+MOST_GENERATIONS = 120  # whose population is shown
+MOST_POINTS = 8000
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Candidates as points, by generation; read-only arrays `(n,)`.
+
+    Attributes:
+        generation: of each.
+        retention: on the model, as the run obtained it; not clipped.
+        compression, effective_bits: on the model.
+        fitness: as the campaign counts it, over all its models.
+        feasible: whether the model alone keeps the objective's limits.
+        whole: whether it was measured on all data that the race has; always, where nothing is measured.
+        model: in words.
+        measured: whether retention comes from real passes (over the calibration split).
+        asked: candidates of the whole run.
+        failed: of the generations shown, which have no retention and are no points.
+        note: what the points are of all, in words; empty where they are all.
+    """
+
+    generation: NDArray[np.int64]
+    retention: NDArray[np.float64]
+    compression: NDArray[np.float64]
+    effective_bits: NDArray[np.float64]
+    fitness: NDArray[np.float64]
+    feasible: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
+    model: str
+    measured: bool
+    asked: int
+    failed: int
+    note: str
+
+    def __len__(self) -> int:
+        return len(self.generation)
+
+    @property
+    def share(self) -> float:
+        """Points of all candidates."""
+        return len(self) / self.asked if self.asked else 1.0
+
+
+class PointMaker:
+    """Makes points of an even selection of the candidates, generation by generation."""
+
+    def __init__(self, run: RunData, subject: Subject) -> None:
+        self._run = run
+        self._subject = subject
+        self._space: Space | None = None
+        count = len(run.journal)
+        self._shown = set(_evenly(count, MOST_GENERATIONS).tolist())
+        self._each = max(MOST_POINTS // len(self._shown), 1)
+        self._judged = _judged_on(run.config)
+        self._columns: list[NDArray[np.float64]] = []
+        self._unlisted = self._elsewhere = self._failed = 0
+
+    def take(self, number: int, record: dict[str, Any]) -> None:
+        """Add what is shown of the record on that line."""
+        if number not in self._shown:
+            return
+        population = record["population"]
+        if "fitness" not in population:
+            self._unlisted += 1
+            return
+        rows = np.arange(population["size"])
+        if number < len(self._judged):
+            here = np.array([name == self._subject.name for name in self._judged[number]], dtype=bool)
+            if len(here) == len(rows):
+                self._elsewhere += int((~here).sum())
+                rows = rows[here]
+        fitness = np.array(population["fitness"], dtype=np.float64)
+        rows = rows[_evenly(len(rows), self._each)]
+        if not len(rows):
+            return
+        retention, cost, whole = self._figures(record, rows)
+        values = np.stack([np.full(len(rows), record["generation"]), retention, cost, fitness[rows], whole])
+        known = ~np.isnan(values).any(axis=0)
+        self._failed += int((~known).sum())
+        self._columns.append(values[:, known])
+
+    def _figures(self, record: dict[str, Any], rows: NDArray[np.intp]) -> tuple[NDArray[np.float64], ...]:
+        """Retention, cost and whether measured in full, of these rows."""
+        population, subject = record["population"], self._subject
+        whole = np.ones(len(rows))
+        if "genes" not in population:
+            retention, compression = np.array([population["retention"], population["compression"]], dtype=np.float64)
+            if (compression <= 0).any():
+                raise ValueError("compression")
+            return retention[rows], subject.problem.cost.reference / compression[rows], whole
+        allocations = self._allocations([population["genes"][row] for row in rows.tolist()])
+        cost = cost_sums(subject.problem, allocations).astype(np.float64)
+        if "measured" not in record:
+            return retention_of(loss_sums(subject.problem, allocations)), cost, whole
+        known = measurements_of(record)
+        found = [known[row] for row in rows.tolist()]
+        retention = np.array([one.get("retention") for one in found], dtype=np.float64)
+        whole = np.array([one["status"] != "censored" for one in found], dtype=np.float64)
+        return retention, cost, whole
+
+    def _allocations(self, listed: Sequence[Sequence[float]]) -> NDArray[np.int8]:
+        """`(n, units)` of rows of genes; equal rows, such as elites, are decoded once."""
+        if self._space is None:
+            self._space = make_space(self._run.config, self._searched())
+        genes = genes_of(self._run, self._space, listed)
+        distinct, inverse = np.unique(genes, axis=0, return_inverse=True)
+        problem = self._subject.problem
+        if self._space.kind == "tree":  # each is checked when it is decoded; compiled code trusts what it gets
+            allocations = np.stack([self._space.decode(row).allocate(problem) for row in distinct])
+        else:
+            allocations = self._space.allocate(distinct, problem)
+        return allocations[inverse.reshape(-1)]
+
+    def _searched(self) -> tuple[Any, ...]:
+        """The problems that the search had: all train models name the types and signals of its genes."""
+        config, subject = self._run.config, self._subject
+        if subject.measured:
+            return (subject.problem,)
+        names = (config.models or ModelsConfig()).train
+        return tuple(
+            subject.problem
+            if name == subject.name
+            else compile_problem(searched_profile(config, name), config.resolved_menu)
+            for name in names
+        )
+
+    def made(self, asked: int) -> Points:
+        """The points, of so many candidates asked in all."""
+        columns = np.concatenate(self._columns, axis=1) if self._columns else np.empty((5, 0))
+        generation, retention, cost, fitness, whole = columns
+        subject = self._subject
+        bits = subject.bits_of(cost)
+        arrays = (
+            generation.astype(np.int64),
+            retention,
+            subject.compression_of(cost),
+            bits,
+            fitness,
+            goal_of(self._run, subject).met(retention, bits),
+            whole > 0,
+        )
+        generations, compared, compression, widths, values, feasible, full = (frozen(array) for array in arrays)
+        return Points(
+            generations,
+            compared,
+            compression,
+            widths,
+            values,
+            feasible,
+            full,
+            subject.label,
+            subject.measured,
+            asked,
+            self._failed,
+            self._note(len(generation), asked),
+        )
+
+    def _note(self, shown: int, asked: int) -> str:
+        said = []
+        generations = len(self._run.journal)
+        if shown < asked:
+            said.append(f"{shown:,} of {asked:,} candidates")
+        if len(self._shown) < generations:
+            said.append(f"{len(self._shown)} of {generations:,} generations, evenly spaced")
+        if self._failed:
+            said.append(f"{self._failed:,} failed and have no retention")
+        if self._elsewhere:
+            said.append(f"{self._elsewhere:,} were judged on another model")
+        if self._unlisted:
+            said.append(f"the journal does not list the populations of {self._unlisted:,} generations")
+        return "; ".join(said)
+
+
+def _judged_on(config: CampaignConfig) -> list[list[str]]:
+    """For each generation of a replay the model that each candidate is judged on; empty for a search."""
+    if not isinstance(config.search, ReplayConfig):
+        return []
+    return [[candidate.data for candidate in row] for row in replay_plan(config)]
+
+
+def _evenly(count: int, most: int) -> NDArray[np.intp]:
+    """Indices of at most so many of `count`, the first and the last among them."""
+    return np.unique(np.linspace(0, max(count - 1, 0), min(count, most)).round().astype(np.intp))
+
+
+def measurements_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured of each candidate, in order."""
+    known = record["measured"]["measurements"]
+    found = [known[digest] for digest in record["measured"]["allocations"]]
+    if len(found) != record["population"]["size"]:
+        raise ValueError(len(found))
+    return found
