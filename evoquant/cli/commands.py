@@ -10,6 +10,7 @@ import typer
 
 from evoquant.cli import COMMANDS, PURPOSE
 from evoquant.cli.bench import bench
+from evoquant.cli.compare import compare
 from evoquant.cli.deploy import AllowOption, export, lint, verify
 from evoquant.cli.networks import profile, score
 from evoquant.cli.output import draw, emit, show
@@ -29,6 +30,9 @@ ExecutorOption = Annotated[str | None, typer.Option("--executor", help="local, r
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="How many workers (Ray).")]
 ProgressOption = Annotated[str | None, typer.Option("--progress", help="live, bar, plain, json or none, on stderr.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
+TrackOption = Annotated[
+    list[str] | None, typer.Option("--track", metavar="TRACKER", help="tensorboard or mlflow, too; may be repeated.")
+]
 AddressOption = Annotated[str | None, typer.Option("--address", help="An existing Ray cluster; else RAY_ADDRESS.")]
 
 
@@ -43,6 +47,7 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the config.")
     ] = None,
+    track: TrackOption = None,
     progress: ProgressOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -52,7 +57,7 @@ def run(
     given = {"seed": seed, "executor.kind": executor, "executor.workers": workers, "executor.address": address}
     changes = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     with _observer(progress, quiet) as observer:
-        outcome = api.run(config, out=out, overrides=changes, observer=observer)
+        outcome = api.run(config, out=out, overrides=changes, track=track or (), observer=observer)
     _finish(outcome, observer)
 
 
@@ -63,6 +68,7 @@ def resume(
     workers: WorkersOption = None,
     address: AddressOption = None,
     allow_code: AllowOption = None,
+    track: TrackOption = None,
     progress: ProgressOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -78,6 +84,7 @@ def resume(
             workers=workers,
             address=address,
             allow_code=allow_code or (),
+            track=track or (),
             observer=observer,
         )
     if not outcome.fresh:
@@ -89,6 +96,7 @@ app.command(short_help=COMMANDS["report"])(report)
 app.command(short_help=COMMANDS["profile"])(profile)
 app.command(short_help=COMMANDS["score"])(score)
 app.add_typer(bench, name="bench", short_help=COMMANDS["bench"])
+app.command(short_help=COMMANDS["compare"])(compare)
 app.command(short_help=COMMANDS["export"])(export)
 app.command(short_help=COMMANDS["lint"])(lint)
 app.command(short_help=COMMANDS["verify"])(verify)
