@@ -10,6 +10,7 @@ import typer
 
 from evoquant.cli.deploy import AllowOption
 from evoquant.cli.output import draw, show
+from evoquant.errors import InputError
 
 RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, such as runs/evolve-0.")]
 
@@ -18,6 +19,7 @@ def report(
     run_dir: RunDirArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report's data.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Why the champion looks as it does, instead.")] = False,
     allow_code: AllowOption = None,
 ) -> None:
     """Show what a run found; also while it is running."""
@@ -26,17 +28,24 @@ def report(
     from evoquant.report.data import load_run, report_data
     from evoquant.report.tables import markdown, run_tables
 
+    if why and as_json:
+        raise InputError("--why: is for people and not in --json; leave one of them out.")
     data = load_run(run_dir)
     require_allowed(data.config, allow_code or (), run_dir)
     summary = report_data(data)
     if as_json:
         sys.stdout.write(pretty_json(summary))
         return
-    tables = run_tables(data)
+    if why:
+        from evoquant.report.why import why_data, why_tables
+
+    tables = why_tables(why_data(data)) if why else run_tables(data)
     if as_markdown:
         sys.stdout.write(markdown(tables))
         return
     draw(tables)
+    if why:
+        return
     spent = summary["evaluations"]
     line = f"{summary['generations']} generations, {spent['asked']} candidates asked, {spent['distinct']} distinct"
     if "budget" in summary:

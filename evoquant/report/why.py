@@ -14,7 +14,7 @@ from evoquant.errors import InputError
 from evoquant.report.why_measured import agreement_data, measurements
 from evoquant.report.why_parts import knockout_data
 from evoquant.report.why_places import cliff_data, swap_data
-from evoquant.report.why_subject import figures, measured_of, subject_of
+from evoquant.report.why_subject import figures, measured_of, other_train_models, subject_of
 from evoquant.report.why_tables import why_tables
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def why_data(run: RunData) -> dict[str, Any]:
         return {"notes": [*notes, f"Nothing can be explained: {error}"]}
     data: dict[str, Any] = {
         "champion": _champion(subject),
-        "knockouts": knockout_data(subject),
+        "knockouts": knockout_data(subject, lambda: other_train_models(run)),
         "swaps": swap_data(subject),
         "cliff": cliff_data(subject),
     }

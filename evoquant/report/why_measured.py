@@ -15,7 +15,7 @@ from evoquant.scoring.problem import LOSS_UNITS
 from evoquant.scoring.separable import loss_sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -139,7 +139,7 @@ def _champion(subject: Subject, own: NDArray[np.int8]) -> dict[str, Any]:
     return data
 
 
-def _allocations(run: RunData, space: Space, problem: Problem, rows: list[dict[str, Any]]) -> NDArray[np.int8]:
+def _allocations(run: RunData, space: Space, problem: Problem, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.int8]:
     """`(n, units)` of the genes that the journal lists, each checked against its digest."""
     fault = RunDirError(
         f"{run.path}: journal.jsonl lists genes that do not give the allocations beside them: it was changed, or "

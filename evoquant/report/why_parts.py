@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.errors import InputError
 from evoquant.genomes.expression import IS_TYPE, SIZE_SHARE, STATE, flat, nested, signals_of
 from evoquant.genomes.rule import Rule
 from evoquant.genomes.tree import Tree
@@ -24,7 +23,7 @@ from evoquant.genomes.tree_text import infix
 from evoquant.report.why_subject import figures, layers_per_unit, measured_of, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -56,88 +55,98 @@ class Knockout:
     removes: bool = True
 
 
-def knockout_data(subject: Subject) -> dict[str, Any]:
-    """Plain data: `rows`, those that change most first, and `nothing`: what changes nothing on any model."""
+def knockout_data(subject: Subject, others: Callable[[], Sequence[Problem]] = tuple) -> dict[str, Any]:
+    """Plain data: `rows`, those that change most first, and `nothing`: what changes nothing on any model.
+
+    Args:
+        subject: the champion on its models.
+        others: the other train models, asked for only where something may go: it has to change nothing there, too.
+    """
     knockouts = _distinct(_knockouts(subject))
-    own = [subject.genome.allocate(model.problem) for model in subject.models]
-    base = [model.scores(allocation[None]) for model, allocation in zip(subject.models, own, strict=True)]
-    kept, columns = [], []
-    for knockout in knockouts:
-        try:
-            columns.append([_allocated(knockout, model, i) for i, model in enumerate(subject.models)])
-        except InputError:  # a width between two of the rule's that this model's menu cannot take
-            continue
-        kept.append(knockout)
-    changes = []
-    for i, model in enumerate(subject.models):
-        rows = [column[i] for column in columns]
-        changes.append(_changes(model, own[i], rows, float(base[i].per_model[0, 0])))
-    known = measured_of(subject, [column[0] for column in columns if column[0] is not None]) if columns else []
-    rows = [_row(k, subject, [change[i] for change in changes], known[i]) for i, k in enumerate(kept)]
+    # Groups of layers are those of the first model alone.
+    models = [model for i, model in enumerate(subject.models) if i == 0 or isinstance(subject.genome, (Rule, Tree))]
+    own = [subject.genome.allocate(model.problem) for model in models]
+    columns = [[_allocated(knockout, model.problem) for knockout in knockouts] for model in models]
+    changes = [_changes(model, mine, rows) for model, mine, rows in zip(models, own, columns, strict=True)]
+    known = measured_of(subject, columns[0])
+    labels = [model.label for model in models]
+    rows = [_row(k, labels, [change[i] for change in changes], known[i]) for i, k in enumerate(knockouts)]
+    data: dict[str, Any] = {"kind": {Rule: "rule", Tree: "tree"}.get(type(subject.genome), "groups")}
+    if any(row["verdict"] == NOTHING for row in rows):
+        places = [(model.problem, mine) for model, mine in zip(models, own, strict=True)]
+        places += [(problem, subject.genome.allocate(problem)) for problem in others()]
+        _check_idle(knockouts, rows, places[len(own) :])
+        data |= _together(subject.genome, rows, places)
+        data["checked"] = len(places)
     rows.sort(key=lambda row: (-abs(row["change"] or 0.0), -row["layers"]))
-    idle = [row["what"] for row in rows if row["verdict"] == NOTHING]
-    together = _together(subject, own)
-    if together is not None:
-        gone = set(together[0])
-        if gone.issuperset(_type_texts(subject.genome)):
-            gone.add(ALL_TYPES)
-        for row in rows:
-            if row["verdict"] == NOTHING and row["what"] not in gone:
-                row["verdict"] = STANDS_IN
     return {
-        "kind": {Rule: "rule", Tree: "tree"}.get(type(subject.genome), "groups"),
+        **data,
         "rows": rows[:SHOWN],
         "of": len(rows),
-        "nothing": idle,
-        **({} if together is None else {"together": together[0], "simplest": together[1]}),
+        "nothing": [row["what"] for row in rows if row["verdict"] == NOTHING],
     }
 
 
-def _together(subject: Subject, own: Sequence[NDArray[np.int8]]) -> tuple[list[str], str] | None:
+def _check_idle(
+    knockouts: Sequence[Knockout], rows: Sequence[dict[str, Any]], models: Sequence[tuple[Problem, NDArray[np.int8]]]
+) -> None:
+    """Mark what changes nothing on the subject's models, but does on others."""
+    for knockout, row in zip(knockouts, rows, strict=True):
+        if row["verdict"] != NOTHING or knockout.genome is None:
+            continue
+        moved = sum(not _same(knockout.genome, [pair]) for pair in models)
+        if moved:
+            row["verdict"] = f"nothing here, but on {moved} of {len(models)} other train models"
+
+
+def _together(
+    genome: Genome, rows: Sequence[dict[str, Any]], models: Sequence[tuple[Problem, NDArray[np.int8]]]
+) -> dict[str, Any]:
     """The parts of a rule that can all go at once, tried from the last to the first, and the rule without them.
 
-    Parts that change nothing alone may stand in for each other, so that one of them has to stay.
+    Parts that change nothing alone may stand in for each other, so that one of them has to stay; its row is marked.
     """
-    rule = subject.genome
-    if not isinstance(rule, Rule):
-        return None
+    if not isinstance(genome, Rule):
+        return {}
     gone: list[str] = []
+    rule = genome
     while True:
-        for knockout in reversed(_distinct(_of_rule(rule, subject.model.problem))):
+        for knockout in reversed(_distinct(_of_rule(rule, models[0][0]))):
             less = knockout.genome
-            if knockout.removes and less is not None and less.parts < rule.parts and _same(less, subject, own):
+            if knockout.removes and isinstance(less, Rule) and _same(less, models):
                 break
         else:
-            return gone, rule.text
-        assert isinstance(less, Rule)
+            break
         gone.append(knockout.what)
         rule = less
+    went = {*gone, ALL_TYPES} if set(gone).issuperset(_type_texts(genome)) else set(gone)
+    for row in rows:
+        if row["verdict"] == NOTHING and row["what"] not in went:
+            row["verdict"] = STANDS_IN
+    return {"together": gone, "simplest": rule.text}
 
 
-def _same(genome: Genome, subject: Subject, own: Sequence[NDArray[np.int8]]) -> bool:
-    allocations = (genome.allocate(model.problem) for model in subject.models)
-    return all(np.array_equal(found, mine) for found, mine in zip(allocations, own, strict=True))
+def _same(genome: Genome, models: Sequence[tuple[Problem, NDArray[np.int8]]]) -> bool:
+    return all(np.array_equal(genome.allocate(problem), mine) for problem, mine in models)
 
 
-NOTHING, CHANGED_NOTHING = "changes nothing: could go", "changes nothing"
+NOTHING, CHANGED_NOTHING = "changes nothing: could go", "changes nothing here"
 STANDS_IN = "changes nothing alone"
 
 
 def _row(
-    knockout: Knockout, subject: Subject, changes: Sequence[dict[str, Any] | None], measured: float | None
+    knockout: Knockout, labels: Sequence[str], changes: Sequence[dict[str, Any]], measured: float | None
 ) -> dict[str, Any]:
     first = changes[0]
-    assert first is not None
     others = {
-        model.label: {"fitness": one["fitness"], "change": one["change"]}
-        for model, one in zip(subject.models[1:], changes[1:], strict=True)
-        if one is not None
+        label: {"fitness": one["fitness"], "change": one["change"]}
+        for label, one in zip(labels[1:], changes[1:], strict=True)
     }
-    moved = [one is not None and one["layers"] > 0 for one in changes]
+    moved = [one["layers"] > 0 for one in changes]
     if not any(moved):
         verdict = NOTHING if knockout.removes else CHANGED_NOTHING
     elif not moved[0]:
-        elsewhere = [model.label for model, one in zip(subject.models, moved, strict=True) if one]
+        elsewhere = [label for label, one in zip(labels, moved, strict=True) if one]
         verdict = f"nothing here, but on {', '.join(elsewhere)}"
     elif (first["change"] or 0.0) > 0 and all((one["change"] or 0.0) >= 0 for one in others.values()):
         verdict = "better without" if knockout.removes else "better so"
@@ -147,27 +156,25 @@ def _row(
     return row if measured is None else {**row, "measured": measured}
 
 
-def _allocated(knockout: Knockout, model: Model, index: int) -> Any:
-    if knockout.genome is not None:
-        return knockout.genome.allocate(model.problem)
-    return knockout.allocation if index == 0 else None
+def _allocated(knockout: Knockout, problem: Problem) -> NDArray[np.int8]:
+    if knockout.allocation is not None:
+        return knockout.allocation
+    assert knockout.genome is not None
+    return knockout.genome.allocate(problem)
 
 
-def _changes(
-    model: Model, own: NDArray[np.int8], allocations: Sequence[NDArray[np.int8] | None], fitness: float
-) -> list[dict[str, Any] | None]:
+def _changes(model: Model, own: NDArray[np.int8], allocations: Sequence[NDArray[np.int8]]) -> list[dict[str, Any]]:
     """What each allocation comes to on a model, beside its own."""
-    there = [i for i, row in enumerate(allocations) if row is not None]
-    found: list[dict[str, Any] | None] = [None] * len(allocations)
-    if not there:
-        return found
-    rows = np.stack([allocations[i] for i in there])  # type: ignore[arg-type]
+    if not allocations:
+        return []
+    rows = np.stack([own, *allocations])
     scores = model.scores(rows)
     layers = (rows != own) @ layers_per_unit(model.problem)
-    for place, i in enumerate(there):
-        change = number(float(scores.per_model[place, 0]) - fitness)
-        found[i] = {**figures(scores, place), "change": change, "layers": int(layers[place])}
-    return found
+    change = scores.per_model[:, 0] - scores.per_model[0, 0]
+    return [
+        {**figures(scores, i), "change": number(float(change[i])), "layers": int(layers[i])}
+        for i in range(1, len(rows))
+    ]
 
 
 def _distinct(knockouts: Iterator[Knockout]) -> list[Knockout]:

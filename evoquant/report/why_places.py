@@ -29,7 +29,7 @@ ALL, TYPES, SIZES, PAIRS = (
     "shuffled among all",
     "within each type",
     "within like sizes",
-    "swapped in pairs of like size",
+    "in pairs of like size",
 )
 QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 

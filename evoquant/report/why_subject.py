@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -130,6 +131,17 @@ def subject_of(run: RunData, measured: Mapping[str, Mapping[str, Any]]) -> Subje
     return Subject(
         genome, run.champion is not None, run.config.seed, tuple(models), count, floor, measured, tuple(notes)
     )
+
+
+def other_train_models(run: RunData) -> list[Problem]:
+    """The train models but the first; those that cannot be read any more are left out."""
+    if run.config.task is not None or isinstance(run.config.search, ReplayConfig):
+        return []
+    found = []
+    for name in (run.config.models or ModelsConfig()).train[1:]:
+        with contextlib.suppress(InputError):
+            found.append(_problem(run, name))
+    return found
 
 
 def _best(run: RunData) -> tuple[Genome, Mapping[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evoquant.report.table import Table
+from evoquant.report.why_parts import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ _PARTS = {
     "tree": "each part of the formula taken away",
     "groups": "groups of layers back at the widest",
 }
+HELD = ("Layer", "Type", "Width", "Nats", "Share of the loss", "Share of the weights")
+SMALL = 0.001  # below it four decimals say little
 FEW = 0.05  # the share of moved allocations that do as well, up to which places are said to matter
 
 
@@ -68,7 +71,7 @@ def _knockouts(data: Mapping[str, Any], champion: Mapping[str, Any], basis: str)
     rows = data["rows"]
     labels = list(dict.fromkeys(label for row in rows for label in row["others"]))
     measured = any("measured" in row for row in rows)
-    shown = [row for row in rows if data["kind"] != "tree" or row["layers"] or row["verdict"] not in IDLE]
+    shown = [row for row in rows if data["kind"] != "tree" or row["layers"] or row["verdict"] != NOTHING]
     cells = [
         (champion["text"] if len(champion["text"]) <= 60 else "the champion", *_figures(champion), "", "")
         + (("",) if measured else ())
@@ -88,7 +91,7 @@ def _knockouts(data: Mapping[str, Any], champion: Mapping[str, Any], basis: str)
                 row["verdict"],
             )
         )
-    columns = ("What", "Fitness", "Retention", "Compr.", "Change", "Layers changed")
+    columns: tuple[str, ...] = ("What", "Fitness", "Retention", "Compr.", "Change", "Layers changed")
     columns += ("Measured",) if measured else ()
     columns += (*(f"Change on {label}" for label in labels), "")
     notes = [basis]
@@ -96,13 +99,12 @@ def _knockouts(data: Mapping[str, Any], champion: Mapping[str, Any], basis: str)
         notes.append(f"The {len(rows)} that change most of {data['of']} are shown.")
     if data["nothing"] and data["kind"] == "tree":
         notes.append(f"Changes nothing and could go, one at a time: {_listed(data['nothing'])}.")
+    if data.get("checked", 1) > 1 + len(labels):
+        notes.append(f"What could go changes nothing on any of the {data['checked']} models it was tried on.")
     if data.get("together"):
         notes.append(f"Without all that could go at once it would be: {data['simplest']}")
     title = f"What each part is worth: {_PARTS[data['kind']]}"
     return Table(title, columns, cells, tuple(notes), frozenset(range(1, len(columns) - 1)))
-
-
-IDLE = ("changes nothing: could go", "changes nothing")
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:
@@ -195,9 +197,8 @@ def _cliff(data: Mapping[str, Any], champion: Mapping[str, Any]) -> list[Table]:
         )
         for row in holders["rows"]
     ]
-    columns = ("Layer", "Type", "Width", "Nats", "Share of the loss", "Share of the weights")
     notes = [f"{holders['half']} of {holders['units']} layers hold half of the loss ({holders['nats']:.5f} nats)."]
-    tables.append(Table("The layers that hold most of the loss", columns, cells, tuple(notes), frozenset({3, 4, 5})))
+    tables.append(Table("The layers that hold most of the loss", HELD, cells, tuple(notes), frozenset({3, 4, 5})))
     return tables
 
 
@@ -314,11 +315,11 @@ def _figures(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _fixed(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else f"{value:.4f}" if value == 0 or abs(value) >= SMALL else f"{value:.2e}"
 
 
 def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.4f}"
+    return "" if value is None else f"{value:+.4f}" if value == 0 or abs(value) >= SMALL else f"{value:+.1e}"
 
 
 def _percent(value: float | None) -> str:
