@@ -37,6 +37,7 @@ from evoquant.files import pretty_json
 from evoquant.profiles.builtin import any_profile as profile
 from evoquant.profiles.model import profile_to_json
 from evoquant.report.data import RunData, load_run, report_data
+from evoquant.report.trackers import tracked
 from evoquant.store import cache_folder
 
 if TYPE_CHECKING:
@@ -115,9 +116,10 @@ def run(
     *,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
+    track: Sequence[str] = (),
     observer: Observer | None = None,
 ) -> Run:
-    """Run the campaign of a YAML file; `overrides` are `key.path=value` as with `--set`.
+    """Run the campaign of a YAML file; `overrides` are `key.path=value` as with `--set`, `track` names trackers.
 
     Raises:
         InputError: the config, or what it names, is wrong; or the run directory holds a run already.
@@ -130,12 +132,12 @@ def run(
         directory.put(CONFIG, text)
         directory.put(RESOLVED, pretty_json({"hash": checked.hash(), "config": checked.to_dict()}))
         try:
-            return _go(checked, directory, observer or Silent())
+            with tracked(checked, directory, observer or Silent(), track) as watching:
+                return _go(checked, directory, watching)
         except InputError as error:
             if directory.has(JOURNAL):
                 raise
-            for name in (CONFIG, RESOLVED, ENVIRONMENT):  # nothing was run: leave the place free for a corrected config
-                (directory.path / name).unlink(missing_ok=True)
+            directory.abandon((CONFIG, RESOLVED, ENVIRONMENT))  # leaves the place free for a corrected config
             if isinstance(error, RunDirError):  # names the directory
                 raise
             raise named_in(error, str(config)) from None
@@ -166,6 +168,7 @@ def resume(
     workers: int | None = None,
     address: str | None = None,
     allow_code: Sequence[str] = (),
+    track: Sequence[str] = (),
     observer: Observer | None = None,
 ) -> Run:
     """Go on with an interrupted campaign; a finished one is returned as it is.
@@ -180,12 +183,14 @@ def resume(
         require_allowed(config, allow_code, directory.path)
         finished = _finished(directory, observer or Silent())
         if finished is not None:
-            return Run(directory.path, finished, fresh=False)
+            with tracked(config, directory, observer or Silent(), track, resumed=True):
+                return Run(directory.path, finished, fresh=False)
         _require_known_cluster(config, executor, address, directory.path)
         given = {"kind": executor, "workers": workers, "address": address}
         changed = config.executor.model_copy(update={key: value for key, value in given.items() if value is not None})
         try:
-            return _go(config.model_copy(update={"executor": changed}), directory, observer or Silent())
+            with tracked(config, directory, observer or Silent(), track, resumed=True) as watching:
+                return _go(config.model_copy(update={"executor": changed}), directory, watching)
         except InputError as error:
             raise named_in(error, str(directory.path)) from None
 

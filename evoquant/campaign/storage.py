@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from evoquant.files import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
 JOURNAL = "journal.jsonl"
@@ -145,6 +147,13 @@ class RunDir:
             os.close(self._lock)
             self._lock = None
 
+    def abandon(self, names: Iterable[str]) -> None:
+        """Take back a run that never began: these files, the lease, and the directory where nothing else is in it."""
+        for name in (*names, ".lock"):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
     def has(self, name: str) -> bool:
         """Whether the file exists."""
         return is_file(self.path / name)
@@ -197,6 +206,8 @@ class RunDir:
         path = self.path / name
         fresh = not path.exists()
         self._require_same(missing=fresh and name in self._grown)
+        if not fresh and not is_file(path):  # a pipe would wait for a reader for ever
+            raise RunDirError(f"{path}: is no file; move it away and resume.")
         try:
             with path.open("ab") as stream:
                 stream.write(line.encode() + b"\n")
