@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.campaign.build import make_space
+from evoquant.campaign.build import make_space, searched_profile
 from evoquant.campaign.config import ModelsConfig
+from evoquant.campaign.storage import PROFILE
 from evoquant.errors import RunDirError
 from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.rule import Rule, changes
 from evoquant.profiles.model import load_profile
+from evoquant.scoring.problem import compile_problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,15 +55,21 @@ def lineage(run: RunData) -> list[Step]:
     return steps_of(run, changed, firsts)
 
 
-def steps_of(run: RunData, changed: Sequence[tuple[int, dict[str, Any]]], firsts: Sequence[int]) -> list[Step]:
+def steps_of(
+    run: RunData,
+    changed: Sequence[tuple[int, dict[str, Any]]],
+    firsts: Sequence[int],
+    space: Space | None = None,
+) -> list[Step]:
     """The steps of a journal that has been read.
 
     Args:
         run: with the journal, in which parents are looked up.
         changed: generation and record of every new champion.
         firsts: id of the first candidate of each generation.
+        space: the run's, where it has been made.
     """
-    find = _Finder(run, firsts)
+    find = _Finder(run, firsts, space)
     steps = []
     for generation, champion in changed:
         parents = champion["parents"]
@@ -96,12 +104,22 @@ def genes_of(run: RunData, space: Space, rows: Sequence[Sequence[float]]) -> NDA
     return genes
 
 
+def space_of(run: RunData) -> Space:
+    """The genome space of a run; the types and signals of its genes are those of all models that it searched."""
+    config = run.config
+    if config.task is not None:
+        profiles = [load_profile(run.path / PROFILE)]
+    else:
+        profiles = [searched_profile(config, name) for name in (config.models or ModelsConfig()).train]
+    return make_space(config, tuple(compile_problem(profile, config.resolved_menu) for profile in profiles))
+
+
 class _Finder:
     """Looks candidates up by id in the journal's populations."""
 
-    def __init__(self, run: RunData, firsts: Sequence[int]) -> None:
+    def __init__(self, run: RunData, firsts: Sequence[int], space: Space | None) -> None:
         self._run = run
-        self._space: Any = None
+        self._space = space
         self._firsts = firsts
 
     def __call__(self, wanted: int) -> Genome | None:
@@ -116,18 +134,6 @@ class _Finder:
 
     def _decode(self, row: Sequence[float]) -> Genome:
         if self._space is None:
-            self._space = make_space(self._run.config, self._problems())
+            self._space = space_of(self._run)
         genome: Genome = self._space.decode(genes_of(self._run, self._space, [row])[0])
         return genome
-
-    def _problems(self) -> Any:
-        from evoquant.campaign.build import searched_profile
-        from evoquant.campaign.storage import PROFILE
-        from evoquant.scoring.problem import compile_problem
-
-        config = self._run.config
-        if config.task is not None:
-            profiles = [load_profile(self._run.path / PROFILE)]
-        else:
-            profiles = [searched_profile(config, name) for name in (config.models or ModelsConfig()).train]
-        return tuple(compile_problem(profile, config.resolved_menu) for profile in profiles)

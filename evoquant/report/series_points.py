@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.campaign.build import make_space, searched_profile
-from evoquant.campaign.config import CampaignConfig, ModelsConfig, ReplayConfig
+from evoquant.campaign.config import CampaignConfig, ReplayConfig
 from evoquant.campaign.replay import replay_plan
-from evoquant.report.ancestry import genes_of
+from evoquant.report.ancestry import genes_of, space_of
 from evoquant.report.series_model import frozen, goal_of
-from evoquant.scoring.problem import compile_problem
 from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
 
 if TYPE_CHECKING:
@@ -74,7 +72,7 @@ class PointMaker:
     def __init__(self, run: RunData, subject: Subject) -> None:
         self._run = run
         self._subject = subject
-        self._space: Space | None = None
+        self.space: Space | None = None
         count = len(run.journal)
         self._shown = set(_evenly(count, MOST_GENERATIONS).tolist())
         self._each = max(MOST_POINTS // len(self._shown), 1)
@@ -89,6 +87,7 @@ class PointMaker:
         population = record["population"]
         if "fitness" not in population:
             self._unlisted += 1
+            self._take_best(record)
             return
         rows = np.arange(population["size"])
         if number < len(self._judged):
@@ -106,15 +105,25 @@ class PointMaker:
         self._failed += int((~known).sum())
         self._columns.append(values[:, known])
 
+    def _take_best(self, record: dict[str, Any]) -> None:
+        """Of a population that is not listed the best alone."""
+        if (best := record["best"]) is not None:
+            column = min(max(self._subject.column, 0), len(best["retention"]) - 1)
+            figures = (record["generation"], best["retention"][column], self._cost_of(best["compression"][column]))
+            self._columns.append(np.array([[*figures, best["fitness"], 1.0]], dtype=np.float64).T)
+
+    def _cost_of(self, compression: Any) -> Any:
+        if np.any(np.asarray(compression) <= 0):
+            raise ValueError("compression")
+        return self._subject.problem.cost.reference / compression
+
     def _figures(self, record: dict[str, Any], rows: NDArray[np.intp]) -> tuple[NDArray[np.float64], ...]:
         """Retention, cost and whether measured in full, of these rows."""
         population, subject = record["population"], self._subject
         whole = np.ones(len(rows))
         if "genes" not in population:
             retention, compression = np.array([population["retention"], population["compression"]], dtype=np.float64)
-            if (compression <= 0).any():
-                raise ValueError("compression")
-            return retention[rows], subject.problem.cost.reference / compression[rows], whole
+            return retention[rows], self._cost_of(compression[rows]), whole
         allocations = self._allocations([population["genes"][row] for row in rows.tolist()])
         cost = cost_sums(subject.problem, allocations).astype(np.float64)
         if "measured" not in record:
@@ -127,29 +136,16 @@ class PointMaker:
 
     def _allocations(self, listed: Sequence[Sequence[float]]) -> NDArray[np.int8]:
         """`(n, units)` of rows of genes; equal rows, such as elites, are decoded once."""
-        if self._space is None:
-            self._space = make_space(self._run.config, self._searched())
-        genes = genes_of(self._run, self._space, listed)
+        if self.space is None:
+            self.space = space_of(self._run)
+        genes = genes_of(self._run, self.space, listed)
         distinct, inverse = np.unique(genes, axis=0, return_inverse=True)
         problem = self._subject.problem
-        if self._space.kind == "tree":  # each is checked when it is decoded; compiled code trusts what it gets
-            allocations = np.stack([self._space.decode(row).allocate(problem) for row in distinct])
+        if self.space.kind == "tree":  # each is checked when it is decoded; compiled code trusts what it gets
+            allocations = np.stack([self.space.decode(row).allocate(problem) for row in distinct])
         else:
-            allocations = self._space.allocate(distinct, problem)
+            allocations = self.space.allocate(distinct, problem)
         return allocations[inverse.reshape(-1)]
-
-    def _searched(self) -> tuple[Any, ...]:
-        """The problems that the search had: all train models name the types and signals of its genes."""
-        config, subject = self._run.config, self._subject
-        if subject.measured:
-            return (subject.problem,)
-        names = (config.models or ModelsConfig()).train
-        return tuple(
-            subject.problem
-            if name == subject.name
-            else compile_problem(searched_profile(config, name), config.resolved_menu)
-            for name in names
-        )
 
     def made(self, asked: int) -> Points:
         """The points, of so many candidates asked in all."""
@@ -194,7 +190,7 @@ class PointMaker:
         if self._elsewhere:
             said.append(f"{self._elsewhere:,} were judged on another model")
         if self._unlisted:
-            said.append(f"the journal does not list the populations of {self._unlisted:,} generations")
+            said.append(f"of {self._unlisted:,} large populations the journal lists the best alone")
         return "; ".join(said)
 
 

@@ -16,6 +16,7 @@ from evoquant.report.series_points import PointMaker, Points, measurements_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from evoquant.genomes.base import Space
     from evoquant.report.ancestry import Step
     from evoquant.report.data import RunData
     from evoquant.report.series_model import Subject
@@ -116,7 +117,8 @@ def scan(run: RunData, subject: Subject | None) -> tuple[Curve, Points | None]:
                 f"{run.path}: journal.jsonl: line {number + 1} does not list its population as it was written: the "
                 f"journal was changed. Restore it, or start a new run."
             ) from None
-    return curve.made(), None if points is None else points.made(curve.asked)
+    space = None if points is None else points.space
+    return curve.made(space), None if points is None else points.made(curve.asked)
 
 
 class _CurveMaker:
@@ -152,7 +154,7 @@ class _CurveMaker:
             self._passes.append(record["passes"])
         self._firsts.append(record["population"]["first_id"])
 
-    def made(self) -> Curve:
+    def made(self, space: Space | None) -> Curve:
         columns = np.array(self._rows, dtype=np.float64).T
         generation, asked, distinct, failures = (frozen(column.astype(np.int64)) for column in columns[:4])
         best, median, lower, upper, champion, retention, compression = (frozen(column) for column in columns[4:])
@@ -170,15 +172,15 @@ class _CurveMaker:
             retention,
             compression,
             failures,
-            self._steps(),
+            self._steps(space),
             _fitness_label(self._run.config),
         )
 
-    def _steps(self) -> tuple[Breakthrough, ...]:
+    def _steps(self, space: Space | None) -> tuple[Breakthrough, ...]:
         floor = goal_of(self._run, None).floor
         made: list[Breakthrough] = []
         crossed = floor is None
-        for place, step in zip(self._places, steps_of(self._run, self._changed, self._firsts), strict=True):
+        for place, step in zip(self._places, steps_of(self._run, self._changed, self._firsts, space), strict=True):
             crosses = not crossed and floor is not None and _least(step) >= floor
             crossed |= crosses
             record = step.record
