@@ -15,6 +15,7 @@ from evoquant.campaign.config_base import CODE, Closed, tag
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
 from evoquant.campaign.config_search import BUILT_IN, BuiltInSearch, GeneticConfig, known_strategy
+from evoquant.campaign.config_trackers import Trackers
 from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import (
     ConfigError,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 MAX_CONFIG_BYTES = 2**20
 
 # What cannot change a result stays out of the config's hash.
-NOT_HASHED = ("executor", "cache", "out")
+NOT_HASHED = ("executor", "cache", "out", "trackers")
 
 Positive = Annotated[int, Field(ge=1, le=10_000_000)]
 Retention = Annotated[float, Field(gt=0, lt=1)]
@@ -217,6 +218,7 @@ class CampaignConfig(Closed):
     executor: ExecutorConfig = ExecutorConfig()
     cache: str | None = None
     out: str | None = None
+    trackers: Trackers = Field(default=[])
 
     @field_validator("menu")
     @classmethod
@@ -298,6 +300,8 @@ class CampaignConfig(Closed):
         plain["menu"] = list(self.resolved_menu.names)
         if not self.deploy_to:  # unknown to configs that deploy nowhere, whose hashes stay
             del plain["deploy_to"]
+        if not self.trackers:
+            del plain["trackers"]
         if self.task is None:  # a campaign on profiles has neither
             del plain["signals"], plain["racing"]
         else:

@@ -10,7 +10,7 @@ import typer
 
 from evoquant.cli import COMMANDS, PURPOSE
 from evoquant.cli.bench import bench
-from evoquant.cli.compare import compare
+from evoquant.cli.compare import ablate, compare
 from evoquant.cli.deploy import AllowOption, export, lint, verify
 from evoquant.cli.networks import profile, score
 from evoquant.cli.output import draw, emit, show
@@ -97,6 +97,7 @@ app.command(short_help=COMMANDS["profile"])(profile)
 app.command(short_help=COMMANDS["score"])(score)
 app.add_typer(bench, name="bench", short_help=COMMANDS["bench"])
 app.command(short_help=COMMANDS["compare"])(compare)
+app.command(short_help=COMMANDS["ablate"])(ablate)
 app.command(short_help=COMMANDS["export"])(export)
 app.command(short_help=COMMANDS["lint"])(lint)
 app.command(short_help=COMMANDS["verify"])(verify)
