@@ -186,8 +186,23 @@ def _place(location: tuple[int | str, ...]) -> str:
     return ".".join(parts) or "(top level)"
 
 
-def describe_validation(error: ValidationError, source: str, known_keys: Iterable[str] = ()) -> str:
-    """Turn pydantic's report into one line per fault: file, key, fault, value and, for a misspelt key, the remedy."""
+def _owner(location: tuple[int | str, ...], data: Any) -> str:
+    """The name that an item of a list has in the data, as `'conv2': `: nobody counts to the 57th layer."""
+    for part in location:
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
+            return ""
+        if isinstance(part, int) and isinstance(data, dict) and isinstance(data.get("name"), str):
+            return f"{quoted(data['name'])}: "
+    return ""
+
+
+def describe_validation(error: ValidationError, source: str, known_keys: Iterable[str] = (), data: Any = None) -> str:
+    """Turn pydantic's report into one line per fault: file, key, fault, value and, for a misspelt key, the remedy.
+
+    Given the `data` that was checked, an item of a list is also called by the name that it has there.
+    """
     keys = list(known_keys)
     lines = []
     faults = error.errors(include_url=False)
@@ -195,7 +210,7 @@ def describe_validation(error: ValidationError, source: str, known_keys: Iterabl
     for fault in faults[:8]:
         if fault["type"] == "too_short" and fault["loc"] in broken:
             continue  # only because every item of the list is faulty, which is said already
-        place = _place(fault["loc"])
+        place = _owner(fault["loc"], data) + _place(fault["loc"])
         if fault["type"] == "union_tag_invalid":
             context = fault["ctx"]
             expected = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]

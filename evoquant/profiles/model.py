@@ -204,7 +204,7 @@ def _from_dict(data: Any, source: str) -> ModelProfile:
         checked = ProfileSchema.model_validate(data)
     except ValidationError as error:
         keys = {*ProfileSchema.model_fields, *LayerProfile.__dataclass_fields__}
-        raise ProfileError(describe_validation(error, source, keys)) from None
+        raise ProfileError(describe_validation(error, source, keys, data)) from None
     layers = tuple(
         LayerProfile(**{key: getattr(layer, key) for key in LayerProfile.__dataclass_fields__})
         for layer in checked.layers

@@ -212,7 +212,7 @@ def test_several_faults_have_a_line_each():
     data["layers"][1] |= {"position": 2, "groups": 0}
     with pytest.raises(ProfileError) as raised:
         profile_from_dict(data, "p.json")
-    assert re.findall(r"^p\.json: (\S+):", str(raised.value), re.M) == ["layers.1.position", "layers.1.groups"]
+    assert re.findall(r"^p\.json: 'fc': (\S+):", str(raised.value), re.M) == ["layers.1.position", "layers.1.groups"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"schema": "evoquant.profile"}', "\x00", '{"layers": NaN}'])
@@ -230,3 +230,10 @@ def test_no_plain_data_ends_in_another_error(key, value):
         assert profile_from_dict(data).layers
     except ProfileError as error:
         assert str(error).startswith("profile: ")
+
+
+def test_a_fault_names_its_layer(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(broken(second_layer(name="conv7\n", position=2.0))))
+    with pytest.raises(ProfileError, match=r"mine\.json: 'conv7\\n': layers\.1\.position: Input should be less than"):
+        load_profile(path)
