@@ -59,8 +59,7 @@ def why_data(run: RunData) -> dict[str, Any]:
 
 
 def _champion(subject: Subject) -> dict[str, Any]:
-    model = subject.model
-    allocation = subject.genome.allocate(model.problem)
+    model, allocation = subject.model, subject.allocation
     data: dict[str, Any] = {
         "text": subject.genome.text,
         "finished": subject.finished,

@@ -103,16 +103,15 @@ def agreement_data(run: RunData, subject: Subject) -> dict[str, Any]:
         "mean_absolute": float(np.abs(gap).mean()),
         **_misordered(estimate, retention, errors),
     }
-    own = subject.genome.allocate(model.problem)
-    data["champion"] = _champion(subject, own)
+    data["champion"] = _champion(subject)
     worst = int(np.argmax(np.abs(gap)))
     data["worst"] = _row(rows[worst], model.problem, allocations[worst], estimate[worst])
     if floor is not None:
-        near = (np.minimum(estimate, retention) <= 1.0) & (np.abs(retention - floor) <= 1.0 - floor)
+        lowest = 2.0 * floor - 1.0  # as far below the floor as nothing lost is above it
+        near = retention >= lowest
         data["near"] = {
             "floor": floor,
-            "from": 2.0 * floor - 1.0,
-            "to": 1.0,
+            "from": lowest,
             "allocations": int(near.sum()),
             "spearman": spearman(estimate[near], retention[near]),
             **_misordered(estimate[near], retention[near], errors[near]),
@@ -129,8 +128,8 @@ def agreement_data(run: RunData, subject: Subject) -> dict[str, Any]:
     return data if known is None else {**data, "additivity": known}
 
 
-def _champion(subject: Subject, own: NDArray[np.int8]) -> dict[str, Any]:
-    model = subject.model
+def _champion(subject: Subject) -> dict[str, Any]:
+    model, own = subject.model, subject.allocation
     summed = float(loss_sums(model.table, own[None])[0]) / LOSS_UNITS
     found = subject.measured.get(digest_of_widths(model.problem, own))
     data: dict[str, Any] = {"estimate": math.exp(-summed)}

@@ -65,7 +65,7 @@ def knockout_data(subject: Subject, others: Callable[[], Sequence[Problem]] = tu
     knockouts = _distinct(_knockouts(subject))
     # Groups of layers are those of the first model alone.
     models = [model for i, model in enumerate(subject.models) if i == 0 or isinstance(subject.genome, (Rule, Tree))]
-    own = [subject.genome.allocate(model.problem) for model in models]
+    own = [subject.allocation, *(subject.genome.allocate(model.problem) for model in models[1:])]
     columns = [[_allocated(knockout, model.problem) for knockout in knockouts] for model in models]
     changes = [_changes(model, mine, rows) for model, mine, rows in zip(models, own, columns, strict=True)]
     known = measured_of(subject, columns[0])
@@ -193,7 +193,7 @@ def _knockouts(subject: Subject) -> Iterator[Knockout]:
         return _of_rule(genome, problem)
     if isinstance(genome, Tree):
         return _of_tree(genome, problem)
-    return _of_groups(genome.allocate(problem), problem)
+    return _of_groups(subject.allocation, problem)
 
 
 def _of_rule(rule: Rule, problem: Problem) -> Iterator[Knockout]:

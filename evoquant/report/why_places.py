@@ -41,7 +41,7 @@ def swap_data(subject: Subject) -> list[dict[str, Any]]:
     What a unit may not take becomes what `problem.repair` makes of it.
     """
     model = subject.model
-    problem, own = model.problem, subject.genome.allocate(model.problem)
+    problem, own = model.problem, subject.allocation
     base = float(model.scores(own[None]).per_model[0, 0])
     size = np.floor(np.log2(np.maximum(problem.scalars["parameters"], 1.0))).astype(np.int64)
     kinds = np.unique(problem.types, return_inverse=True)[1].reshape(-1)
@@ -53,7 +53,7 @@ def swap_data(subject: Subject) -> list[dict[str, Any]]:
     rows = []
     for what, group in groups:
         rng = generator_for(subject.seed, 0, f"why {what}")
-        drawn = problem.repair(np.stack([_shuffled(own, group, rng) for _ in range(DRAWS)]))
+        drawn = problem.repair(_shuffled(own, group, rng))
         moved = (drawn != own).any(axis=1)
         rows.append(_spread(what, DRAWS, model.scores(drawn[moved]) if moved.any() else None, base))
     losses, costs = _pair_sums(model, own)
@@ -63,11 +63,11 @@ def swap_data(subject: Subject) -> list[dict[str, Any]]:
 
 
 def _shuffled(own: NDArray[np.int8], group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int8]:
-    """The widths, permuted among the units of each group."""
-    order = np.argsort(group, kind="stable")
-    lottery = np.lexsort((rng.random(len(own)), group))
-    result = np.empty_like(own)
-    result[order] = own[lottery]
+    """`(DRAWS, units)` the widths, permuted among the units of each group."""
+    rank = np.unique(group, return_inverse=True)[1].reshape(-1)
+    result = np.empty((DRAWS, len(own)), dtype=np.int8)
+    lottery = np.argsort(rank + rng.random(result.shape), axis=1)  # by group, within it by lot
+    result[:, np.argsort(rank, kind="stable")] = own[lottery]
     return result
 
 
@@ -132,7 +132,7 @@ def _spread(what: str, drawn: int, scores: Scores | None, base: float) -> dict[s
 def cliff_data(subject: Subject) -> dict[str, Any]:
     """Plain data: the margin to the floor, every unit one width narrower and one wider, and who holds the loss."""
     model = subject.model
-    own = subject.genome.allocate(model.problem)
+    own = subject.allocation
     narrower, wider = (_steps(model.problem, own, up=up) for up in (False, True))
     scores = model.scores(own[None])
     retention = float(scores.retention[0, 0])

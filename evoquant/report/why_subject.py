@@ -75,6 +75,7 @@ class Subject:
 
     Attributes:
         genome: the champion, or the best so far.
+        allocation: `(units,)` what it gives on the first model.
         finished: whether it is the champion.
         seed: the run's.
         models: the first train model, then the first of each other split; at least one.
@@ -85,6 +86,7 @@ class Subject:
     """
 
     genome: Genome
+    allocation: NDArray[np.int8]
     finished: bool
     seed: int
     models: tuple[Model, ...]
@@ -113,12 +115,13 @@ def subject_of(run: RunData, measured: Mapping[str, Mapping[str, Any]]) -> Subje
     names, others, count = _names(run.config, record)
     notes: list[str] = []
     models: list[Model] = []
+    allocations: list[NDArray[np.int8]] = []
     for label, name in [names, *others]:
         try:
             problem = _problem(run, name)
             objective = make_objective(run.config, (problem,))
             model = _model(label, problem, objective)
-            genome.allocate(problem)
+            allocations.append(genome.allocate(problem))
         except InputError as error:
             if not models:
                 raise
@@ -126,10 +129,18 @@ def subject_of(run: RunData, measured: Mapping[str, Mapping[str, Any]]) -> Subje
             continue
         models.append(model)
     if run.config.task is not None:
-        models[0] = _anchored(models[0], genome, measured)
+        models[0] = _anchored(models[0], allocations[0], measured)
     floor = retention_floor(models[0].objective)
     return Subject(
-        genome, run.champion is not None, run.config.seed, tuple(models), count, floor, measured, tuple(notes)
+        genome=genome,
+        allocation=allocations[0],
+        finished=run.champion is not None,
+        seed=run.config.seed,
+        models=tuple(models),
+        train_models=count,
+        floor=floor,
+        measured=measured,
+        notes=tuple(notes),
     )
 
 
@@ -179,8 +190,9 @@ def _problem(run: RunData, name: str | None) -> Problem:
         profile = deployed_profile(run.config, load_profile(run.path / PROFILE))
         return compile_problem(profile, run.config.resolved_menu)
     profile = searched_profile(run.config, name)
-    known = (run.champion.provenance.get("inputs") if run.champion is not None else None) or {}
-    if name.endswith(".json") and isinstance(known, dict) and known.get(name, profile.digest) != profile.digest:
+    known = run.champion.provenance.get("inputs") if run.champion is not None else None
+    read = known.get(name) if isinstance(known, dict) and name.endswith(".json") else None
+    if read is not None and read != profile.digest:
         raise ProfileError(f"{name}: is another profile than the run has read; restore it.")
     return compile_problem(profile, run.config.resolved_menu)
 
@@ -201,9 +213,8 @@ def _model(label: str, problem: Problem, objective: Objective) -> Model:
     )
 
 
-def _anchored(model: Model, genome: Genome, measured: Mapping[str, Mapping[str, Any]]) -> Model:
+def _anchored(model: Model, allocation: NDArray[np.int8], measured: Mapping[str, Mapping[str, Any]]) -> Model:
     """The model with the champion at its measured retention, where it was measured in full and kept anything."""
-    allocation = genome.allocate(model.problem)
     found = measured.get(digest_of_widths(model.problem, allocation))
     if found is None or not found["full"] or found["retention"] <= 0.0:
         return model

@@ -155,6 +155,12 @@ def _swaps(rows: Sequence[Mapping[str, Any]], champion: Mapping[str, Any]) -> Ta
         notes.append(f"{share:.1%} of the shuffles among all do at least as well: {said}.")
     if whole["moved"] and not rows[1]["moved"]:
         notes.append("Layers of one type have one width: the types decide.")
+    alike = rows[2]
+    if alike["moved"]:
+        said = "it matters" if alike["as_good"] <= 0.5 else "it matters little"
+        notes.append(
+            f"{alike['as_good']:.1%} of those within like sizes do: {said} which of two such layers has which."
+        )
     return Table("The same widths at other places", columns, cells, tuple(notes), frozenset(range(1, 11)))
 
 
@@ -239,7 +245,7 @@ def _measured(data: Mapping[str, Any]) -> Table:
     near = data.get("near")
     rows = [_agreement("all", data)]
     if near is not None:
-        rows.append(_agreement(f"from {near['from']:.0%} to {near['to']:.0%} measured", near))
+        rows.append(_agreement(f"from {near['from']:.1%} measured up", near))
     cells = list(rows)
     columns = ("Allocations", "Number", "Rank correlation", "Clearly apart, misordered", "Estimate", "Measured", "±")
     if "retention" in data["champion"]:
@@ -252,7 +258,7 @@ def _measured(data: Mapping[str, Any]) -> Table:
         f"Estimate: {_ESTIMATES[data['estimate']]}; on average {100 * data['mean']:+.2f} points off, "
         f"{100 * data['mean_absolute']:.2f} whatever the sign, where a measurement itself is off by about "
         f"{100 * data['standard_error']:.2f} (median standard error). {data['cut_short']} of {data['allocations']} "
-        f"measurements were cut short by racing or failed later."
+        f"measurements were cut short by racing."
     ]
     if near is not None:
         wrong = near["promised"]["count"], near["denied"]["count"]
