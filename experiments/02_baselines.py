@@ -1,23 +1,11 @@
 """Every strategy on every model of the seed suite: results/baselines.jsonl and results/baselines.md.
 
-python experiments/02_baselines.py
+python experiments/02_baselines.py [--render | --again SHARE | WORD …]     (--help says more)
 """
 
-from pathlib import Path
+import sys
 
-from evoquant.report.baselines import baseline_rows, baseline_table
-from evoquant.report.study import write_rows
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def main() -> None:
-    """Score all strategies and keep rows and table."""
-    rows = baseline_rows()
-    write_rows(ROOT / "results/baselines.jsonl", rows)
-    head = "# Strategies on the seed suite\n\nMade by `python experiments/02_baselines.py`.\n\n"
-    (ROOT / "results/baselines.md").write_text(head + baseline_table(rows).to_markdown(), encoding="utf-8")
-
+from evoquant.bench.studies_main import study_main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(study_main("baselines"))

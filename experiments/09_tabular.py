@@ -1,33 +1,11 @@
 """Searches on the frozen tables, 100 seeds each, beside the true optimum: results/tabular.jsonl and tabular.md.
 
-python experiments/09_tabular.py
+python experiments/09_tabular.py [--render | --again SHARE | WORD …]     (--help says more)
 """
 
-from pathlib import Path
+import sys
 
-from evoquant.bench.study import SEARCHES, facts, run_study
-from evoquant.bench.table import NAMES
-from evoquant.report.study import write_rows
-from evoquant.report.tabular import tabular_table
-
-ROOT = Path(__file__).resolve().parent.parent
-SEEDS = range(100)
-HEAD = """# Searches where the truth is known
-
-Made by `python experiments/09_tabular.py`; the tables of the truth by `evoquant bench tabular --rebuild FOLDER`.
-level_switch, genetic, nsga2 and tpe begin with the uniform allocations; the settings of all but the surrogate were
-chosen for these tables, on other seeds.
-
-"""
-
-
-def main() -> None:
-    """Run every search on every table and keep rows and tables."""
-    rows = run_study(NAMES, list(SEARCHES), SEEDS)
-    write_rows(ROOT / "results/tabular.jsonl", rows)
-    tables = [tabular_table(facts(name), rows).to_markdown() for name in NAMES]
-    (ROOT / "results/tabular.md").write_text(HEAD + "\n".join(tables), encoding="utf-8")
-
+from evoquant.bench.studies_main import study_main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(study_main("tabular"))

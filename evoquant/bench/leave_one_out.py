@@ -27,6 +27,7 @@ from evoquant.campaign.fitted import fitted_profile
 from evoquant.errors import RunDirError
 from evoquant.files import canonical_json, write_atomic
 from evoquant.genomes.direct import DirectSpace
+from evoquant.genomes.load import genome_from_dict
 from evoquant.profiles.model import load_profile, profile_to_json
 from evoquant.report.data import load_run
 from evoquant.scoring.expected_loss import with_expected_loss
@@ -34,7 +35,7 @@ from evoquant.scoring.problem import LOSS_UNITS, compile_problem
 from evoquant.search.surrogate_model import Measured
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -191,27 +192,38 @@ def leave_out(held_out: Sequence[Source], others: Sequence[Source], work: Path) 
     champions = {genome: evolve(paths, genome, menu, 0, work / task / genome) for genome in GENOMES}
     rows = []
     for source in held_out:
-        for row in _judge_all(source, champions, menu):
+        for row in _judge_all(source, champions):
             rows.append({"task": task, "seed": source.seed, **row})
     return rows
 
 
-def _judge_all(source: Source, champions: dict[str, Champion], menu: Menu) -> list[dict[str, Any]]:
+def _judge_all(source: Source, champions: dict[str, Champion]) -> list[dict[str, Any]]:
+    genomes = {f"{genome} from the other tasks": champion.genome.to_dict() for genome, champion in champions.items()}
+    rows = judge_genomes(source, genomes)
+    for row, champion in zip(rows, champions.values(), strict=False):
+        row["text"] = champion.genome.text
+        row["genome"] = champion.genome.to_dict()
+        row["train"] = float(np.min(champion.scores["train"]["share_of_optimum"]))
+    return rows
+
+
+def judge_genomes(source: Source, genomes: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of heuristics on a task, then of the exact solver on expected losses and of uniform widths.
+
+    Args:
+        source: the task with one seed; its run is not read.
+        genomes: name of a row → genome as JSON.
+    """
     config, _ = load_config(source.config, [f"seed={source.seed}", f"task.seed={source.seed}"])
     assert config.task is not None
+    menu = config.resolved_menu
     with opened_network(config.task, menu, ("fisher",), source.cache) as opened:
         metric = opened.measurer.task.metric.name
         problem = compile_problem(with_expected_loss(opened.profile, metric), menu)
         objective = make_objective(config, (problem,))
         judge = Judge(opened.measurer, problem, objective, source.seed)
         rows = [
-            _judged(judge, f"{genome} from the other tasks", champion.genome.allocate(problem))
-            | {
-                "text": champion.genome.text,
-                "genome": champion.genome.to_dict(),
-                "train": float(np.min(champion.scores["train"]["share_of_optimum"])),
-            }
-            for genome, champion in champions.items()
+            _judged(judge, name, genome_from_dict(genome, name).allocate(problem)) for name, genome in genomes.items()
         ]
         rows.append(_judged(judge, "expected loss, exact solver", expected_optimum(problem, objective)))
         for width in ("INT8-channel", "INT4-channel"):

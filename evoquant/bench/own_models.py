@@ -45,8 +45,11 @@ SPLITS: tuple[Split, ...] = ("calibration", "selection", "gate", "test")
 FINALISTS = 32
 FRONT_POINTS = 20
 LEAST_RETENTION = 0.9  # by the table, of the points of its front that are measured
-BUDGETS = (15, 25, 80, 400)
 EVALUATIONS = 400  # of random search and plain evolution
+PLAIN_SEARCHES = {
+    "random search": "{kind: random, population: 20}",
+    "plain evolution": "{kind: level_switch, offspring: 16, initial: 16}",
+}
 KEPT = ("fitness", "retention", "standard_error", "compression", "effective_bits", "interval", "probability")
 
 
@@ -58,13 +61,11 @@ class Study:
         config: YAML file of the task's campaign.
         seed: of training, splits and search.
         work: folder for cache and run directories.
-        budgets: genome → passes of its campaigns.
     """
 
     config: Path
     seed: int
     work: Path
-    budgets: dict[str, tuple[int, ...]]
 
     @property
     def name(self) -> str:
@@ -72,42 +73,34 @@ class Study:
         return f"{self.config.stem}-{self.seed}"
 
 
-def run_study(study: Study) -> list[dict[str, Any]]:
-    """All rows of one task with one seed: rivals first, then the campaigns of rising budgets."""
-    fixed = _fixed(study)
-    config, _ = load_config(study.config, [*fixed, "executor.kind=local"])
-    rows = _rivals(config, study.work / f"cache-{study.name}")
-    plain = ("genome={kind: direct}", "signals=[]", "racing={enabled: false}", f"stop.passes={EVALUATIONS + 1}")
-    for name, search in (
-        ("random search", "{kind: random, population: 20}"),
-        ("plain evolution", "{kind: level_switch, offspring: 16, initial: 16}"),
-    ):
-        rows.append(_campaign(study, name, [*fixed, *plain, f"search={search}"]))
-    rows.append(_own_best(study, config, rows[-1]))
-    return [*_named(study, rows), *campaign_rows(study)]
+def way_rows(study: Study, way: str) -> list[dict[str, Any]]:
+    """The rows of one way on one task with one seed.
+
+    Args:
+        study: task and seed.
+        way: `rivals`, all that need no search of evoquant's; `random search`; `plain evolution`, which gives two rows;
+            or a campaign of evoquant's as its row is called, `evoquant direct, 80 passes`.
+    """
+    if way == "rivals":
+        rows = _rivals(_config(study), study.work / f"cache-{study.name}")
+    elif way in PLAIN_SEARCHES:
+        fixed = ("genome={kind: direct}", "signals=[]", "racing={enabled: false}", f"stop.passes={EVALUATIONS + 1}")
+        rows = [_campaign(study, way, [*_fixed(study), *fixed, f"search={PLAIN_SEARCHES[way]}"])]
+        if way == "plain evolution":
+            rows.append(_own_best(study, _config(study), rows[0]))
+    else:
+        genome, passes = way.removeprefix("evoquant ").removesuffix(" passes").split(", ")
+        rows = [_campaign(study, way, [*_fixed(study), f"genome={{kind: {genome}}}", f"stop.passes={passes}"])]
+    return [{"task": study.config.stem, "seed": study.seed, **row} for row in rows]
 
 
-def campaign_rows(study: Study) -> list[dict[str, Any]]:
-    """The rows of evoquant's campaigns alone, of rising budgets."""
-    rows = [
-        _campaign(
-            study,
-            f"evoquant {genome}, {passes} passes",
-            [*_fixed(study), f"genome={{kind: {genome}}}", f"stop.passes={passes}"],
-        )
-        for genome, budgets in study.budgets.items()
-        for passes in budgets
-    ]
-    return _named(study, rows)
+def _config(study: Study) -> CampaignConfig:
+    return load_config(study.config, [*_fixed(study), "executor.kind=local"])[0]
 
 
 def _fixed(study: Study) -> list[str]:
     """Overrides of every campaign of a study."""
     return [f"seed={study.seed}", f"task.seed={study.seed}", f"cache={study.work}/cache-{study.name}"]
-
-
-def _named(study: Study, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"task": study.config.stem, "seed": study.seed, **row} for row in rows]
 
 
 def _folder(study: Study, name: str) -> Path:

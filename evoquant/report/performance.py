@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evoquant.campaign.environment import PACKAGES
 from evoquant.report.table import Table
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def performance_table(topic: str, rows: Sequence[Mapping[str, Any]]) -> Table:
             figure(row["median"], row["unit"]),
             f"{figure(min(row['values']), row['unit'])} to {figure(max(row['values']), row['unit'])}",
             _goal(row),
-            "; ".join(f"{name} {figure(rate, '1/s')}" for name, rate in row["rates"].items()),
+            "; ".join(f"{name} {figure(row['rates'][name], '1/s')}" for name in _as_named(row)),
         )
         for row in rows
     ]
@@ -46,11 +47,17 @@ def performance_table(topic: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def machine_note(machine: Mapping[str, Any]) -> str:
     """The machine in one paragraph."""
-    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version is not None)
+    packages = sorted(machine["packages"], key=lambda name: (*PACKAGES, name).index(name))
+    versions = ", ".join(f"{name} {machine['packages'][name]}" for name in packages if machine["packages"][name])
     return (
         f"Machine: {machine['cpu']}, {machine['cpus']} cores, {machine['system']} {machine['machine']}; "
         f"{machine['implementation']} {machine['python']}; {versions}."
     )
+
+
+def _as_named(row: Mapping[str, Any]) -> list[str]:
+    """The names of the rates in the order in which `what` has them: JSON keeps none."""
+    return sorted(row["rates"], key=lambda name: (row["what"].find(name), name))
 
 
 def figure(value: float, unit: str) -> str:

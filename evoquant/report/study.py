@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.files import canonical_json, write_atomic
+from evoquant.errors import InputError
+from evoquant.files import canonical_json, read_text, write_atomic
 from evoquant.report.table import Table
 
 if TYPE_CHECKING:
@@ -122,12 +124,24 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_atomic(path, "".join(canonical_json(row) + "\n" for row in rows))
 
 
-def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add a row to JSON lines, unless the very same row is the last one."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    line = canonical_json(row)
-    if lines[-1:] != [line]:
-        write_atomic(path, "".join(f"{one}\n" for one in [*lines, line]))
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, [] where there is none.
+
+    Raises:
+        InputError: a line is no JSON object.
+    """
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}: line {number} is no JSON object; take the file from git, or measure it anew.")
+        rows.append(row)
+    return rows
 
 
 def _count(value: float) -> str:

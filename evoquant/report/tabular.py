@@ -26,7 +26,7 @@ def tabular_table(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
         rows: one for each search and seed, as `evoquant.bench.study` gives them.
     """
     mine = [row for row in rows if row["table"] == about["table"]]
-    points = list(mine[0]["share"]) if mine else []
+    points = sorted(mine[0]["share"], key=int) if mine else []
     cells = []
     for name in dict.fromkeys(row["search"] for row in mine):
         runs = [row for row in mine if row["search"] == name]

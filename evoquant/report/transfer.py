@@ -55,19 +55,30 @@ def share_rows(found: Mapping[str, Allocator], models: Sequence[str]) -> list[di
     for name in models:
         problem = compile_problem(any_profile(name), SEED_MENU)
         bound = certify(problem, CLIFF)
-        allocations = np.stack([allocate(problem) for allocate in found.values()])
-        retention = retention_of(loss_sums(problem, allocations))
-        fitness = score(CLIFF, (problem,), retention[:, None], cost_sums(problem, allocations)[:, None]).fitness
         rows.append(
             {
                 "model": name,
                 "layers": len(problem.layers),
                 "optimum": bound.upper_bound,
                 "gap": bound.gap,
-                "fitness": dict(zip(found, fitness.tolist(), strict=True)),
+                "fitness": _fitness(found, problem),
             }
         )
     return rows
+
+
+def fitness_rows(found: Mapping[str, Allocator], models: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a model: each allocator's fitness, as in `share_rows`, without the optimum."""
+    return [
+        {"model": name, "fitness": _fitness(found, compile_problem(any_profile(name), SEED_MENU))} for name in models
+    ]
+
+
+def _fitness(found: Mapping[str, Allocator], problem: Problem) -> dict[str, float]:
+    allocations = np.stack([allocate(problem) for allocate in found.values()])
+    retention = retention_of(loss_sums(problem, allocations))
+    fitness = score(CLIFF, (problem,), retention[:, None], cost_sums(problem, allocations)[:, None]).fitness
+    return dict(zip(found, fitness.tolist(), strict=True))
 
 
 def champion_row(run: RunData) -> dict[str, Any]:

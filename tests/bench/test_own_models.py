@@ -62,8 +62,10 @@ def test_a_whole_study_of_a_small_network(tmp_path, monkeypatch):
         "menu: [INT2-channel, INT4-channel, INT8-channel, FP16, FP32]\nstop: {passes: 9, generations: 1000}\n",
         encoding="utf-8",
     )
-    study = own_models.Study(config, 0, tmp_path, {"direct": (9,), "tree": (9,)})
-    rows = {one["name"]: one for one in own_models.run_study(study)}
+    study = own_models.Study(config, 0, tmp_path)
+    campaigns = ("evoquant direct, 9 passes", "evoquant tree, 9 passes")
+    ways = ("rivals", "random search", "plain evolution", *campaigns)
+    rows = {one["name"]: one for way in ways for one in own_models.way_rows(study, way)}
     assert rows["plain evolution"]["passes"] == 25 == rows["random search"]["passes"]
     own = rows["plain evolution, best on calibration"]["scores"]["calibration"]["fitness"]
     assert (
