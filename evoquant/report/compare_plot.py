@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.errors import InputError, MissingExtraError
-from evoquant.report.palette import QUIET, series_colour
-from evoquant.report.terminal import plain
+from evoquant.errors import InputError
+from evoquant.report.palette import QUIET, SERIES, series_colour
+from evoquant.report.plots_style import DOUBLE, SMALL, legend_above, light_grid, new_figure, picture, printed, style
 
 if TYPE_CHECKING:
     from evoquant.report.compare import Comparison
 
-SIZE, DPI = (7.2, 4.2), 150
+HEIGHT = 3.2  # inches
 MOST_BANDS = 4  # groups: of more, bands would hide each other
-# An SVG has letters as shapes, so that it looks the same everywhere, and ids that do not change from run to run.
-SETTINGS = {"svg.hashsalt": "evoquant", "svg.fonttype": "path", "font.family": ["DejaVu Sans"], "font.size": 9.0}
-METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+MOST_COLUMNS = 4
+DASHES = ("-", "--", ":", "-.")  # once the colours are used up
 
 
 def curves_figure(made: Comparison, kind: str) -> bytes:
@@ -28,44 +26,33 @@ def curves_figure(made: Comparison, kind: str) -> bytes:
         MissingExtraError: matplotlib is not installed.
         InputError: no run has found anything.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("a figure", "matplotlib", "report") from None
     bands = made.bands()
     if not bands:
         raise InputError("there is nothing to draw: every candidate of every run failed.")
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=SIZE, layout="constrained")
+    runs = {group.label: len(group.results) for group in made.groups}
+    end = max(float(grid[-1]) for _, grid, _ in bands)
+    with style():
+        figure = new_figure(DOUBLE, HEIGHT)
         axes = figure.add_subplot()
-        lines = []
-        end = max(float(grid[-1]) for _, grid, _ in bands)
-        for number, (_, grid, quartiles) in enumerate(bands):
+        lines: list[Any] = []
+        for number, (label, grid, quartiles) in enumerate(bands):
             spent = np.append(grid, end)
             low, middle, high = np.column_stack([quartiles, quartiles[:, -1]])
-            colour = series_colour(number)
-            dashes = "--" if number >= 7 else "-"
+            colour, dashes = series_colour(number), DASHES[number // len(SERIES) % len(DASHES)]
             if len(bands) <= MOST_BANDS:
                 axes.fill_between(spent, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
-            lines += axes.plot(spent, middle, color=colour, linestyle=dashes, linewidth=1.6, drawstyle="steps-post")
+            text = f"{printed(label)} ({runs[label]} run{'s' if runs[label] > 1 else ''})"
+            lines += axes.plot(spent, middle, color=colour, linestyle=dashes, drawstyle="steps-post", label=text)
         axes.set_xlabel("passes over the calibration split" if made.unit == "passes" else "candidates evaluated")
         axes.set_ylabel(f"best fitness so far on {made.searched}")
-        axes.grid(color=QUIET, alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xlim(left=0)
-        runs = {group.label: len(group.results) for group in made.groups}
-        labels = [f"{plain(label)} ({runs[label]} run{'s' if runs[label] > 1 else ''})" for label, _, _ in bands]
-        legend = axes.legend(lines, labels, frameon=False, loc="best")
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a label may hold a dollar sign
-        figure.supxlabel(_caption(made, len(bands)), fontsize=7, color=QUIET, x=0.99, ha="right")
-        stream = io.BytesIO()
-        figure.savefig(stream, format=kind, dpi=DPI, metadata=METADATA[kind])
-    return stream.getvalue()
+        axes.set_xlim(0, end * 1.02)
+        light_grid(axes, "both")
+        legend_above(figure, lines, min(len(lines), MOST_COLUMNS))
+        figure.supxlabel(_caption(made, len(bands)), fontsize=SMALL, color=QUIET, x=0.99, ha="right")
+        return picture(figure, kind)
 
 
 def _caption(made: Comparison, bands: int) -> str:
     text = "median over seeds" + (", band: quartiles" if bands <= MOST_BANDS else "")
-    ends = {result.spent for result in made.results}
-    return text + ("; runs that ended earlier keep their last value" if len(ends) > 1 else "")
+    several = len({result.spent for result in made.results}) > 1
+    return text + ("; runs that ended earlier keep their last value" if several else "")

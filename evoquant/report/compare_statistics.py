@@ -6,7 +6,7 @@ Many runs end at the very same fitness, so the tests are exact with ties too, wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,6 +98,21 @@ def unpaired_contrast(values: NDArray[np.float64], others: NDArray[np.float64]) 
         p=p,
         exact=exact,
         smallest_p=smallest_unpaired(len(values), len(others)),
+    )
+
+
+def turned(contrast: Contrast) -> Contrast:
+    """The same, seen from the other group."""
+    low_high = contrast.interval
+    return replace(
+        contrast,
+        runs=contrast.others,
+        others=contrast.runs,
+        wins=contrast.losses,
+        losses=contrast.wins,
+        difference=0.0 - contrast.difference,
+        interval=None if low_high is None else (0.0 - low_high[1], 0.0 - low_high[0]),
+        superiority=1.0 - contrast.superiority,
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from evoquant.report.compare_statistics import Contrast
 
 NONE = "–"
+SMALLEST = 0.00005  # that four decimals show
 
 
 def compare_tables(made: Comparison) -> list[Table]:
@@ -109,7 +110,7 @@ def contrast_cells(contrast: Contrast | None) -> tuple[str, ...]:
         return (NONE,) * len(CONTRAST_COLUMNS)
     runs = f"{contrast.runs} pairs" if contrast.paired else f"{contrast.runs}, {contrast.others}"
     difference = _signed(contrast.difference)
-    if contrast.interval is not None:
+    if contrast.interval not in (None, (contrast.difference,) * 2):
         difference += f"\n{_signed(contrast.interval[0])} to {_signed(contrast.interval[1])}"
     record = f"{contrast.wins}-{contrast.ties}-{contrast.losses}"
     return runs, record, difference, f"{contrast.superiority:.0%}", f"{contrast.p_holm:.3g}"
@@ -272,7 +273,9 @@ def _quartiles(quartiles: NDArray[np.float64], write: Callable[[float], str]) ->
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.4f}" if value else "0"
+    if value == 0:
+        return "0"
+    return f"{value:+.4f}" if abs(value) >= SMALLEST else f"{value:+.0e}"
 
 
 def _fitness(value: float) -> str:
