@@ -46,7 +46,9 @@ class Live:
         """
         self._stream = stream
         self._closing_line = closing_line
-        self._console = Console(file=stream, force_terminal=True, highlight=False)
+        console = Console(file=stream, force_terminal=True)
+        coloured = console.color_system is not None and not console.no_color
+        self._label = ("\x1b[36m", "\x1b[0m") if coloured else ("", "")
         self._lock = threading.RLock()
         self._board = Board(time.monotonic(), unicode="utf" in (stream.encoding or "").lower())
         self._widths: list[int] = []  # of the lines on the screen
@@ -100,11 +102,8 @@ class Live:
         columns, _ = self._size()
         # A terminal that was made narrower has broken the lines that it shows.
         up = sum(max(1, -(-width // max(columns, 1))) for width in self._widths)
-        self._console.width = max(columns - 1, 1)
-        with self._console.capture() as captured:
-            for label, text in lines:
-                self._console.print(Text.assemble((label, "cyan"), text), no_wrap=True, overflow="crop")
-        drawn = captured.get().replace("\n", "\x1b[K\n")
+        colour, reset = self._label
+        drawn = "".join(f"{colour}{label}{reset}{text}\x1b[K\n" for label, text in lines)
         start = f"\r\x1b[{up}A" if up else "\r"
         self._widths = [cell_len(label) + cell_len(text) for label, text in lines]
         said = above.replace("\n", "\x1b[K\n")
