@@ -30,6 +30,7 @@ COMMANDS = {
     "apply": "Show which width a heuristic gives to each layer of a model.",
     "bound": "Show the best that any allocation can reach, with proof.",
     "compare": "Hold runs against each other, by seed, with a test.",
+    "ablate": "Say what each part of a campaign is worth.",
     "pick": "Choose from the archive of a map_elites or nsga2 run.",
     "version": "Print the version.",
     "bench": "How fast evoquant is on this machine, and how it scales.",
