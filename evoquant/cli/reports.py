@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from evoquant.cli.deploy import AllowOption
-from evoquant.cli.output import draw, show
+from evoquant.cli.output import draw, emit, show
 from evoquant.errors import InputError
 
 RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, such as runs/evolve-0.")]
@@ -19,6 +19,9 @@ def report(
     run_dir: RunDirArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report's data.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with figures, one file.")
+    ] = None,
     why: Annotated[bool, typer.Option("--why", help="Why the champion looks as it does, instead.")] = False,
     allow_code: AllowOption = None,
 ) -> None:
@@ -32,6 +35,11 @@ def report(
         raise InputError("--why: is for people and not in --json; leave one of them out.")
     data = load_run(run_dir)
     require_allowed(data.config, allow_code or (), run_dir)
+    if html is not None:
+        from evoquant.report.page import page_html
+
+        emit(page_html(data), html)
+        return
     summary = report_data(data)
     if as_json:
         sys.stdout.write(pretty_json(summary))

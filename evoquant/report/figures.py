@@ -1,0 +1,383 @@
+"""The page's figures for plotly, as plain data, each with what it says in words and its numbers as tables.
+
+Names are somebody's: what plotly would read as markup is escaped here, the page escapes the rest.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoquant.report.palette import CHAMPION, CLIFF, QUIET, series_colour
+from evoquant.report.table import Table
+from evoquant.report.terminal import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from evoquant.report.series import Breakthrough, Curve, GateRow, Goal, RunSeries
+
+MOST_GENERATIONS = 1500  # of a curve that are drawn
+MOST_ROWS = 200  # of a table of a figure's numbers
+NUMBERED = 8  # breakthroughs with a number in the figure and a line below it
+LONGEST = 160  # characters of a name or a change in what one hovers over
+INK, GRID = "#1f2328", "#e3e5e8"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the page.
+
+    Attributes:
+        name: for ids.
+        kind: of chart, for whoever does not see it.
+        title: its heading.
+        finding: what it shows, in words.
+        plot: `data` and `layout` for plotly.
+        notes: what has to be said below it.
+        listed: a numbered list below it: what the numbers in the figure are.
+        tables: its numbers.
+        slider: what the page's script needs for the slider; None for no slider.
+        views: named ranges of the axes, the first is shown.
+    """
+
+    name: str
+    kind: str
+    title: str
+    finding: str
+    plot: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    slider: dict[str, Any] | None = None
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def label(name: str, longest: int = LONGEST) -> str:
+    """A name for plotly, which reads a little HTML: escaped, and cut where it is very long."""
+    shown = plain(" ".join(name.split()))
+    shown = shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+    return html.escape(shown, quote=False)
+
+
+def numbers(values: Iterable[float], digits: int = 6) -> list[float | None]:
+    """For JSON: rounded to so many significant digits, None for NaN."""
+    return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in map(float, values)]
+
+
+def layout(x: str, y: str, height: int = 380, **more: Any) -> dict[str, Any]:
+    """What all figures look like."""
+    axis = {"gridcolor": GRID, "linecolor": QUIET, "zeroline": False, "automargin": True, "ticks": "outside"}
+    return {
+        "height": height,
+        "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
+        "paper_bgcolor": "#ffffff",
+        "plot_bgcolor": "#ffffff",
+        "font": {"family": "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 13, "color": INK},
+        "hoverlabel": {"align": "left", "bgcolor": "#ffffff", "font": {"color": INK}},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0, "font": {"size": 12}},
+        "xaxis": {**axis, "title": {"text": x, "standoff": 8}},
+        "yaxis": {**axis, "title": {"text": y, "standoff": 8}},
+        **more,
+    }
+
+
+def limit_line(axis: str, value: float, said: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A dashed line across the figure, and its label, as a shape and an annotation."""
+    across = "x" if axis == "y" else "y"
+    style = {"color": CLIFF, "width": 1.5, "dash": "dash"}
+    shape = {
+        "type": "line",
+        f"{across}ref": f"{across} domain",
+        f"{axis}ref": axis,
+        f"{across}0": 0,
+        f"{across}1": 1,
+        f"{axis}0": value,
+        f"{axis}1": value,
+        "line": style,
+    }
+    note = {
+        f"{across}ref": f"{across} domain",
+        f"{axis}ref": axis,
+        f"{across}": 0.99 if axis == "y" else 0.02,
+        f"{axis}": value,
+        "text": said,
+        "showarrow": False,
+        "xanchor": "right" if axis == "y" else "left",
+        "yanchor": "bottom",
+        "font": {"color": CLIFF, "size": 12},
+        "bgcolor": "rgba(255,255,255,0.7)",
+    }
+    return shape, note
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Indices of at most so many of `count`, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    kept: list[int] = np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
+    return kept
+
+
+def goal_words(goal: Goal) -> str:
+    """What the objective asks for, in a few words; empty where it has no limit."""
+    if goal.floor is not None:
+        return f"{goal.name} at {100.0 * goal.floor:.4g}% retention"
+    if goal.effective_bits is not None:
+        return f"budget of {goal.effective_bits:.4g} bits per weight"
+    return ""
+
+
+def met_words(goal: Goal, met: bool) -> str:
+    """What an allocation does that meets the goal, or misses it: `stays above the cliff at 95% retention`."""
+    if goal.name == "cliff":
+        return f"{'stays above' if met else 'IS BELOW'} the {goal_words(goal)}"
+    return f"{'keeps' if met else 'MISSES'} the {goal_words(goal)}"
+
+
+def fitness_figure(series: RunSeries) -> Figure:
+    """Fitness by generation: the best so far, the population, the cliff, and the breakthroughs with numbers."""
+    curve, goal = series.curve, series.goal
+    shown = sorted({*evenly(len(curve), MOST_GENERATIONS), *(step.index for step in curve.breakthroughs)})
+    numbered = sorted(sorted(curve.breakthroughs, key=lambda step: -step.gain)[:NUMBERED], key=lambda s: s.index)
+    x = curve.generation[shown].tolist()
+    asked = curve.asked[shown].tolist()
+    traces = [*_population(curve, x, shown)]
+    traces.append(
+        {
+            **_line(x, curve.champion[shown], "best so far", CHAMPION, 2.5),
+            "line": {"color": CHAMPION, "width": 2.5, "shape": "hv"},
+            "customdata": asked,
+            "hovertemplate": "generation %{x}: %{y:.4f}<br>%{customdata:,} candidates asked<extra>best so far</extra>",
+        }
+    )
+    traces.append(_breakthroughs(curve, numbered))
+    plot = layout("generation", label(curve.label))
+    span = max(float(curve.generation[-1] - curve.generation[0]), 1.0)
+    plot["xaxis"] |= {"range": [float(curve.generation[0]) - 0.02 * span, float(curve.generation[-1]) + 0.02 * span]}
+    if span <= 10:
+        plot["xaxis"] |= {"dtick": 1}
+    if goal.fitness is not None:
+        shape, note = limit_line("y", goal.fitness, f"whatever misses the {goal_words(goal)} has no more than this")
+        plot |= {"shapes": [shape], "annotations": [note]}
+    notes = []
+    if len(shown) < len(curve):
+        notes.append(f"{len(shown):,} of {len(curve):,} generations are drawn, evenly spaced, and every breakthrough.")
+    if len(numbered) < len(curve.breakthroughs):
+        notes.append(
+            f"The {len(numbered)} largest of {len(curve.breakthroughs)} gains have numbers; the data below have all."
+        )
+    if failures := int(curve.failures.sum()):
+        notes.append(f"{failures:,} candidates failed; they have no fitness.")
+    return Figure(
+        "fitness",
+        "Line chart",
+        "Fitness by generation",
+        _fitness_finding(series),
+        {"data": traces, "layout": plot},
+        tuple(notes),
+        tuple(_step_words(step) for step in numbered),
+        (_steps_table(curve), _curve_table(curve)),
+    )
+
+
+def _population(curve: Curve, x: list[int], shown: list[int]) -> list[dict[str, Any]]:
+    """The quartiles as a band, the median, and the best of each generation."""
+    traces = []
+    colour = series_colour(0)
+    band = np.isfinite(curve.lower[shown])
+    if band.any():
+        edges = {"mode": "lines", "line": {"width": 0, "color": colour}, "hoverinfo": "skip", "type": "scatter"}
+        traces += [
+            {**edges, "x": x, "y": numbers(curve.lower[shown]), "showlegend": False},
+            {
+                **edges,
+                "x": x,
+                "y": numbers(curve.upper[shown]),
+                "fill": "tonexty",
+                "fillcolor": "rgba(0,114,178,0.18)",
+                "name": "middle half of the population",
+            },
+        ]
+    traces.append({**_line(x, curve.median[shown], "median", colour, 1.2), "hovertemplate": "median %{y:.4f}"})
+    best = {**_line(x, curve.best[shown], "best of the generation", QUIET, 1.2), "hovertemplate": "best %{y:.4f}"}
+    best["line"] = {"color": QUIET, "width": 1.2, "dash": "dot"}
+    return [*traces, best]
+
+
+def _line(x: Sequence[float], y: Iterable[float], name: str, colour: str, width: float) -> dict[str, Any]:
+    one = {"marker": {"size": 7, "color": colour}, "mode": "lines+markers"} if len(x) == 1 else {"mode": "lines"}
+    return {"type": "scatter", "x": x, "y": numbers(y), "name": name, "line": {"color": colour, "width": width}, **one}
+
+
+def _breakthroughs(curve: Curve, numbered: Sequence[Breakthrough]) -> dict[str, Any]:
+    steps = curve.breakthroughs
+    place = {step.index: str(number) for number, step in enumerate(numbered, 1)}
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "name": "breakthrough",
+        "x": [step.generation for step in steps],
+        "y": numbers(step.after for step in steps),
+        "text": [place.get(step.index, "") for step in steps],
+        "textposition": _positions(steps, place, float(len(curve))),
+        "textfont": {"size": 12, "color": INK},
+        "cliponaxis": False,
+        "marker": {
+            "color": CHAMPION,
+            "size": [9 if step.index in place else 5 for step in steps],
+            "symbol": ["star" if step.crosses else "circle" for step in steps],
+            "line": {"color": "#ffffff", "width": 1},
+        },
+        "customdata": [
+            [
+                f"{step.gain:+.4f}",
+                label(step.by),
+                label(step.change),
+                f"{step.retention:.2%}",
+                f"{step.compression:.3f}x",
+            ]
+            for step in steps
+        ],
+        "hovertemplate": "generation %{x}: fitness %{y:.4f} (%{customdata[0]})<br>retention %{customdata[3]}, "
+        "%{customdata[4]}<br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+    }
+
+
+def _positions(steps: Sequence[Breakthrough], place: Mapping[int, str], span: float) -> list[str]:
+    """Above the point; where the number before is near, below and to the right: none covers another."""
+    positions, last = [], -span
+    for step in steps:
+        crowded = step.index in place and step.generation - last < 0.03 * span and positions[-1:] != ["bottom right"]
+        positions.append("bottom right" if crowded else "top center")
+        last = step.generation if step.index in place else last
+    return positions
+
+
+def _step_words(step: Breakthrough) -> str:
+    crossing = " It is the first that keeps the floor." if step.crosses else ""
+    gain = "" if step.before is None else f" ({step.gain:+.4f})"
+    return (
+        f"Generation {step.generation}: fitness {step.after:.4f}{gain}, retention {step.retention:.2%} at "
+        f"{step.compression:.3f}x, by {step.by}: {step.change}.{crossing}"
+    )
+
+
+def _fitness_finding(series: RunSeries) -> str:
+    curve = series.curve
+    known = np.flatnonzero(np.isfinite(curve.champion))
+    if not len(known):
+        return f"In {len(curve)} generations no candidate has succeeded."
+    first, last = known[0], known[-1]
+    said = (
+        f"The best {curve.label} rises from {curve.champion[first]:.4f} in generation "
+        f"{curve.generation[first]} to {curve.champion[last]:.4f} in generation {curve.generation[last]}, in "
+        f"{_counted(len(curve.breakthroughs), 'step')}."
+    )
+    later = [step for step in curve.breakthroughs if step.before is not None]
+    if later:
+        best = max(later, key=lambda step: step.gain)
+        said += f" The largest gain is {best.gain:+.4f}, in generation {best.generation}, by {best.by}."
+    crossing = next((step for step in curve.steps if step.crosses), None)
+    if crossing is not None:
+        said += f" From generation {crossing.generation} on it {met_words(series.goal, True)}."
+    elif series.goal.floor is not None:
+        said += f" It never {met_words(series.goal, True)}."
+    return said
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _steps_table(curve: Curve) -> Table:
+    steps = curve.steps
+    kept = evenly(len(steps), MOST_ROWS)
+    rows = [
+        (
+            str(step.generation),
+            f"{step.after:.6f}",
+            "" if step.before is None else f"{step.gain:+.6f}",
+            f"{step.retention:.2%}",
+            f"{step.compression:.4f}x",
+            step.by,
+            step.change,
+            "keeps the floor" if step.crosses else "",
+        )
+        for step in (steps[i] for i in kept)
+    ]
+    columns = ("Generation", "Fitness", "Gain", "Retention", "Compression", "By", "What changed", "")
+    notes = ("Without a gain it is simpler or smaller.",)
+    if len(kept) < len(steps):
+        notes = (f"{len(kept)} of {len(steps):,} changes, evenly spaced. {notes[0]}",)
+    return Table("Every change of the champion", columns, rows, notes, frozenset(range(5)))
+
+
+def _curve_table(curve: Curve) -> Table:
+    kept = evenly(len(curve), MOST_ROWS)
+    columns: tuple[str, ...] = ("Generation", "Candidates asked", "Distinct")
+    columns += ("Passes",) if curve.passes is not None else ()
+    columns += ("Best so far", "Best of the generation", "Median", "Lower quartile", "Upper quartile", "Failed")
+    rows = []
+    for i in kept:
+        cells = [str(curve.generation[i]), f"{curve.asked[i]:,}", f"{curve.distinct[i]:,}"]
+        cells += [f"{curve.passes[i]:g}"] if curve.passes is not None else []
+        for values in (curve.champion, curve.best, curve.median, curve.lower, curve.upper):
+            cells.append(f"{values[i]:.6f}" if math.isfinite(values[i]) else "")
+        rows.append((*cells, str(curve.failures[i])))
+    notes = (f"{len(kept)} of {len(curve):,} generations, evenly spaced.",) if len(kept) < len(curve) else ()
+    return Table("Fitness by generation", columns, rows, notes, frozenset(range(len(columns))))
+
+
+def gate_figure(rows: Sequence[GateRow]) -> Figure | None:
+    """The champion's lead over each rival with its interval; None where there was no gate."""
+    rivals = [row for row in rows if row.interval is not None]
+    if not rivals:
+        return None
+    colours = {"ahead": series_colour(2), "behind": CLIFF, "tie": QUIET}
+    words = {"ahead": "beaten", "behind": "beats the champion", "tie": "a tie"}
+    traces = []
+    for verdict, colour in colours.items():
+        mine = [row for row in rivals if row.verdict == verdict]
+        if not mine:
+            continue
+        intervals = [row.interval or (row.lead, row.lead) for row in mine]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": words[verdict],
+                "x": numbers(row.lead for row in mine),
+                "y": [label(row.name, 40) for row in mine],
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": numbers(high - row.lead for row, (_, high) in zip(mine, intervals, strict=True)),
+                    "arrayminus": numbers(row.lead - low for row, (low, _) in zip(mine, intervals, strict=True)),
+                    "color": colour,
+                    "thickness": 2,
+                },
+                "marker": {"color": colour, "size": 9, "symbol": "diamond" if verdict == "tie" else "circle"},
+                "customdata": [[f"{row.retention:.2%}", f"{row.compression:.3f}x"] for row in mine],
+                "hovertemplate": "%{y}: retention %{customdata[0]}, %{customdata[1]}<br>the champion leads by %{x:.4f}"
+                "<extra></extra>",
+            }
+        )
+    plot = layout("the champion's lead in fitness (95% interval)", "", height=110 + 30 * len(rivals))
+    plot["yaxis"] |= {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": [label(row.name, 40) for row in reversed(rivals)],
+    }
+    plot["shapes"] = [limit_line("x", 0.0, "")[0] | {"line": {"color": INK, "width": 1}}]
+    count = {verdict: sum(row.verdict == verdict for row in rivals) for verdict in colours}
+    chosen = next((row.name for row in rows if row.recommended), "the champion")
+    finding = (
+        f"Of {len(rivals)} rivals the champion beats {count['ahead']}, ties with {count['tie']}, is beaten by "
+        f"{count['behind']}. Recommended: {chosen}."
+    )
+    return Figure("gate", "Dot chart with intervals", "Against its rivals", finding, {"data": traces, "layout": plot})
