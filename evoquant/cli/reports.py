@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from evoquant.cli.deploy import AllowOption
-from evoquant.cli.output import draw, emit, show
+from evoquant.cli.output import draw, emit, say, show
 from evoquant.errors import InputError
 
 RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, such as runs/evolve-0.")]
@@ -21,6 +21,12 @@ def report(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with figures, one file.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="DIR", help="Write plots for slides; needs the extra report.")
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="DIR", help="Write plots for papers; needs the extra report.")
     ] = None,
     why: Annotated[bool, typer.Option("--why", help="Why the champion looks as it does, instead.")] = False,
     allow_code: AllowOption = None,
@@ -39,6 +45,13 @@ def report(
         from evoquant.report.page import page_html
 
         emit(page_html(data), html)
+    folders = {kind: folder for kind, folder in (("png", png), ("svg", svg)) if folder is not None}
+    if folders:
+        from evoquant.report.plots import write_plots
+
+        for path in write_plots(data, folders):
+            say(f"wrote {path}")
+    if html is not None or folders:
         return
     summary = report_data(data)
     if as_json:

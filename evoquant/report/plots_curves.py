@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evoquant.report.series import Breakthrough, Curve, GateRow, Goal
 
 MOST_NOTES = 4  # breakthroughs that the key below tells of
-KEY_LENGTH = 72  # characters of its lines
+KEY_LENGTH = 69  # characters of its lines
 NOTABLE = 0.01  # of the whole rise: what gains less is marked, without words
 VERDICTS = {"ahead": (SERIES[0], "o"), "tie": (QUIET, "s"), "behind": (CLIFF, "D")}
 SAID = {"ahead": "champion ahead", "tie": "a tie", "behind": "champion behind"}
@@ -30,10 +30,11 @@ def fitness_figure(curve: Curve, goal: Goal) -> Figure:
     axes = figure.add_subplot()
     x = curve.generation
     handles = []
-    if not np.isnan(curve.lower).all():
+    known = ~np.isnan(curve.lower)
+    if (known[1:] & known[:-1]).any():  # a band needs two neighbours
         band = axes.fill_between(x, curve.lower, curve.upper, color=QUIET, alpha=0.28, linewidth=0, label="quartiles")
         handles.append(band)
-    lone = "o" if len(curve) == 1 else None
+    lone = "o" if len(curve) == 1 or np.isnan(curve.median).any() else None
     handles += axes.plot(
         x, curve.median, color=QUIET, linewidth=0.9, linestyle="--", marker=lone, markersize=3, label="median"
     )
@@ -122,26 +123,24 @@ def gate_figure(rows: Sequence[GateRow]) -> Figure:
     from matplotlib.lines import Line2D
 
     figure = new_figure(DOUBLE, 0.75 + 0.19 * len(rows))
-    axes = figure.add_subplot()
+    axes, beside = figure.subplots(1, 2, sharey=True, width_ratios=[3.2, 1.0])
     axes.axvline(0, color=DARK, linewidth=0.8)
     for place, row in enumerate(rows):
         if row.interval is None:
             axes.plot([row.lead], [place], marker="*", markersize=9, color=CHAMPION, markeredgecolor=DARK, mew=0.4)
-        else:
-            colour, marker = VERDICTS.get(row.verdict, (QUIET, "s"))
-            axes.plot(row.interval, [place, place], color=colour, linewidth=1.4, solid_capstyle="butt")
-            axes.plot([row.lead], [place], color=colour, marker=marker, markersize=4)
-        figures = (f"{row.fitness:.4g}", f"{row.retention:.2%}", f"{row.compression:.2f}×")
-        _beside(axes, place, figures, "bold" if row.recommended else "normal")
-    _beside(axes, -0.9, ("fitness", "retention", "compr."), "normal")
+            continue
+        colour, marker = VERDICTS.get(row.verdict, (QUIET, "s"))
+        axes.plot(row.interval, [place, place], color=colour, linewidth=1.4, solid_capstyle="butt")
+        axes.plot([row.lead], [place], color=colour, marker=marker, markersize=4)
     axes.set_yticks(range(len(rows)), [_named(row) for row in rows])
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if row.recommended else "normal")
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_ylim(len(rows) - 0.4, -1.4)
     axes.set_xlabel("champion's lead in fitness on the gate's data, with 95% intervals")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     light_grid(axes, "x")
+    _figures_beside(beside, rows)
     said = [verdict for verdict in VERDICTS if any(row.verdict == verdict for row in rows)]
     handles = [
         Line2D([], [], color=VERDICTS[v][0], marker=VERDICTS[v][1], markersize=4, linewidth=1.4, label=SAID[v])
@@ -152,11 +151,17 @@ def gate_figure(rows: Sequence[GateRow]) -> Figure:
     return figure
 
 
-def _beside(axes: Axes, place: float, texts: Sequence[str], weight: str) -> None:
-    """Figures in columns at the right of a row."""
-    for text, right in zip(texts, (1.08, 1.18, 1.27), strict=True):
-        where = ("axes fraction", "data")
-        axes.annotate(text, (right, place), xycoords=where, fontsize=SMALL, va="center", ha="right", fontweight=weight)
+def _figures_beside(axes: Axes, rows: Sequence[GateRow]) -> None:
+    """Each row's figures, in columns."""
+    axes.set_xlim(0, 1)
+    axes.set_axis_off()
+    lines = [(-1.0, ("fitness", "retention", "compr."), "normal")]
+    for place, row in enumerate(rows):
+        figures = (f"{row.fitness:.4g}", f"{row.retention:.2%}", f"{row.compression:.2f}×")
+        lines.append((float(place), figures, "bold" if row.recommended else "normal"))
+    for height, texts, weight in lines:
+        for text, right in zip(texts, (0.28, 0.66, 1.0), strict=True):
+            axes.text(right, height, text, fontsize=SMALL, va="center", ha="right", fontweight=weight)
 
 
 def _named(row: GateRow) -> str:

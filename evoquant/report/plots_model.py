@@ -23,6 +23,12 @@ NAMED = 40  # layers with their names below them
 MANY = 2000  # points: of more, an SVG holds a picture
 COLUMNS = 350  # of more layers, neighbours are drawn together
 WIDE_SPAN = 30.0  # largest to smallest: from there on a log scale
+LOSS_LABELS = {
+    "loss": "loss at\nits width",
+    "expected_loss": "expected\nloss",
+    "divergence": "divergence\n(nats)",
+    "fisher": "Fisher cost\n(nats)",
+}
 SOURCES = {"profile": "", "estimate": " (separable estimate)"}
 
 
@@ -186,8 +192,9 @@ def _ticks(axes: Axes, left: float, right: float, bottom: float, top: float) -> 
     axes.xaxis.set_major_locator(FixedLocator([v for v in places if v > 0 and left <= math.log2(v) <= right]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}×"))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    digits = 0 if top - bottom > 0.06 else 1 if top - bottom > 0.006 else 2
+    levels = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(bottom, top)
+    axes.yaxis.set_major_locator(FixedLocator([v for v in levels.tolist() if bottom <= v <= top]))
+    digits = max(0, -math.floor(math.log10(float(levels[1] - levels[0])) + 2.0 + 1e-9))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}%}"))
     axes.set_xlabel("compression (FP32 size / size)")
     light_grid(axes, "both")
@@ -229,13 +236,26 @@ def layers_figure(strip: LayerStrip) -> Figure:
     _bars(panels[1], edges, share, "% of\nsize", log=False)
     rest = panels[2:]
     if strip.sensitivity is not None:
-        _bars(rest.pop(0), edges, np.maximum.reduceat(strip.sensitivity, starts), "sensi-\ntivity")
+        largest = np.maximum.reduceat(strip.sensitivity, starts)
+        _bars(rest.pop(0), edges, largest, _sensitivity_label(strip.sensitivity_name))
     if strip.loss is not None:
-        _bars(rest.pop(0), edges, np.add.reduceat(np.nan_to_num(strip.loss), starts), "loss at\nits width")
+        _bars(
+            rest.pop(0),
+            edges,
+            np.add.reduceat(np.nan_to_num(strip.loss), starts),
+            LOSS_LABELS.get(strip.loss_name or "", ""),
+        )
     _layer_names(panels[-1], strip, edges)
     legend_above(figure, _width_handles(strip), columns=3)
     figure.align_ylabels(panels)
     return figure
+
+
+def _sensitivity_label(name: str | None) -> str:
+    """On two short lines: `fisher cost at INT2-channel` is said of the codes alone."""
+    if name == "gradient_sensitivity":
+        return "gradient\nsensitivity"
+    return f"Fisher cost\nat {(name or '').rpartition(' ')[2].partition('-')[0]}"
 
 
 def _bits_panel(axes: Axes, strip: LayerStrip, edges: NDArray[np.intp]) -> None:
