@@ -102,28 +102,43 @@ def _check_idle(
 def _together(
     genome: Genome, rows: Sequence[dict[str, Any]], models: Sequence[tuple[Problem, NDArray[np.int8]]]
 ) -> dict[str, Any]:
-    """The parts of a rule that can all go at once, tried from the last to the first, and the rule without them.
+    """What can all go at once, and the genome without it; parts are tried in a fixed order.
 
-    Parts that change nothing alone may stand in for each other, so that one of them has to stay; its row is marked.
+    Parts that change nothing alone may stand in for each other, so that one of them has to stay; the row of a rule's
+    part that does is marked. Of a formula, which changes as a whole, only the shorter one is given.
     """
-    if not isinstance(genome, Rule):
+    if not isinstance(genome, (Rule, Tree)):
         return {}
     gone: list[str] = []
-    rule = genome
-    while True:
-        for knockout in reversed(_distinct(_of_rule(rule, models[0][0]))):
-            less = knockout.genome
-            if knockout.removes and isinstance(less, Rule) and _same(less, models):
-                break
-        else:
-            break
-        gone.append(knockout.what)
-        rule = less
+    less: Rule | Tree = Tree(simplify(genome.expression)) if isinstance(genome, Tree) else genome
+    while (found := _shorter(less, models)) is not None:
+        what, less = found
+        gone.append(what)
+    data = {"together": gone, "simplest": less.text}
+    if isinstance(genome, Tree):
+        return data
     went = {*gone, ALL_TYPES} if set(gone).issuperset(_type_texts(genome)) else set(gone)
     for row in rows:
         if row["verdict"] == NOTHING and row["what"] not in went:
             row["verdict"] = STANDS_IN
-    return {"together": gone, "simplest": rule.text}
+    return data
+
+
+def _shorter(genome: Rule | Tree, models: Sequence[tuple[Problem, NDArray[np.int8]]]) -> tuple[str, Rule | Tree] | None:
+    """The first part that can go without a change on any model, a rule's last ones first, and the genome without it."""
+    if isinstance(genome, Rule):
+        knockouts = reversed(_distinct(_of_rule(genome, models[0][0])))
+    else:
+        knockouts = iter(_distinct(_of_tree(genome, models[0][0])))
+    for knockout in knockouts:
+        less = knockout.genome
+        if isinstance(less, Tree):
+            less = Tree(simplify(less.expression))
+        if not knockout.removes or not isinstance(less, (Rule, Tree)) or less.parts >= genome.parts:
+            continue
+        if _same(less, models):
+            return knockout.what, less
+    return None
 
 
 def _same(genome: Genome, models: Sequence[tuple[Problem, NDArray[np.int8]]]) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from evoquant.scoring.objective import Objective, Scores
     from evoquant.scoring.problem import Problem
 
+LARGEST_EXPONENT = 700.0
 CHUNK = 2**22  # entries of allocations that are scored at once
 
 
@@ -65,7 +66,9 @@ class Model:
 
     def scores_of(self, losses: NDArray[np.int64], costs: NDArray[np.int64]) -> Scores:
         """Scores of `(n,)` summed losses and costs, the constant part included."""
-        retention = retention_of(losses) * math.exp(-self.offset)
+        retention = retention_of(losses)
+        if self.offset:  # one exponent: apart, the estimate may be 0 and the shift beyond all floats
+            retention = np.exp(np.minimum(-losses / LOSS_UNITS - self.offset, LARGEST_EXPONENT))
         return score(self.objective, (self.table,), retention[:, None], costs[:, None])
 
 

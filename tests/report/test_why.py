@@ -400,3 +400,31 @@ def test_the_command(tmp_path):
     assert max(map(len, drawn.stdout.splitlines())) <= 150
     refused = runner.invoke(app, ["report", str(run), "--why", "--json"])
     assert isinstance(refused.exception, InputError)
+
+
+def test_what_a_formula_does_not_need_goes_at_once(tmp_path):
+    choice = ("where", "is_Conv", "square", "loss", "loss")  # there is no Conv
+    tree = Tree(("add", *choice, "add", "mul", 0.002, "bits", "mul", 1e-9, "share"))
+    data = why_data(run_of(tmp_path, THREE, tree))["knockouts"]
+    assert data["simplest"] == "0.002·bits + loss"
+    assert data["together"][0] in data["nothing"]
+
+
+def test_an_estimate_of_nothing_left_is_shifted_to_what_was_measured(tmp_path):
+    layers = tuple(layer(f"l{i}", i / 59, (1.0, 0.001)) for i in range(60))
+    run = network(tmp_path, ALLOCATIONS, [0.97, 0.5, 0.93, 1.0])
+    (tmp_path / "profile.json").write_text(profile_to_json(ModelProfile("net", layers)))
+    digest = allocation_digest([INT4] * 60)
+    line = run.journal[0]
+    line["champion"]["genome"] = Direct("net", tuple((f"l{i}", INT4) for i in range(60))).to_dict()
+    line["population"] = {"first_id": 0, "genes": [[0] * 60]}
+    record = {"status": "ok", "retention": 0.5, "standard_error": 0.01, "samples": 9, "blocks": [0]}
+    line["measured"] = {"allocations": [digest], "measurements": {digest: record}}
+    data = why_data(run)
+    assert data["champion"]["retention"] == pytest.approx(0.5)
+    wider = data["cliff"]["wider"]["rows"][0]
+    assert wider["retention"] == pytest.approx(
+        0.5 * 0.999 * 2**30, rel=1e-6
+    )  # as the profile has it; clipped for fitness
+    assert data["measured"]["spearman"] is None
+    assert why_tables(data)
