@@ -25,6 +25,7 @@ DRAWS = 200
 NEIGHBOURS = 8  # of each layer in the order of size, with whom it may swap
 LIKE_SIZE = 2.0  # the most by which one of them is larger
 SHOWN = 8
+FREE = 1e-6  # nats: a ten-thousandth of a point, which no measurement tells from nothing
 ALL, TYPES, SIZES, PAIRS = (
     "shuffled among all",
     "within each type",
@@ -179,7 +180,7 @@ def _margin(
     nats = math.log(retention / floor)
     data["nats"] = nats
     units, _, rise = _step_scores(model, own, narrower)
-    costly = np.flatnonzero(rise > 0)
+    costly = np.flatnonzero(rise > FREE)
     data["free"] = len(rise) - len(costly)
     if len(costly):
         least = costly[np.argmin(rise[costly])]

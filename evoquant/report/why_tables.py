@@ -188,9 +188,8 @@ def _cliff(data: Mapping[str, Any], champion: Mapping[str, Any]) -> list[Table]:
         notes.append(f"Shown: {' and '.join(shown)}.")
     tables = [_kept(Table("One layer one width narrower", columns, rows, tuple(notes), numeric))]
     rows = [_step(row, "") for row in wider["rows"]]
-    notes = [
-        f"The {len(rows)} of {wider['of']} that win back the most; {wider['gain']} of all would gain fitness alone."
-    ]
+    said = f"The {len(rows)} of {wider['of']} that win back the most; {wider['gain']} of all would gain fitness alone."
+    notes = [said if rows else "All layers are at the widest already."]
     tables.append(_kept(Table("One layer one width wider", columns, rows, tuple(notes), numeric)))
     cells = [
         (
@@ -203,7 +202,8 @@ def _cliff(data: Mapping[str, Any], champion: Mapping[str, Any]) -> list[Table]:
         )
         for row in holders["rows"]
     ]
-    notes = [f"{holders['half']} of {holders['units']} layers hold half of the loss ({holders['nats']:.5f} nats)."]
+    said = f"{holders['half']} of {holders['units']} layers hold half of the loss ({holders['nats']:.5f} nats)."
+    notes = [said if cells else "No layer loses anything by the estimate."]
     tables.append(Table("The layers that hold most of the loss", HELD, cells, tuple(notes), frozenset({3, 4, 5})))
     return tables
 
@@ -218,10 +218,10 @@ def _margin(margin: Mapping[str, Any]) -> list[str]:
     text = f"The champion stands {abs(margin['nats']):.5f} nats ({points:.2f} points) {side} the floor of "
     text += f"{margin['floor']:.1%}"
     if margin["nats"] >= 0 and "least" in margin:
-        text += f"; that would pay {margin['times']:.1f} times for the least step down that costs any, "
+        text += f"; that would pay {margin['times']:,.1f} times for the least step down that costs any, "
         text += f"{margin['least']['layer']!r} ({margin['least']['nats']:.2e} nats)"
     if margin.get("free"):
-        text += f"; {margin['free']} steps down cost nothing by the estimate"
+        text += f"; {margin['free']} steps down cost nothing that counts"
     return [f"{text}."]
 
 
@@ -309,7 +309,7 @@ def _widths(row: Mapping[str, Any]) -> str:
 
 def _kept(table: Table) -> Table:
     """The table without columns that are empty in all rows."""
-    kept = [i for i in range(len(table.columns)) if i == 0 or any(row[i] for row in table.rows)]
+    kept = [i for i in range(len(table.columns)) if not table.rows or any(row[i] for row in table.rows)]
     numeric = frozenset(place for place, i in enumerate(kept) if i in table.numeric)
     rows = [tuple(row[i] for i in kept) for row in table.rows]
     return Table(table.title, tuple(table.columns[i] for i in kept), rows, table.notes, numeric)

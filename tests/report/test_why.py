@@ -428,3 +428,22 @@ def test_an_estimate_of_nothing_left_is_shifted_to_what_was_measured(tmp_path):
     )  # as the profile has it; clipped for fitness
     assert data["measured"]["spearman"] is None
     assert why_tables(data)
+
+
+@pytest.mark.parametrize("kind", ["divergence", "expected_loss", "fisher"])
+def test_nats_stand_in_for_losses_that_nobody_measured(tmp_path, kind):
+    nats = {INT4: 0.03, FP16: 0.001, FP32: 0.0}
+    other = {} if kind != "expected_loss" else {"fisher": dict.fromkeys(MENU, 9.0)}
+    layers = tuple(LayerProfile(n, "Linear", (64,), p, **{kind: nats}, **other) for n, p in (("a", 0.0), ("b", 1.0)))
+    genome = Direct("nats", (("a", INT4), ("b", FP16)))
+    data = why_data(run_of(tmp_path, ModelProfile("nats", layers), genome, genome={"kind": "direct"}))
+    assert data["champion"]["estimate"] == kind
+    assert data["champion"]["retention"] == pytest.approx(math.exp(-0.031))
+    assert why_tables(data)
+
+
+def test_a_profile_without_any_table_is_said(tmp_path):
+    layers = (LayerProfile("a", "Linear", (64,), 0.0),)
+    genome = Direct("bare", (("a", INT4),))
+    data = why_data(run_of(tmp_path, ModelProfile("bare", layers), genome, genome={"kind": "direct"}))
+    assert "no loss, divergence or fisher" in data["notes"][0]
