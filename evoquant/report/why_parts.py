@@ -8,6 +8,7 @@ widest.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ def knockout_data(subject: Subject, others: Callable[[], Sequence[Problem]] = tu
         _check_idle(knockouts, rows, places[len(own) :])
         data |= _together(subject.genome, rows, places)
         data["checked"] = len(places)
-    rows.sort(key=lambda row: (-abs(row["change"] or 0.0), -row["layers"]))
+    rows.sort(key=lambda row: (-math.inf if row["change"] is None else -abs(row["change"]), -row["layers"]))
     return {
         **data,
         "rows": rows[:SHOWN],

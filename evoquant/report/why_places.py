@@ -123,7 +123,8 @@ def _spread(what: str, drawn: int, scores: Scores | None, base: float) -> dict[s
     if scores is None:
         return row
     fitness = scores.per_model[:, 0]
-    row["fitness"] = [number(v) for v in np.quantile(fitness, QUARTILES).tolist()]
+    scored = fitness[np.isfinite(fitness)]  # an objective of one's own may refuse some
+    row["fitness"] = np.quantile(scored, QUARTILES).tolist() if len(scored) else [None] * len(QUARTILES)
     row["retention"] = [number(v) for v in np.quantile(scores.retention[:, 0], QUARTILES).tolist()]
     row["compression"] = number(float(np.median(scores.compression[:, 0])))
     row["as_good"] = float((fitness >= base).mean())

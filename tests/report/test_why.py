@@ -447,3 +447,22 @@ def test_a_profile_without_any_table_is_said(tmp_path):
     genome = Direct("bare", (("a", INT4),))
     data = why_data(run_of(tmp_path, ModelProfile("bare", layers), genome, genome={"kind": "direct"}))
     assert "no loss, divergence or fisher" in data["notes"][0]
+
+
+class Picky:
+    """An objective of one's own that scores nothing below 90%."""
+
+    floor = 0.95
+
+    def score(self, retention, compression, effective_bits):
+        return np.where(retention < 0.9, np.nan, compression)
+
+
+def test_an_objective_of_one_s_own_may_refuse(tmp_path):
+    data = why_data(run_of(tmp_path, THREE, RULE, objective={"kind": f"{__name__}:Picky"}))
+    refused = data["knockouts"]["rows"][0]
+    assert refused["what"] == "without loss:INT4 > 0.1 FP16"
+    assert (refused["fitness"], refused["change"]) == (None, None)
+    assert data["swaps"][0]["fitness"][0] == pytest.approx(32 * 3 / (4 + 16 + 32))  # orders with `a` at INT4 have none
+    assert json.dumps(data, allow_nan=False)
+    assert why_tables(data)
