@@ -162,7 +162,7 @@ run's bytes to compare with. Rows are kept test file by test file, so they may b
         return read_rows(found)
 
     def whole(found: Mapping[Cell, list[Row]], place: Place) -> dict[str, list[Row]]:
-        rows = [row for cell in sorted(found) for row in found[cell]]
+        rows = sorted((row for some in found.values() for row in some), key=lambda row: str(row["file"]))
         return {"reliability": [{"file": MACHINE, **machine()}, *rows]}
 
     def render(place: Place) -> dict[str, str]:

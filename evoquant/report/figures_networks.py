@@ -122,7 +122,7 @@ def own_models_table(rows: Rows) -> list[tuple[str, ...]]:
         "evoquant_direct_80_passes": "",
         "evoquant_tree_15_passes": "**evoquant**, trees",
     }
-    lines = [("", "passes", *TASKS)]
+    lines: list[tuple[str, ...]] = [("", "passes", *TASKS)]
     for name, text in names.items():
         given = name.rpartition("_passes")[0].rpartition("_")[2]
         passes = f"**{given}**" if given else figures[f"{name}.passes"]

@@ -37,7 +37,7 @@ def tabular_table(rows: Rows) -> list[tuple[str, ...]]:
     """Mean share of the true optimum after so many evaluations, the two tables side by side; the header first."""
     figures = tabular(rows)
     tables = tuple(dict.fromkeys(row["table"] for row in rows("tabular")))
-    lines = [("", *POINTS)]
+    lines: list[tuple[str, ...]] = [("", *POINTS)]
     for search, text in SEARCHES.items():
         mark = "**" if search == "surrogate" else ""
         cells = (", ".join(f"{mark}{figures[f'{t}.{search}.{point}']}{mark}" for t in tables) for point in POINTS)

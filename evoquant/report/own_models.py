@@ -31,7 +31,7 @@ def own_models_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
 
 def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     names = _names(rows, "name")
-    best = _best(rows)
+    best = best_way(rows)
     cells = []
     for name in names:
         mine = [row for row in rows if row["name"] == name]
@@ -49,10 +49,10 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
                 f"{_median(rows, name, 'calibration'):.2f}",
                 f"{_median(rows, name, 'selection'):.2f}",
                 f"{np.median(test):.2f}",
-                f"{np.median(_falls(rows, name)):+.1%}",
+                f"{np.median(falls(rows, name)):+.1%}",
                 f"{test.min():.2f} to {test.max():.2f}",
                 f"{np.median(retention):.2%} ({retention.min():.2%})",
-                f"{_share(rows, name, best):.1%}",
+                f"{share_of_best(rows, name, best):.1%}",
                 f"{share:.1%} ({low:.1%} to {high:.1%})",
                 verdict,
             )
@@ -86,11 +86,11 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _goal_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
-    best, cells = _best(rows), []
+    best, cells = best_way(rows), []
     plain = [name for name in _names(rows, "name") if name.startswith(PLAIN)]
     for name in (name for name in _names(rows, "name") if name.startswith(OURS)):
         goal = GOALS[int(name.removesuffix(" passes").rpartition(" ")[2])]
-        share = _share(rows, name, best)
+        share = share_of_best(rows, name, best)
         _, low, high = paired_share(*_paired(rows, name, best))
         told = "" if low >= goal or high < goal or name == best else ", not distinguishable"
         retention = _figures(rows, name, "test", "retention")
@@ -101,8 +101,8 @@ def _goal_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
                 f"{share:.1%}",
                 ("met" if share >= goal else "missed") + told,
                 f"{int((retention < FLOOR).sum())} of {len(retention)}",
-                f"{np.median(_falls(rows, name)):+.1%}",
-                *(f"{np.median(_falls(rows, other)):+.1%}" for other in plain),
+                f"{np.median(falls(rows, name)):+.1%}",
+                *(f"{np.median(falls(rows, other)):+.1%}" for other in plain),
             )
         )
     columns = (
@@ -121,7 +121,7 @@ def _goal_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     return Table(f"{task}: goals", columns, cells, notes, frozenset({1, 2, 4, *range(5, len(columns))}))
 
 
-def _best(rows: Sequence[dict[str, Any]]) -> str:
+def best_way(rows: Sequence[dict[str, Any]]) -> str:
     """The way with the best median on selection data, of those that all seeds have."""
     names = _names(rows, "name")
     most = max(len(_seeds(rows, name)) for name in names)
@@ -141,18 +141,17 @@ def _paired(rows: Sequence[dict[str, Any]], name: str, best: str) -> tuple[NDArr
     return _figures(chosen, name, "test", "fitness"), _figures(chosen, best, "test", "fitness")
 
 
-def _share(rows: Sequence[dict[str, Any]], name: str, best: str) -> float:
+def share_of_best(rows: Sequence[dict[str, Any]], name: str, best: str) -> float:
     """Median test fitness as a share of the best way's."""
     mine, theirs = _paired(rows, name, best)
     return float(np.median(mine) / np.median(theirs))
 
 
-def _falls(rows: Sequence[dict[str, Any]], name: str) -> NDArray[np.float64]:
+def falls(rows: Sequence[dict[str, Any]], name: str) -> NDArray[np.float64]:
     """`(seeds,)` share of the fitness on calibration data that is lost on test data."""
-    falls: NDArray[np.float64] = 1.0 - _figures(rows, name, "test", "fitness") / _figures(
-        rows, name, "calibration", "fitness"
-    )
-    return falls
+    before = _figures(rows, name, "calibration", "fitness")
+    lost: NDArray[np.float64] = 1.0 - _figures(rows, name, "test", "fitness") / before
+    return lost
 
 
 def paired_share(mine: NDArray[np.float64], best: NDArray[np.float64]) -> tuple[float, float, float]:
