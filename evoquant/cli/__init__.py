@@ -19,19 +19,21 @@ INTERRUPTED = 130
 
 # command → what the overview says of it: at most 60 characters, so that it stays on its line
 COMMANDS = {
+    "init": "Write a commented campaign file to start from.",
     "run": "Run a campaign.",
     "resume": "Go on with an interrupted campaign.",
     "report": "Show what a run found; also while it is running.",
     "profile": "Profile a real network, or write or check a profile.",
     "score": "Measure an allocation that came from elsewhere.",
+    "compare": "Hold runs against each other, by seed, with a test.",
+    "ablate": "Say what each part of a campaign is worth.",
     "export": "Export a heuristic, or an allocation to a deployment stack.",
     "lint": "Say whether a target can take a recipe as it was measured.",
     "verify": "Deploy a recipe, run it, and compare it with its promise.",
     "apply": "Show which width a heuristic gives to each layer of a model.",
     "bound": "Show the best that any allocation can reach, with proof.",
-    "compare": "Hold runs against each other, by seed, with a test.",
-    "ablate": "Say what each part of a campaign is worth.",
     "pick": "Choose from the archive of a map_elites or nsga2 run.",
+    "schema": "Print the JSON Schema of campaign files, for editors.",
     "version": "Print the version.",
     "bench": "How fast evoquant is on this machine, and how it scales.",
 }

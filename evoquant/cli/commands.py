@@ -15,6 +15,7 @@ from evoquant.cli.deploy import AllowOption, export, lint, verify
 from evoquant.cli.networks import profile, score
 from evoquant.cli.output import draw, emit, show
 from evoquant.cli.reports import RunDirArgument, report
+from evoquant.cli.start import init, schema
 from evoquant.errors import InputError
 
 app = typer.Typer(
@@ -34,6 +35,9 @@ TrackOption = Annotated[
     list[str] | None, typer.Option("--track", metavar="TRACKER", help="tensorboard or mlflow, too; may be repeated.")
 ]
 AddressOption = Annotated[str | None, typer.Option("--address", help="An existing Ray cluster; else RAY_ADDRESS.")]
+
+
+app.command(short_help=COMMANDS["init"])(init)
 
 
 @app.command(short_help=COMMANDS["run"])
@@ -178,6 +182,9 @@ def pick(
     if out is not None:
         draw([scores_table(champion.genome.text, champion.scores)])
     emit(champion.to_json(), out)
+
+
+app.command(short_help=COMMANDS["schema"])(schema)
 
 
 @app.command(short_help=COMMANDS["version"])

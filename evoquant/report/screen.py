@@ -161,9 +161,9 @@ def live(closing_line: ClosingLine) -> Iterator[Live]:
     if out is not None and out.isatty():
         taken.append(Beside(out, view))
     with _no_hangup(), view:
-        sys.stderr = taken[0]  # type: ignore[assignment]
+        sys.stderr = taken[0]
         if len(taken) > 1:
-            sys.stdout = taken[1]  # type: ignore[assignment]
+            sys.stdout = taken[1]
         try:
             yield view
         finally:

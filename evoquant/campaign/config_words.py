@@ -1,0 +1,217 @@
+"""What each key of a campaign's file means, in a line: for the JSON Schema, and for the file that `init` writes."""
+
+from __future__ import annotations
+
+# class of the config → key → words; what several classes share stands under ""
+WORDS: dict[str, dict[str, str]] = {
+    "": {
+        "start": "genomes that the first generation begins with: names of strategies, or rules written out",
+        "in_flight": "go without generations: so many candidates are asked and not yet told (measured networks)",
+        "crossover_rate": "share of the children that have two parents",
+        "mutation_rate": "share of the genes that change in a child",
+        "immigrant_rate": "share of the children that are drawn at random instead",
+        "seed": "of training, of the order of samples and of drawn labels",
+        "block": "samples that are measured together; racing decides after each block",
+        "batch": "samples of a forward pass",
+    },
+    "CampaignConfig": {
+        "schema_version": "version of this file's form",
+        "name": "names the run directory, runs/<name>-<seed>",
+        "seed": "the same seed gives the same run, byte for byte",
+        "models": "profiles of models, searched on an estimate of their retention; a campaign has these or a task",
+        "task": "a real network whose retention is measured; in the place of models",
+        "signals": "what to measure of the network before the search; by default what genome and search read",
+        "racing": "measure block by block, and stop candidates that are hopeless",
+        "menu": "precisions to choose from; nominal ones for profiles, with scales (INT4-channel) for networks",
+        "deploy_to": "stacks that must be able to take the result as it was measured",
+        "objective": "what fitness is",
+        "aggregate": "how the fitness on several models becomes one number",
+        "relative_to_optimum": "count each model as a share of its own certified optimum",
+        "genome": "what is evolved: rules and formulas carry over to other models, direct is for one model",
+        "search": "how it is searched",
+        "stop": "when to end: whichever comes first",
+        "finalists": "so many of the best of the whole run are scored once on what the search has not seen",
+        "finalists_by_form": "of finalists that differ in their numbers alone, only the best",
+        "report_test_by_generation": "show the champions' test scores, computed from the journal after the run",
+        "executor": "where candidates are evaluated; changes the time, never the result",
+        "cache": "folder of measured outcomes and trained networks; safe to delete",
+        "out": "the run directory",
+        "trackers": "also write the run's course to these tools, on this machine",
+    },
+    "CodeConfig": {
+        "kind": "your own class as module:Class",
+        "options": "its keyword arguments",
+    },
+    "ModelsConfig": {
+        "train": "models whose fitness is searched for",
+        "valid": "models that choose the champion among the finalists",
+        "test": "models that are reported once, at the end",
+    },
+    "CliffConfig": {
+        "kind": "compression, times up to 2 for retention above the threshold; below it 0.1 · retention",
+        "threshold": "retention at the cliff",
+    },
+    "FeasibleFirstConfig": {
+        "kind": "compression where retention reaches the floor, else retention − 1",
+        "floor": "retention that must be kept",
+    },
+    "BudgetConfig": {
+        "kind": "retention within a size",
+        "effective_bits": "bits per weight, scales included",
+        "megabytes": "10^6 bytes of weights and scales; of one model",
+    },
+    "RuleSpaceConfig": {
+        "kind": "rules: protected layer types, edges, then thresholds on signals",
+        "types": "layer types that a rule may protect; by default the models'",
+        "signals": "what thresholds may be on; by default what the models have",
+        "rungs": "thresholds in a rule at most",
+    },
+    "TreeSpaceConfig": {
+        "kind": "formulas: the cost of giving a layer a width; each layer takes the cheapest",
+        "types": "layer types that a formula may ask for; by default the models'",
+        "signals": "what a formula may read",
+        "operators": "what a formula may be made with",
+        "max_nodes": "operators, signals and constants in a formula at most",
+        "max_depth": "levels of a formula at most",
+    },
+    "DirectSpaceConfig": {"kind": "one width for each layer of one model; carries over to no other"},
+    "GeneticConfig": {
+        "kind": "a genetic algorithm: tournaments, elites",
+        "population": "candidates that survive a generation",
+        "initial": "candidates of the first generation; by default as many",
+        "elites": "the best so many go on unchanged",
+        "elite_forms": "elites differ in more than their numbers",
+        "tournament": "contestants for each parent's place",
+        "tune_rate": "share of the children that are an elite with only its numbers changed",
+        "parsimony": "fitness that one part more has to bring",
+    },
+    "RandomConfig": {"kind": "random search: the baseline", "population": "candidates of a generation"},
+    "Nsga2Config": {
+        "kind": "the whole trade-off of size and retention: a Pareto front",
+        "population": "candidates of a generation",
+        "floor": "retention below which a candidate counts less than any above; 0 is none",
+        "archive": "points of the front that are kept at most",
+    },
+    "CmaesConfig": {
+        "kind": "CMA-ES with margin on a genome's numbers (rule, direct)",
+        "population": "candidates of a generation; by default by the number of genes",
+        "sigma": "first step, as a share of each gene's range",
+        "growth": "factor of the population at a restart",
+    },
+    "MapElitesConfig": {
+        "kind": "the best for every complexity and compression",
+        "batch": "candidates of a generation",
+        "initial": "candidates of the first generation; by default as many",
+        "bins": "steps of compression",
+        "compression": "from and to, in all-FP32 sizes",
+        "parts": "genomes of so many parts or more are one kind",
+    },
+    "IslandsConfig": {
+        "kind": "genetic searches side by side, with migration in a ring",
+        "islands": "how many",
+        "every": "generations between two migrations; 0 is never",
+        "migrants": "so many of an island's best go to the next",
+        "genetic": "the search on each island",
+    },
+    "LevelSwitchConfig": {
+        "kind": "one allocation improved by switches of widths between layers (direct)",
+        "offspring": "candidates of a generation",
+        "initial": "candidates of the first generation",
+        "moves": "changes of an offspring at most",
+        "step_rate": "share of the changes that move one layer alone",
+    },
+    "SurrogateConfig": {
+        "kind": "measure where a model of the loss expects most; for networks that take seconds to measure",
+        "batch": "candidates measured between two fits of the model",
+        "population": "of the evolution inside the model",
+        "rounds": "generations of that evolution at most",
+    },
+    "ReplayConfig": {
+        "kind": "a fixed list of candidates; nothing is searched",
+        "data": "name → model on which candidates are judged",
+        "generations": "the list",
+    },
+    "GenerationConfig": {
+        "generation": "its label",
+        "candidates": "who is in it",
+        "afterwards": "compared with the champion, which it does not replace",
+    },
+    "CandidateConfig": {
+        "strategy": "a strategy's name",
+        "change": "what is changed of it",
+        "random": "or so many random rules",
+        "data": "a name of search.data",
+        "published": "figures as printed, to be shown beside",
+        "reason": "why the printed figures differ",
+    },
+    "ChangeConfig": {
+        "edges": "fraction of the layers at either end",
+        "edge_width": "their width",
+        "threshold": "of the first rung",
+        "protect": "layer types to protect, too",
+        "unprotect": "layer types to protect no longer",
+    },
+    "PublishedConfig": {
+        "fitness": "such as '0.0935'",
+        "retention": "such as '93.5%'",
+        "compression": "such as '2.43x'",
+    },
+    "StopConfig": {
+        "generations": "the most generations",
+        "stagnation": "end after so many generations without a better champion",
+        "target": "end when a champion has this fitness",
+        "evaluations": "end when so many candidates were asked",
+        "passes": "end when so many passes over the calibration data are spent (measured networks)",
+        "wall_time_s": "pause after so many seconds; resume goes on",
+    },
+    "ExecutorConfig": {
+        "kind": "in this process, on Ray workers, or picked by measured cost",
+        "workers": "how many (Ray); by default one a core",
+        "address": "an existing Ray cluster",
+        "batch": "candidates that a worker gets at a time, on profiles",
+        "limit_s": "seconds that one measurement may take (measured networks)",
+    },
+    "ExampleTaskConfig": {"kind": "an example network, trained in seconds to minutes"},
+    "TorchTaskConfig": {
+        "kind": "a PyTorch network of your own",
+        "factory": "module:function that returns it with its data",
+    },
+    "OnnxTaskConfig": {
+        "kind": "an ONNX file with its data",
+        "model": "the file, relative to this one",
+        "data": "an .npz of samples, relative to this file",
+        "metric": "by name, or your own as module:function; by default the data's targets decide",
+    },
+    "RacingConfig": {
+        "enabled": "whether to stop early",
+        "confidence": "that a candidate is stopped rightly",
+    },
+    "TensorBoardConfig": {
+        "kind": "event files for tensorboard --logdir",
+        "path": "a folder; by default RUN_DIR/tensorboard",
+    },
+    "MlflowConfig": {
+        "kind": "a run in a local MLflow store",
+        "path": "the store's folder; by default mlflow beside the run directory",
+        "experiment": "the experiment that the run belongs to",
+    },
+    "RuleSchema": {
+        "kind": "a rule",
+        "protected": "layer types that get a width whatever else holds",
+        "edges": "the layers at either end",
+        "rungs": "thresholds; the first that holds decides",
+        "otherwise": "the width of all other layers",
+    },
+    "ProtectedSchema": {"types": "layer types", "width": "their width"},
+    "EdgesSchema": {"fraction": "of the layers, at either end", "width": "their width"},
+    "RungSchema": {
+        "signal": "such as gradient_sensitivity or loss:FP16",
+        "above": "the threshold",
+        "width": "of layers above it",
+    },
+}
+
+
+def words_of(part: str, key: str) -> str:
+    """The words for a key of a part, by the name of its class; '' where there are none."""
+    return WORDS.get(part, {}).get(key) or WORDS[""].get(key, "")
