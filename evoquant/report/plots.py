@@ -38,16 +38,16 @@ def run_figures(series: RunSeries) -> dict[str, Figure]:
     return figures
 
 
-def plots(run: RunData, kind: str) -> dict[str, bytes]:
+def drawn(series: RunSeries, kind: str) -> dict[str, bytes]:
     """File name → its bytes, as `png` or `svg`: the same for the same run.
+
+    Every kind has figures of its own: one that has been drawn is laid out a little differently the second time.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        InputError: the run has no generation yet, or what it searched is not there any more.
     """
     with style():
-        figures = run_figures(run_series(run))
-        return {f"{name}.{kind}": picture(figure, kind) for name, figure in figures.items()}
+        return {f"{name}.{kind}": picture(figure, kind) for name, figure in run_figures(series).items()}
 
 
 def write_plots(run: RunData, folders: Mapping[str, Path]) -> list[Path]:
@@ -59,16 +59,16 @@ def write_plots(run: RunData, folders: Mapping[str, Path]) -> list[Path]:
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        InputError: as `plots`, or a folder cannot be written to.
+        InputError: the run has no generation yet, what it searched is not there any more, or a folder cannot be written
+            to.
     """
     for kind, folder in folders.items():
         if is_file(folder):
             raise InputError(f"--{kind} {folder}: is a file; name a folder for the plots.")
+    series = run_series(run)
     written = []
-    with style():
-        figures = run_figures(run_series(run))
-        for kind, folder in folders.items():
-            for name, figure in figures.items():
-                write_atomic(folder / f"{name}.{kind}", picture(figure, kind))
-                written.append(folder / f"{name}.{kind}")
+    for kind, folder in folders.items():
+        for name, data in drawn(series, kind).items():
+            write_atomic(folder / name, data)
+            written.append(folder / name)
     return written
