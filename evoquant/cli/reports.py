@@ -37,6 +37,8 @@ def report(
     from evoquant.report.data import load_run, report_data
     from evoquant.report.tables import markdown, run_tables
 
+    if (html or png or svg) and (as_json or as_markdown or why):
+        raise InputError("--html, --png and --svg write files; leave --json, --markdown and --why for another call.")
     if why and as_json:
         raise InputError("--why: is for people and not in --json; leave one of them out.")
     data = load_run(run_dir)

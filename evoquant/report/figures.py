@@ -162,9 +162,11 @@ def fitness_figure(series: RunSeries) -> Figure:
     if span <= 10:
         plot["xaxis"] |= {"dtick": 1}
     if goal.fitness is not None:
-        shape, note = limit_line("y", goal.fitness, f"whatever misses the {goal_words(goal)} has no more than this")
+        shape, note = limit_line("y", goal.fitness, goal_words(goal))
         plot |= {"shapes": [shape], "annotations": [note]}
     notes = []
+    if goal.fitness is not None:
+        notes.append(f"What misses the {goal_words(goal)} has no more fitness than the dashed line.")
     if len(shown) < len(curve):
         notes.append(f"{len(shown):,} of {len(curve):,} generations are drawn, evenly spaced, and every breakthrough.")
     if len(numbered) < len(curve.breakthroughs):
@@ -273,21 +275,25 @@ def _fitness_finding(series: RunSeries) -> str:
     if not len(known):
         return f"In {len(curve)} generations no candidate has succeeded."
     first, last = known[0], known[-1]
+    if not any(step.before is not None for step in curve.breakthroughs):
+        said = f"The best {curve.label} is {curve.champion[last]:.4f} from generation {curve.generation[first]} on."
+        return said + _goal_finding(series)
     said = (
         f"The best {curve.label} rises from {curve.champion[first]:.4f} in generation "
         f"{curve.generation[first]} to {curve.champion[last]:.4f} in generation {curve.generation[last]}, in "
         f"{_counted(len(curve.breakthroughs), 'step')}."
     )
-    later = [step for step in curve.breakthroughs if step.before is not None]
-    if later:
-        best = max(later, key=lambda step: step.gain)
-        said += f" The largest gain is {best.gain:+.4f}, in generation {best.generation}, by {best.by}."
-    crossing = next((step for step in curve.steps if step.crosses), None)
+    best = max((step for step in curve.breakthroughs if step.before is not None), key=lambda step: step.gain)
+    said += f" The largest gain is {best.gain:+.4f}, in generation {best.generation}, by {best.by}."
+    return said + _goal_finding(series)
+
+
+def _goal_finding(series: RunSeries) -> str:
+    """From when on the goal is met; nothing where it has no floor of retention."""
+    crossing = next((step for step in series.curve.steps if step.crosses), None)
     if crossing is not None:
-        said += f" From generation {crossing.generation} on it {met_words(series.goal, True)}."
-    elif series.goal.floor is not None:
-        said += f" It never {met_words(series.goal, True)}."
-    return said
+        return f" From generation {crossing.generation} on it {met_words(series.goal, True)}."
+    return f" It never {met_words(series.goal, True)}." if series.goal.floor is not None else ""
 
 
 def _counted(count: int, what: str) -> str:

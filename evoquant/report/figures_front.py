@@ -44,7 +44,7 @@ def front_figure(series: RunSeries, width_bits: Mapping[str, float]) -> Figure |
             shapes.append(shape)
             annotations.append(note)
     views = _views(series)
-    plot = layout("compression (times smaller than FP32, log scale)", "retention", height=460)
+    plot = layout("times smaller than FP32 (log scale)", "retention", height=460)
     plot["xaxis"] |= {"type": "log", "tickvals": list(TICKS), "ticktext": [f"{tick:g}x" for tick in TICKS]}
     plot["yaxis"] |= {"tickformat": ".0%"}
     first = next(iter(views.values()))

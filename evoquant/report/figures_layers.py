@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MOST_BARS = 400  # more layers are drawn in groups of neighbours
 MOST_NAMED = 32  # of so many layers the names stand below
 MOST_ROWS = 1000
+UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0))
 ROWS_Y = ((0.72, 1.0), (0.36, 0.64), (0.0, 0.28))  # widths, size, sensitivity; the last two share the rest
 
 
@@ -28,7 +29,9 @@ def layers_figure(strip: LayerStrip) -> Figure:
     x = list(range(len(groups)))
     hovers = [_hover(strip, group) for group in groups]
     traces = _widths(strip, groups, x, hovers)
-    sizes = [float(strip.size_bytes[group].sum()) / 1e6 for group in groups]
+    sizes = [float(strip.size_bytes[group].sum()) for group in groups]
+    unit, factor = next(((name, size) for name, size in UNITS if max(sizes) >= size), UNITS[-1])
+    sizes = [size / factor for size in sizes]
     traces.append(_bars(x, sizes, "y2", "size", QUIET, hovers))
     if strip.sensitivity is not None:
         most = [float(strip.sensitivity[group].max()) for group in groups]
@@ -38,7 +41,7 @@ def layers_figure(strip: LayerStrip) -> Figure:
         "Bar chart",
         "The model, layer by layer",
         _finding(strip),
-        {"data": traces, "layout": _layout(strip, groups)},
+        {"data": traces, "layout": _layout(strip, groups, unit)},
         _notes(strip, groups),
         (),
         (_widths_table(strip), _table(strip)),
@@ -102,7 +105,7 @@ def _bars(x: list[int], y: list[float], axis: str, name: str, colour: str, hover
     }
 
 
-def _layout(strip: LayerStrip, groups: list[slice]) -> dict[str, Any]:
+def _layout(strip: LayerStrip, groups: list[slice], unit: str) -> dict[str, Any]:
     three = strip.sensitivity is not None
     rows = ROWS_Y if three else ((0.6, 1.0), (0.0, 0.5))
     plot = layout("layer, in order of execution", "", height=460 if three else 340, barmode="stack", bargap=0.0)
@@ -117,7 +120,7 @@ def _layout(strip: LayerStrip, groups: list[slice]) -> dict[str, Any]:
         }
     else:
         plot["yaxis"] |= {"range": [0, 1], "tickformat": ".0%", "nticks": 3}
-    plot["yaxis2"] = axis | {"domain": rows[1], "title": {"text": "size, MB"}, "rangemode": "tozero", "nticks": 4}
+    plot["yaxis2"] = axis | {"domain": rows[1], "title": {"text": f"size, {unit}"}, "rangemode": "tozero", "nticks": 4}
     if three:
         plot["yaxis3"] = axis | {
             "domain": rows[2],
@@ -165,7 +168,7 @@ def _hover(strip: LayerStrip, group: slice) -> str:
 
 
 def _name(strip: LayerStrip) -> str:
-    return label((strip.sensitivity_name or "").replace("_", " "))
+    return label((strip.sensitivity_name or "").replace("_", " ").replace("fisher", "Fisher"))
 
 
 def _loss_words(strip: LayerStrip) -> str:
@@ -189,8 +192,17 @@ def _shares(strip: LayerStrip) -> list[tuple[str, int, int, float, float]]:
     return found
 
 
+def share_words(share: float) -> str:
+    """A share in percent; little is not none, nearly all is not all."""
+    if 0 < share < 0.0005:
+        return "under 0.1%"
+    return "over 99.9%" if 0.9995 < share < 1 else f"{share:.1%}"
+
+
 def _finding(strip: LayerStrip) -> str:
-    parts = [f"{layers:,} at {name} ({share:.1%} of the weights)" for name, layers, _, share, _ in _shares(strip)]
+    parts = [
+        f"{layers:,} at {name} ({share_words(share)} of the weights)" for name, layers, _, share, _ in _shares(strip)
+    ]
     said = f"The {len(strip):,} layers of {strip.model}: {', '.join(parts)}."
     if strip.sensitivity is not None and len(strip):
         worst = int(np.argmax(strip.sensitivity))

@@ -90,7 +90,7 @@ def _unfinished(run: RunData) -> Safe:
 def _where(run: RunData) -> str:
     """What the headline's figures were obtained on."""
     config = run.config
-    if run.champion is None:
+    if run.champion is None or not run.champion.scores:
         return "the calibration split" if config.task is not None else "the models of the search"
     split = headline_split(run)
     if config.task is not None:
@@ -133,8 +133,10 @@ def _judgement(run: RunData, goal: Goal, figures: Mapping[str, Any]) -> Safe:
 def _cards(run: RunData, figures: Mapping[str, Any], size: Size | None, size_of_what: str) -> list[tuple[str, ...]]:
     interval = figures.get("interval")
     bounds = (f"95% interval {interval[0]:.2%} to {interval[1]:.2%}",) if interval else ()
+    several = figures.get("per_model", {}).get("retention", ())
+    spread = (f"mean of {len(several)} models, {min(several):.2%} to {max(several):.2%}",) if several else ()
     cards: list[tuple[str, ...]] = [
-        ("Retention", f"{figures['retention']:.2%}", *bounds),
+        ("Retention", f"{figures['retention']:.2%}", *bounds, *spread),
         ("Compression", f"{figures['compression']:.3f}x"),
     ]
     if "effective_bits" in figures:

@@ -87,6 +87,16 @@ class _Slices(_Open):
     count: Count
 
 
+class _PerModel(_Open):
+    retention: Annotated[list[Number], Field(min_length=1)]
+
+
+class _Metric(_Open):
+    name: str
+    quantized: Number
+    fp32: Number
+
+
 class _Figures(_Open):
     fitness: Number
     retention: Number
@@ -97,6 +107,9 @@ class _Figures(_Open):
     share_of_optimum: Number = 0.0
     floor: Number = 0.0
     slices: _Slices = ABSENT
+    per_model: _PerModel = ABSENT
+    metric: _Metric = ABSENT
+    samples: Count = ABSENT
 
 
 class _Budget(_Open):
