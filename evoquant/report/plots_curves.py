@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def fitness_figure(curve: Curve, goal: Goal) -> Figure:
     figure = new_figure(SINGLE, 2.6)
     axes = figure.add_subplot()
     x = curve.generation
-    handles = []
+    handles: list[Any] = []
     known = ~np.isnan(curve.lower)
     if (known[1:] & known[:-1]).any():  # a band needs two neighbours
         band = axes.fill_between(x, curve.lower, curve.upper, color=QUIET, alpha=0.28, linewidth=0, label="quartiles")

@@ -192,7 +192,7 @@ def _ticks(axes: Axes, left: float, right: float, bottom: float, top: float) -> 
     axes.xaxis.set_major_locator(FixedLocator([v for v in places if v > 0 and left <= math.log2(v) <= right]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}×"))
-    levels = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(bottom, top)
+    levels = np.asarray(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(bottom, top))
     axes.yaxis.set_major_locator(FixedLocator([v for v in levels.tolist() if bottom <= v <= top]))
     digits = max(0, -math.floor(math.log10(float(levels[1] - levels[0])) + 2.0 + 1e-9))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}%}"))

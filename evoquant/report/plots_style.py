@@ -69,8 +69,9 @@ def style() -> Iterator[None]:
         import matplotlib
     except ImportError:
         raise MissingExtraError("a plot", "matplotlib", "report") from None
-    defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(_NOT_STYLE)}
-    with warnings.catch_warnings(), matplotlib.rc_context({**defaults, **SETTINGS}):
+    chosen: Any = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(_NOT_STYLE)}
+    chosen.update(SETTINGS)
+    with warnings.catch_warnings(), matplotlib.rc_context(chosen):
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)  # in a name
         yield
 
@@ -78,10 +79,9 @@ def style() -> Iterator[None]:
 def new_figure(width: float, height: float) -> Figure:
     """A figure of so many inches; to be used within `style`."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr]
-    return figure
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
 
 
 def picture(figure: Figure, kind: str) -> bytes:
