@@ -10,7 +10,8 @@ SCRIPT = """
   var options = {
     responsive: true, displaylogo: false, scrollZoom: false, showTips: false,
     displayModeBar: coarse ? false : "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]
+    // Named one by one: by default there is one that would send the figure to somebody's server.
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]]
   };
   var plots = [];
 
