@@ -34,13 +34,11 @@ class Measure:
     Attributes:
         key: `fitness`, `anytime` or `hypervolume`.
         name: what it is, for people.
-        values: for each group `(runs,)`; NaN where a run has none.
         contrasts: for each group but the first, against the first; None where one of them has no value.
     """
 
     key: str
     name: str
-    values: tuple[NDArray[np.float64], ...]
     contrasts: tuple[Contrast | None, ...]
 
     @property
@@ -68,7 +66,8 @@ class Comparison:
         searched: name of the split that the searches saw.
         splits: those of the champions, besides.
         split: what decides.
-        start, budget: from the first value that all runs have to the smallest budget that one was given.
+        starts: for each group, from which budget on all its runs and all of the first group have a value.
+        budget: the smallest that a run was given.
         curves: whether the group's curve means the same as the first's.
         measures: what is tested: fitness on `split`, the best so far on the way and, of fronts, the hypervolume.
         doubts: why fitness may not mean the same in all of them.
@@ -80,7 +79,7 @@ class Comparison:
     searched: str
     splits: tuple[str, ...]
     split: str
-    start: float
+    starts: tuple[float, ...]
     budget: float
     curves: tuple[bool, ...]
     measures: tuple[Measure, ...]
@@ -176,7 +175,10 @@ def comparison(groups: Sequence[Group], *, split: str | None = None, doubts: Seq
     searched = SEARCHED[measured]
     shown = [result for group, there in zip(groups, curves, strict=True) if there for result in group.results]
     budget = min(result.spent for result in shown)
-    start = max((float(result.curve.spent[0]) for result in shown if len(result.curve.spent)), default=budget)
+    begun = [
+        max((float(result.curve.spent[0]) for result in group.results if len(result.curve.spent)), default=budget)
+        for group in groups
+    ]
     splits = tuple(name for name in SPLITS if name not in SEARCHED and any(name in scores for scores in known))
     made = Comparison(
         groups=tuple(groups),
@@ -185,7 +187,7 @@ def comparison(groups: Sequence[Group], *, split: str | None = None, doubts: Seq
         searched=searched,
         splits=splits,
         split=_deciding(groups, splits, searched, split),
-        start=start,
+        starts=tuple(max(one, begun[0]) for one in begun),
         budget=budget,
         curves=curves,
         measures=(),
@@ -206,33 +208,40 @@ def _deciding(groups: Sequence[Group], splits: Sequence[str], searched: str, ask
 def _measures(made: Comparison) -> tuple[Measure, ...]:
     name = "share of the optimum" if made.figure == "share_of_optimum" else "fitness"
     on = "best found on" if made.split == made.searched else f"{name} on"
-    found = [("fitness", f"{on} {made.split}", made.on(made.split))]
-    if made.start < made.budget:
-        way = tuple(
-            np.array([result.curve.mean(made.start, made.budget) if there else math.nan for result in group.results])
-            for group, there in zip(made.groups, made.curves, strict=True)
-        )
-        text = f"best so far, mean from {amount(made.start)} to {amount(made.budget)} {made.unit}"
-        found.append(("anytime", text, way))
+    found = [Measure("fitness", f"{on} {made.split}", _contrasts(made, made.on(made.split)))]
+    if min(made.starts) < made.budget:
+        text = f"best so far, mean to {amount(made.budget)} {made.unit} from where both have one"
+        found.append(Measure("anytime", text, _corrected([_on_the_way(made, i) for i in range(1, len(made.groups))])))
     areas = [result.hypervolume for result in made.results]
     if all("value" in area for area in areas):
         key = "share" if all("share" in area for area in areas) else "value"
         text = "hypervolume" if key == "value" else "hypervolume, share of the exact front's"
-        area = tuple(np.array([result.hypervolume[key] for result in group.results]) for group in made.groups)
-        found.append(("hypervolume", text, area))
-    return tuple(Measure(key, text, values, _contrasts(made.groups, values)) for key, text, values in found)
-
-
-def _contrasts(groups: Sequence[Group], values: Sequence[NDArray[np.float64]]) -> tuple[Contrast | None, ...]:
-    """Each group against the first, corrected for how many there are."""
-    found = [_contrast(group, own, groups[0], values[0]) for group, own in zip(groups[1:], values[1:], strict=True)]
-    there = [i for i, contrast in enumerate(found) if contrast is not None]
-    corrected = holm([contrast.p for contrast in found if contrast is not None])
-    for i, p in zip(there, corrected, strict=True):
-        contrast = found[i]
-        assert contrast is not None
-        found[i] = replace(contrast, p_holm=p)
+        values = [np.array([result.hypervolume[key] for result in group.results]) for group in made.groups]
+        found.append(Measure("hypervolume", text, _contrasts(made, values)))
     return tuple(found)
+
+
+def _on_the_way(made: Comparison, i: int) -> Contrast | None:
+    """The mean of the best so far of a group against the first, over the budgets at which both have one."""
+    if not made.curves[i]:
+        return None
+    values, others = (
+        np.array([result.curve.mean(made.starts[i], made.budget) for result in group.results])
+        for group in (made.groups[i], made.groups[0])
+    )
+    return _contrast(made.groups[i], values, made.groups[0], others)
+
+
+def _contrasts(made: Comparison, values: Sequence[NDArray[np.float64]]) -> tuple[Contrast | None, ...]:
+    """Each group against the first, by the values of their runs."""
+    pairs = zip(made.groups[1:], values[1:], strict=True)
+    return _corrected([_contrast(group, own, made.groups[0], values[0]) for group, own in pairs])
+
+
+def _corrected(found: Sequence[Contrast | None]) -> tuple[Contrast | None, ...]:
+    """With Holm's correction for as many as there are."""
+    corrected = iter(holm([contrast.p for contrast in found if contrast is not None]))
+    return tuple(None if contrast is None else replace(contrast, p_holm=next(corrected)) for contrast in found)
 
 
 def _contrast(group: Group, values: NDArray[np.float64], first: Group, others: NDArray[np.float64]) -> Contrast | None:

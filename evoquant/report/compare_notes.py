@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from evoquant.report.compare_runs import Group
 
 UNEQUAL = 0.01  # budgets that differ by more are pointed out
+LATE = 0.25  # of the budget: a first value that comes later is pointed out
 NAMED = 3  # runs or groups named one by one
 
 
@@ -82,10 +83,20 @@ def _budgets(made: Comparison) -> list[str]:
     spent = [[result.spent for result in group.results] for group in made.groups]
     medians = [float(np.median(one)) for one in spent]
     if max(medians) > min(medians) * (1 + UNEQUAL):
-        way = "; the best so far at equal budgets is fair" if made.start < made.budget else ""
+        way = "; the best so far at equal budgets is fair" if min(made.starts) < made.budget else ""
         notes.append(
             f"Budgets differ ({amount(min(medians))} to {amount(max(medians))} {made.unit}, medians of groups), so the "
             f"fitness at the end is not of equal effort{way}."
+        )
+    late = [
+        f"{group.label} at {amount(start)}"
+        for group, start in zip(made.groups[1:], made.starts[1:], strict=True)
+        if start > LATE * made.budget
+    ]
+    if late:
+        notes.append(
+            f"Of {amount(made.budget)} {made.unit} a large part had gone before all runs had a first value: "
+            f"{_some(late)}; best so far is compared from there on."
         )
     ended = [group.label for group, one in zip(made.groups, spent, strict=True) if max(one) > min(one) * (1 + UNEQUAL)]
     if ended:
@@ -95,6 +106,10 @@ def _budgets(made: Comparison) -> list[str]:
         notes.append(
             f"relative_to_optimum of {_some(other)} is another than that of {made.groups[0].label}: what they "
             f"maximise is not comparable and left out, the champions' fitness is."
+        )
+    if made.figure == "fitness" and made.groups[0].results[0].config.relative_to_optimum:
+        notes.append(
+            "What searches maximise here is a share of the optimum (relative_to_optimum); champions have fitness."
         )
     return notes
 

@@ -31,7 +31,7 @@ def compare_tables(made: Comparison) -> list[Table]:
     tables = [fitness_table(made)]
     if any(result.finished for result in made.results):
         tables.append(champions_table(made))
-    if len(made.groups) > 1 or made.budget > made.start:
+    if len(made.groups) > 1 or made.budget > min(made.starts):
         tables.append(anytime_table(made))
     tables += [contrast_table(made, measure) for measure in made.measures if len(made.groups) > 1]
     last = tables[-1]
@@ -140,8 +140,8 @@ def compare_data(made: Comparison) -> dict[str, Any]:
         "split": made.split,
         "groups": [_group_data(made, i) for i in range(len(made.groups))],
         "anytime": {
-            "start": made.start,
             "budget": made.budget,
+            "starts": {group.label: start for group, start in zip(made.groups, made.starts, strict=True)},
             "at": [
                 {
                     "share": share,
