@@ -26,6 +26,7 @@ from evoquant.files import pretty_json
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
+    from evoquant.campaign.journal import Line
     from evoquant.campaign.steady import SteadyState
     from evoquant.search.base import CandidateBatch, EvaluationBatch
 
@@ -171,27 +172,38 @@ def _generation(
     seconds = time.monotonic() - began
     if time.monotonic() - state.saved_at > max(CHECKPOINT_EVERY_S, state.saving_s / CHECKPOINT_SHARE):
         _save(campaign, run, state)
-    counters = campaign.estimator.counters
-    observer.generation(
-        Progress(
-            state.generation - 1,
-            campaign.generations,
-            record,
-            journalled is not None,
-            seconds,
-            counters.asked,
-            counters.distinct,
-            counters.passes,
-            counters.store_hits,
-            state.since_improvement,
-            campaign,
-            batch,
-            evaluations,
-        )
-    )
+    observer.generation(_progress(campaign, state, record, journalled is not None, seconds, batch, evaluations))
     undecided = campaign.config.executor.kind == "auto" and not campaign.picked
     if undecided and journalled is None and not closing:  # a replayed one is done before its time tells anything
         _pick_executor(campaign, seconds, campaign.generations - state.generation, observer)
+
+
+def _progress(
+    campaign: Campaign,
+    state: _State,
+    record: Line,
+    replayed: bool,
+    seconds: float,
+    batch: CandidateBatch,
+    evaluations: EvaluationBatch,
+) -> Progress:
+    """What is told of the generation that just ended."""
+    counters = campaign.estimator.counters
+    return Progress(
+        state.generation - 1,
+        campaign.generations,
+        record,
+        replayed,
+        seconds,
+        counters.asked,
+        counters.distinct,
+        counters.passes,
+        counters.store_hits,
+        state.since_improvement,
+        campaign,
+        batch,
+        evaluations,
+    )
 
 
 def _records(
