@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from evoquant.bench.studies import ROOT, Study
 from evoquant.bench.studies_run import check_again, chosen, measure_whole, render_all, to_stderr
-from evoquant.errors import EvoquantError, InputError
+from evoquant.errors import EvoquantError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,9 +110,16 @@ def _full(studies: Sequence[Study], workers: int | None) -> int:
 
 
 def _documents() -> None:
+    """Draw the figures and fill the documents; without matplotlib the figures stay as they are."""
+    from evoquant.report.figures_drawn import draw_figures
     from evoquant.report.inserted import render_documents
 
-    for path in render_documents(ROOT):
+    try:
+        changed = draw_figures(ROOT)
+    except MissingExtraError as error:
+        to_stderr(f"figures left as they are: {error}")
+        changed = []
+    for path in [*changed, *render_documents(ROOT)]:
         to_stderr(f"{path.relative_to(ROOT)} changed")
 
 

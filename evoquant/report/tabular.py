@@ -73,6 +73,12 @@ def _notes(about: Mapping[str, Any]) -> tuple[str, ...]:
 def _interval(values: NDArray[np.float64]) -> str:
     if len(values) == 1:
         return f"{values[0]:.1%}"
+    mean, low, high = mean_interval(values)
+    return f"{mean:.1%} ({low:.1%}–{high:.1%})"
+
+
+def mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The mean with its 95% bootstrap interval; one value has none, which is then that value."""
     draws = generator_for(0, len(values), "tabular").integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
-    return f"{values.mean():.1%} ({low:.1%}–{high:.1%})"
+    return float(values.mean()), float(low), float(high)
