@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import math
@@ -42,11 +43,21 @@ class Place:
         Raises:
             InputError: a line is no JSON object.
         """
-        return read_rows(self.root / f"results/{stem}.jsonl")
+        path = self.root / f"results/{stem}.jsonl"
+        if not path.is_file():
+            return []
+        about = path.stat()
+        return list(_rows(path, about.st_mtime_ns, about.st_size))
 
     def config(self, name: str) -> Path:
         """configs/<name>.yaml."""
         return self.root / f"configs/{name}.yaml"
+
+
+@functools.lru_cache(maxsize=64)
+def _rows(path: Path, changed: int, size: int) -> tuple[Row, ...]:
+    """The rows of a file as it was then; each cell asks for them."""
+    return tuple(read_rows(path))
 
 
 @dataclass(frozen=True)
