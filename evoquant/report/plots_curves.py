@@ -8,6 +8,7 @@ import numpy as np
 
 from evoquant.report.palette import CHAMPION, CLIFF, QUIET, SERIES
 from evoquant.report.plots_style import DARK, DOUBLE, SINGLE, SMALL, cut, legend_above, light_grid, new_figure, printed
+from evoquant.report.series import bands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,16 +29,15 @@ def fitness_figure(curve: Curve, goal: Goal) -> Figure:
     """The champion's fitness by generation, over the population's median and quartiles; the cliff drawn."""
     figure = new_figure(SINGLE, 2.6)
     axes = figure.add_subplot()
-    x = curve.generation
+    x, shown = curve.generation, bands(curve)
     handles: list[Any] = []
-    known = ~np.isnan(curve.lower)
+    known = ~np.isnan(shown.lower)
     if (known[1:] & known[:-1]).any():  # a band needs two neighbours
-        band = axes.fill_between(x, curve.lower, curve.upper, color=QUIET, alpha=0.28, linewidth=0, label="quartiles")
-        handles.append(band)
-    lone = "o" if len(curve) == 1 or np.isnan(curve.median).any() else None
-    handles += axes.plot(
-        x, curve.median, color=QUIET, linewidth=0.9, linestyle="--", marker=lone, markersize=3, label="median"
-    )
+        limits = (shown.generation, shown.lower, shown.upper)
+        handles.append(axes.fill_between(*limits, color=QUIET, alpha=0.28, linewidth=0, label="quartiles"))
+    lone = "o" if len(curve) == 1 or np.isnan(shown.median).any() else None
+    dashes: Any = {"color": QUIET, "linewidth": 0.9, "linestyle": "--", "marker": lone, "markersize": 3}
+    handles += axes.plot(shown.generation, shown.median, label="median", **dashes)
     handles += axes.plot(x, curve.champion, color=CHAMPION, drawstyle="steps-post", linewidth=1.5, label="best so far")
     steps = curve.breakthroughs
     handles += axes.plot(
@@ -55,7 +55,8 @@ def fitness_figure(curve: Curve, goal: Goal) -> Figure:
         handles.append(axes.axhline(goal.fitness, color=CLIFF, linewidth=0.9, linestyle=":", label=_cliff(goal)))
     told = _told(steps)
     _number(axes, told)
-    axes.set_xlabel("generation")
+    grouped = f" (the population in groups of {shown.each})" if shown.each > 1 else ""
+    axes.set_xlabel(f"generation{grouped}")
     axes.set_ylabel(curve.label.replace(", ", ",\n"))
     light_grid(axes)
     legend_above(figure, handles)
@@ -75,7 +76,8 @@ def _limits(axes: Axes, curve: Curve, goal: Goal) -> None:
         axes.set_xticks([low])
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    drawn = np.concatenate([curve.lower, curve.median, curve.champion])
+    shown = bands(curve)
+    drawn = np.concatenate([shown.lower, shown.median, shown.upper, curve.champion])
     drawn = np.append(drawn[~np.isnan(drawn)], [] if goal.fitness is None else goal.fitness)
     bottom, top = (float(drawn.min()), float(drawn.max())) if len(drawn) else (0.0, 1.0)
     height = max(top - min(bottom, 0.0), 1e-12)

@@ -15,7 +15,7 @@ from evoquant.report.gate import shown_rivals
 from evoquant.report.series_layers import LayerStrip, Mark, Size, marks_of, pair_of, size_of, strip_of
 from evoquant.report.series_model import Goal, goal_of, subject_of
 from evoquant.report.series_points import Points
-from evoquant.report.series_scan import Breakthrough, Curve, scan
+from evoquant.report.series_scan import Bands, Breakthrough, Curve, bands, scan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evoquant.report.series_model import Subject
 
 __all__ = [
+    "Bands",
     "Breakthrough",
     "Curve",
     "FrontLine",
@@ -36,6 +37,7 @@ __all__ = [
     "Points",
     "RunSeries",
     "Size",
+    "bands",
     "fitness_curve",
     "front_points",
     "gate_rows",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from evoquant.report.ancestry import Step
     from evoquant.report.data import RunData
     from evoquant.report.series_model import Subject
+
+MOST_BANDS = 200  # steps of a population's median and quartiles: of more, nobody sees more than noise
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,35 @@ class Curve:
     def breakthroughs(self) -> tuple[Breakthrough, ...]:
         """The steps that gained fitness."""
         return tuple(step for step in self.steps if step.before is None or step.after > step.before)
+
+
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """The population's fitness in few enough steps to be seen; read-only arrays, one entry a group of generations.
+
+    Attributes:
+        generation: the middle of each group.
+        lower, median, upper: the median over the group of the generations' quartiles and medians.
+        each: generations in a group, of the largest; 1 where each stands for itself.
+    """
+
+    generation: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    median: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    each: int
+
+
+def bands(curve: Curve, most: int = MOST_BANDS) -> Bands:
+    """The curve's median and quartiles in at most so many groups of neighbouring generations."""
+    edges = np.unique(np.linspace(0, len(curve), min(len(curve), most) + 1).round().astype(np.intp))
+    groups = [slice(a, b) for a, b in itertools.pairwise(edges.tolist())]
+    middle = frozen(np.array([curve.generation[group].mean() for group in groups]))
+    columns = []
+    for column in (curve.lower, curve.median, curve.upper):
+        known = [column[group][~np.isnan(column[group])] for group in groups]
+        columns.append(frozen(np.array([np.median(values) if len(values) else np.nan for values in known])))
+    return Bands(middle, *columns, int(np.diff(edges).max()))
 
 
 def scan(run: RunData, subject: Subject | None) -> tuple[Curve, Points | None]:

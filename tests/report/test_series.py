@@ -15,6 +15,7 @@ from evoquant.profiles.model import LayerProfile, ModelProfile, profile_to_json
 from evoquant.report import series_points
 from evoquant.report.data import load_run
 from evoquant.report.series import (
+    bands,
     fitness_curve,
     front_points,
     gate_rows,
@@ -92,6 +93,18 @@ def test_the_curve_is_the_journal_s(evolved):
             assert column[place] == pytest.approx(ranked[below] + part * (above - ranked[below]))
     with pytest.raises(ValueError, match="read-only"):
         curve.champion[0] = 1.0
+
+
+def test_many_generations_are_groups_of_neighbours(evolved):
+    curve = fitness_curve(load_run(evolved))
+    each = bands(curve)
+    assert (each.each, each.generation.tolist()) == (1, [0, 1, 2, 3, 4, 5])
+    assert each.median.tolist() == curve.median.tolist()
+    pairs = bands(curve, 3)
+    assert (pairs.each, pairs.generation.tolist()) == (2, [0.5, 2.5, 4.5])
+    assert pairs.upper.tolist() == pytest.approx(curve.upper.reshape(3, 2).mean(axis=1).tolist())
+    unknown = dataclasses.replace(curve, lower=np.array([np.nan, 1.0, np.nan, np.nan, 2.0, 4.0]))
+    assert bands(unknown, 3).lower.tolist() == pytest.approx([1.0, np.nan, 3.0], nan_ok=True)
 
 
 def test_breakthroughs_are_where_the_champion_changes(evolved):
