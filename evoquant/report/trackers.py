@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import re
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,7 +93,7 @@ def final_figures(champion: Champion) -> dict[str, float]:
         f"champion/{split}/{name}": float(value)
         for split, scores in champion.scores.items()
         for name, value in scores.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     }
 
 
@@ -156,11 +157,13 @@ class _Guarded:
 class _Tracked:
     """An observer that hands on what it hears, and logs it."""
 
-    def __init__(self, observer: Observer, trackers: Sequence[_Guarded]) -> None:
+    def __init__(self, observer: Observer, trackers: Sequence[_Guarded], generations: int) -> None:
         self._observer = observer
         self._trackers = trackers
+        self.generations = generations
 
     def generation(self, progress: Progress) -> None:
+        self.generations = progress.generation + 1
         self._observer.generation(progress)
         found, now = figures(progress.record), time.time()
         for tracker in self._trackers:
@@ -182,8 +185,8 @@ def tracked(
         run: its directory, held; `trackers.json` in it says where each is gone on with.
         observer: who hears all that this one hears, and of a tracker that fails.
         track: more kinds, at their default places.
-        resumed: the config comes from the run directory: a folder outside of it that only it names is written to where
-            there is one, and made nowhere.
+        resumed: the config comes from the run directory: outside of it, a folder that only it names is gone on with
+            where the tracker was begun there, and begun nowhere.
 
     Raises:
         ConfigError: no such tracker.
@@ -197,8 +200,15 @@ def tracked(
     opened: dict[str, Tracker] = {}
     for kind, tracker in wanted.items():
         place = _place(tracker, run, state.get(kind, {}))
-        if resumed and kind not in track and not (place.is_dir() or _inside(place, run.path)):
-            observer.message(f"warning: {kind}: {place} is not there and is not made for a resume; use --track {kind}.")
+        strange = resumed and not (_begun(kind, place) or _inside(place, run.path))
+        if strange and kind in track:
+            tracker = tracker_named(kind)
+            place = _place(tracker, run, state.get(kind, {}))
+        elif strange:
+            observer.message(
+                f"warning: {kind} is left out: {place} holds nothing of it, and a resume begins nothing where only the "
+                f"run directory says so; to begin at the default place: --track {kind}."
+            )
             continue
         one = _open(tracker, place, config, run.path, state.get(kind, {}), observer)
         if one is not None:
@@ -207,28 +217,34 @@ def tracked(
     trackers = [_Guarded(kind, one, observer.message) for kind, one in opened.items()]
     finished = False
     try:
-        _make_good(run, trackers)
-        yield _Tracked(observer, trackers)
+        told = _Tracked(observer, trackers, _make_good(run, trackers))
+        yield told
         finished = run.has(CHAMPION)
         if finished:
-            champion = load_champion(run.path / CHAMPION)
+            scores = final_figures(load_champion(run.path / CHAMPION))
             for guarded in trackers:
-                guarded.finish(run.path, int(champion.provenance.get("generations", 0)), final_figures(champion))
+                guarded.finish(run.path, told.generations, scores)
     finally:
         for guarded in trackers:
             guarded.close(finished=finished)
 
 
-def _make_good(run: RunDir, trackers: Sequence[_Guarded]) -> None:
-    """What is journalled and was not logged, because the process ended before or the tracker is new."""
-    if not trackers:
-        return
-    for number, line in enumerate(run.journal()):
-        found = figures(json.loads(line))
+def _make_good(run: RunDir, trackers: Sequence[_Guarded]) -> int:
+    """Log what is journalled and was not, because the process ended before or the tracker is new; how many there are.
+
+    A line that is no generation's ends it: the run itself will say what is wrong with it.
+    """
+    lines = run.journal() if trackers else []
+    for number, line in enumerate(lines):
+        try:
+            found = figures(json.loads(line))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            break
         for tracker in trackers:
             tracker.log(number, found, time.time())
     for tracker in trackers:
         tracker.flush()
+    return len(lines)
 
 
 def _open(
@@ -258,10 +274,21 @@ def _place(tracker: TensorBoardConfig | MlflowConfig, run: RunDir, state: Mappin
     """The folder of a tracker: as configured, else where it was begun, else its default."""
     if tracker.path is not None:
         return Path(tracker.path)
-    if "path" in state:
-        return Path(state["path"])
     here = run.path.absolute()
-    return here / "tensorboard" if tracker.kind == "tensorboard" else here.parent / "mlflow"
+    if tracker.kind == "tensorboard":
+        return here / "tensorboard"
+    if "path" in state and _begun("mlflow", Path(state["path"])):  # the run directory was moved, the store was not
+        return Path(state["path"])
+    return here.parent / "mlflow"
+
+
+def _begun(kind: str, place: Path) -> bool:
+    """Whether the folder holds what a tracker of that kind writes."""
+    pattern = "events.out.tfevents.*" if kind == "tensorboard" else "*/meta.yaml"
+    try:
+        return next(place.glob(pattern), None) is not None
+    except OSError:
+        return False
 
 
 def _inside(place: Path, folder: Path) -> bool:
