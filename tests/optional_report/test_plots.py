@@ -259,6 +259,18 @@ def test_one_layer_and_one_generation(tmp_path):
         assert picture(figures["front"], "png").startswith(b"\x89PNG")
 
 
+def test_a_run_whose_candidates_all_failed(hostile):
+    run = load_run(hostile)
+    record = run.journal[0]
+    size = record["population"]["size"]
+    record |= {"champion": None, "best": None, "summary": {"fitness": None}}
+    record["failures"] = {str(i): "not_finite" for i in range(size)}
+    record["population"]["fitness"] = [None] * size
+    series = run_series(dataclasses.replace(run, journal=[record], champion=None))
+    assert (len(series.points), series.points.failed, series.strip) == (0, size, None)
+    assert set(drawn(series, "svg")) == {"fitness.svg", "front.svg"}
+
+
 def test_a_budget_is_a_line(tmp_path):
     run = campaign(tmp_path, ["a", "b", "c"], objective={"kind": "budget", "effective_bits": 9.0})
     series = run_series(load_run(run))
