@@ -10,7 +10,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -115,6 +115,10 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.source)
 
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        return tuple(ast.walk(self.tree))
+
     @property
     def room(self) -> str:
         return self.name.split(".")[1] if "." in self.name else ""
@@ -151,7 +155,7 @@ class Module:
     def aliases(self) -> dict[str, str]:
         """Local name → what it stands for, over all imports of the module."""
         names = {}
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     root = alias.name.split(".")[0]
@@ -174,17 +178,19 @@ class Module:
         """Every dotted path that the module reads or imports, with its line."""
         for one in self.imports:
             yield one.target, one.line
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Attribute):
                 yield self.dotted(node) or f"….{node.attr}", node.lineno
 
     def calls(self) -> Iterator[tuple[str, ast.Call]]:
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Call):
                 yield self.dotted(node.func), node
 
 
+@cache
 def modules() -> list[Module]:
+    """Read and parsed once for all checks."""
     found = []
     for path in sorted(HOUSE.rglob("*.py")):
         parts = list(path.relative_to(ROOT).with_suffix("").parts)
@@ -295,7 +301,7 @@ def check_prints(module: Module) -> list[str]:
 def check_sizes(module: Module) -> list[str]:
     lines = len(module.source.splitlines())
     faults = [f"1: {lines} lines; at most {MAX_FILE}"] if lines > MAX_FILE else []
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > MAX_FUNCTION:
