@@ -88,7 +88,7 @@ def ablate(
         return
     needed = pairs_needed(len(parts))
     if seeds < needed:
-        say(f"{seeds} seeds cannot tell {len(parts)} parts apart from chance at 95%; {needed} could: --seeds {needed}")
+        say(f"{seeds} seeds can show no part's worth at 95% ({len(parts)} tests); {needed} could: --seeds {needed}")
     made = ablated(config, seeds=seeds, overrides=overrides or (), only=list(parts), out=out, split=split, say=say)
     if form == "csv":
         _show(made, form)

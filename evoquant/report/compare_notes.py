@@ -108,9 +108,7 @@ def _budgets(made: Comparison) -> list[str]:
             f"maximise is not comparable and left out, the champions' fitness is."
         )
     if made.figure == "fitness" and made.groups[0].results[0].config.relative_to_optimum:
-        notes.append(
-            "What searches maximise here is a share of the optimum (relative_to_optimum); champions have fitness."
-        )
+        notes.append("Best found is a share of the optimum (relative_to_optimum), the champions' figures are fitness.")
     return notes
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.config import NOT_HASHED, ModelsConfig, ReplayConfig
-from evoquant.campaign.storage import ENVIRONMENT, RunDir
+from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, JOURNAL, RunDir
 from evoquant.errors import InputError, RunDirError, quoted, shown_value
 from evoquant.files import canonical_json
 from evoquant.report.compare_statistics import Curve
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FIGURES = ("fitness", "share_of_optimum", "retention", "compression", "effective_bits")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,47}")
 LONGEST_LABEL = 48
+LARGEST = 1e100
 NOT_GROUPED = (*NOT_HASHED, "seed", "name")
 
 
@@ -170,10 +171,13 @@ def _read(path: Path) -> Result:
     steps = []
     spent = 0.0
     for record in run.journal:
-        spent = float(record["evaluations"]["asked"] if run.config.task is None else record.get("passes", 0.0))
+        amount = record["evaluations"]["asked"] if run.config.task is None else record.get("passes", 0.0)
+        spent = _sane(amount, path / JOURNAL)
         if record["champion"] is not None:
-            steps.append((spent, float(record["champion"]["fitness"])))
+            steps.append((spent, _sane(record["champion"]["fitness"], path / JOURNAL)))
     curve = np.array(steps, dtype=np.float64).reshape(-1, 2)
+    if (np.diff(curve[:, 0]) < 0).any():
+        raise RunDirError(f"{path / JOURNAL}: what is spent falls: it was changed; restore it, or start a new run.")
     champion = run.champion
     scores = {} if champion is None else champion.scores
     area = (run.archive or {}).get("hypervolume") or {}
@@ -183,13 +187,20 @@ def _read(path: Path) -> Result:
         curve=Curve(curve[:, 0], curve[:, 1]),
         spent=spent,
         scores={
-            split: {figure: float(values[figure]) for figure in FIGURES if figure in values}
+            split: {figure: _sane(values[figure], path / CHAMPION) for figure in FIGURES if figure in values}
             for split, values in scores.items()
         },
-        hypervolume={key: float(area[key]) for key in ("value", "share") if key in area},
+        hypervolume={key: _sane(area[key], path / ARCHIVE) for key in ("value", "share") if key in area},
         inputs=_inputs(path),
         version="" if champion is None else str(champion.provenance.get("evoquant", "")),
     )
+
+
+def _sane(value: float, source: Path) -> float:
+    """A figure with which one can reckon: no run has such as are refused here."""
+    if abs(value) > LARGEST:
+        raise RunDirError(f"{source}: {shown_value(value)} is no figure of a run: it was changed; restore it.")
+    return float(value)
 
 
 def _inputs(path: Path) -> dict[str, str]:

@@ -108,7 +108,9 @@ def contrast_cells(contrast: Contrast | None) -> tuple[str, ...]:
     """What stands under `CONTRAST_COLUMNS`."""
     if contrast is None:
         return (NONE,) * len(CONTRAST_COLUMNS)
-    runs = f"{contrast.runs} pairs" if contrast.paired else f"{contrast.runs}, {contrast.others}"
+    runs = (
+        f"{contrast.runs} pair{'s' * (contrast.runs > 1)}" if contrast.paired else f"{contrast.runs}, {contrast.others}"
+    )
     difference = _signed(contrast.difference)
     if contrast.interval not in (None, (contrast.difference,) * 2):
         difference += f"\n{_signed(contrast.interval[0])} to {_signed(contrast.interval[1])}"

@@ -216,7 +216,7 @@ def test_the_command_line_prints_the_worth(done, monkeypatch, capsys):
     words += tuple(word for change in SMALL for word in ("--set", change))
     out, err, code = cli(monkeypatch, capsys, *words)
     assert code == 0 and "What each part is worth: fitness on test" in out
-    assert "3 seeds cannot tell 2 parts apart from chance at 95%; 7 could: --seeds 7" in err
+    assert "3 seeds can show no part's worth at 95% (2 tests); 7 could: --seeds 7" in err
     out, _, _ = cli(monkeypatch, capsys, *words, "--json")
     assert json.loads(out) == json.loads(json.dumps(worth_data(made, PARTS), allow_nan=False))
     out, _, _ = cli(monkeypatch, capsys, *words, "--csv")

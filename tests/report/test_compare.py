@@ -426,6 +426,13 @@ def test_replays_and_empty_runs_have_nothing_to_compare(runs, tmp_path):
     api.run(CONFIGS / "journey.yaml", out=journey, overrides=["executor.kind=local"])
     with pytest.raises(InputError, match="a replay searches nothing"):
         compare([journey])
+    fallen = unfinished(runs["evolve"][0], tmp_path / "fallen")
+    text = (fallen / "journal.jsonl").read_text()
+    assert '"asked":36' in text
+    for asked, message in (("1", "what is spent falls"), (f"1{'0' * 400}", "is no figure of a run")):
+        (fallen / "journal.jsonl").write_text(text.replace('"asked":36', f'"asked":{asked}'))
+        with pytest.raises(InputError, match=message):
+            compare([fallen])
     empty = unfinished(runs["evolve"][0], tmp_path / "empty", 0)
     with pytest.raises(InputError, match=f"{empty}: no generation is finished yet.*evoquant resume"):
         compare([runs["random"][0], empty])
