@@ -51,7 +51,7 @@ test-llm: $(DEV) $(TORCH) $(LLM)  ## only what transformers, torchao, llama.cpp 
 	@$(BIN)/python -m pytest tests/optional_hf tests/optional_torchao tests/optional_gguf tests/optional_modelopt $(PYTEST_ARGS)
 
 test-long: $(ALL)  ## kills, lost workers, hostile input: as often as results/reliability.md says
-	@$(BIN)/python -m pytest -m long tests/faults tests/campaign/test_determinism.py $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m long tests $(PYTEST_ARGS)
 
 fuzz: $(DEV) $(FUZZ)  ## coverage-guided fuzzing of what reads profiles, genomes, configs: FUZZ_S=60 seconds each
 	@for target in $(FUZZ_TARGETS); do \

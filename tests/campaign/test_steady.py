@@ -301,6 +301,7 @@ def test_the_hashes_of_others_stay_and_profiles_are_refused():
         config_from_dict({**plain, "search": {"kind": "nsga2", "in_flight": 2}}, "test")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the torch extra")
 def test_a_run_on_ray_is_replayed_exactly_on_one_worker(tmp_path):
     def call(*words):
