@@ -19,9 +19,10 @@ from evoquant.report.terminal import plain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from evoquant.report.series import Breakthrough, Curve, GateRow, Goal, RunSeries
+    from evoquant.report.series import Breakthrough, Curve, Goal, RunSeries
 
 MOST_GENERATIONS = 1500  # of a curve that are drawn
+MOST_BLOCKS = 250  # points of the population's lines, which zigzag
 MOST_ROWS = 200  # of a table of a figure's numbers
 NUMBERED = 8  # breakthroughs with a number in the figure and a line below it
 LONGEST = 160  # characters of a name or a change in what one hovers over
@@ -146,10 +147,10 @@ def fitness_figure(series: RunSeries) -> Figure:
     numbered = sorted(sorted(curve.breakthroughs, key=lambda step: -step.gain)[:NUMBERED], key=lambda s: s.index)
     x = curve.generation[shown].tolist()
     asked = curve.asked[shown].tolist()
-    traces = [*_population(curve, x, shown)]
+    traces = _population(curve)
     traces.append(
         {
-            **_line(x, curve.champion[shown], "best so far", CHAMPION, 2.5),
+            **_line(x, numbers(curve.champion[shown]), "best so far", CHAMPION, 2.5),
             "line": {"color": CHAMPION, "width": 2.5, "shape": "hv"},
             "customdata": asked,
             "hovertemplate": "generation %{x}: %{y:.4f}<br>%{customdata:,} candidates asked<extra>best so far</extra>",
@@ -168,7 +169,12 @@ def fitness_figure(series: RunSeries) -> Figure:
     if goal.fitness is not None:
         notes.append(f"What misses the {goal_words(goal)} has no more fitness than the dashed line.")
     if len(shown) < len(curve):
-        notes.append(f"{len(shown):,} of {len(curve):,} generations are drawn, evenly spaced, and every breakthrough.")
+        notes.append(
+            f"{len(shown):,} of {len(curve):,} generations of the best so far are drawn, evenly spaced, and every "
+            f"breakthrough."
+        )
+    if (length := block_length(curve)) > 1:
+        notes.append(f"The population's lines: medians of {length} generations at a time.")
     if len(numbered) < len(curve.breakthroughs):
         notes.append(
             f"The {len(numbered)} largest of {len(curve.breakthroughs)} gains have numbers; the data below have all."
@@ -187,33 +193,53 @@ def fitness_figure(series: RunSeries) -> Figure:
     )
 
 
-def _population(curve: Curve, x: list[int], shown: list[int]) -> list[dict[str, Any]]:
-    """The quartiles as a band, the median, and the best of each generation."""
-    traces = []
+def _population(curve: Curve) -> list[dict[str, Any]]:
+    """The quartiles as a band, the median, and the best of each generation; of a long run by blocks of generations."""
+    traces: list[dict[str, Any]] = []
     colour = series_colour(0)
-    band = np.isfinite(curve.lower[shown])
-    if band.any():
+    x, (lower, upper, median, best) = blocks_of(curve)
+    if any(value is not None for value in lower):
         edges = {"mode": "lines", "line": {"width": 0, "color": colour}, "hoverinfo": "skip", "type": "scatter"}
         traces += [
-            {**edges, "x": x, "y": numbers(curve.lower[shown]), "showlegend": False},
+            {**edges, "x": x, "y": lower, "showlegend": False},
             {
                 **edges,
                 "x": x,
-                "y": numbers(curve.upper[shown]),
+                "y": upper,
                 "fill": "tonexty",
                 "fillcolor": "rgba(0,114,178,0.18)",
                 "name": "middle half of the population",
             },
         ]
-    traces.append({**_line(x, curve.median[shown], "median", colour, 1.2), "hovertemplate": "median %{y:.4f}"})
-    best = {**_line(x, curve.best[shown], "best of the generation", QUIET, 1.2), "hovertemplate": "best %{y:.4f}"}
-    best["line"] = {"color": QUIET, "width": 1.2, "dash": "dot"}
-    return [*traces, best]
+    traces.append({**_line(x, median, "median", colour, 1.2), "hovertemplate": "median %{y:.4f}"})
+    dotted: dict[str, Any] = {**_line(x, best, "best of the generation", QUIET, 1.2), "hovertemplate": "best %{y:.4f}"}
+    dotted["line"] = {"color": QUIET, "width": 1.2, "dash": "dot"}
+    return [*traces, dotted]
 
 
-def _line(x: Sequence[float], y: Iterable[float], name: str, colour: str, width: float) -> dict[str, Any]:
+def block_length(curve: Curve) -> int:
+    """So many generations stand for one point of the population's lines."""
+    return -(-len(curve) // MOST_BLOCKS)
+
+
+def blocks_of(curve: Curve) -> tuple[list[int], list[list[float | None]]]:
+    """Generation, lower and upper quartile, median and best: of each block of generations the medians of them."""
+    length = block_length(curve)
+    columns = (curve.lower, curve.upper, curve.median, curve.best)
+    made: list[list[float]] = [[] for _ in columns]
+    x = []
+    for start in range(0, len(curve), length):
+        block = slice(start, start + length)
+        x.append(int(np.median(curve.generation[block])))
+        for values, column in zip(made, columns, strict=True):
+            known = column[block][np.isfinite(column[block])]
+            values.append(float(np.median(known)) if len(known) else math.nan)
+    return x, [numbers(values) for values in made]
+
+
+def _line(x: Sequence[float], y: Sequence[float | None], name: str, colour: str, width: float) -> dict[str, Any]:
     one = {"marker": {"size": 7, "color": colour}, "mode": "lines+markers"} if len(x) == 1 else {"mode": "lines"}
-    return {"type": "scatter", "x": x, "y": numbers(y), "name": name, "line": {"color": colour, "width": width}, **one}
+    return {"type": "scatter", "x": x, "y": y, "name": name, "line": {"color": colour, "width": width}, **one}
 
 
 def _breakthroughs(curve: Curve, numbered: Sequence[Breakthrough]) -> dict[str, Any]:
@@ -252,7 +278,8 @@ def _breakthroughs(curve: Curve, numbered: Sequence[Breakthrough]) -> dict[str, 
 
 def _positions(steps: Sequence[Breakthrough], place: Mapping[int, str], span: float) -> list[str]:
     """Above the point; where the number before is near, below and to the right: none covers another."""
-    positions, last = [], -span
+    positions: list[str] = []
+    last = -span
     for step in steps:
         crowded = step.index in place and step.generation - last < 0.03 * span and positions[-1:] != ["bottom right"]
         positions.append("bottom right" if crowded else "top center")
@@ -337,53 +364,3 @@ def _curve_table(curve: Curve) -> Table:
         rows.append((*cells, str(curve.failures[i])))
     notes = (f"{len(kept)} of {len(curve):,} generations, evenly spaced.",) if len(kept) < len(curve) else ()
     return Table("Fitness by generation", columns, rows, notes, frozenset(range(len(columns))))
-
-
-def gate_figure(rows: Sequence[GateRow]) -> Figure | None:
-    """The champion's lead over each rival with its interval; None where there was no gate."""
-    rivals = [row for row in rows if row.interval is not None]
-    if not rivals:
-        return None
-    colours = {"ahead": series_colour(2), "behind": CLIFF, "tie": QUIET}
-    words = {"ahead": "beaten", "behind": "beats the champion", "tie": "a tie"}
-    traces = []
-    for verdict, colour in colours.items():
-        mine = [row for row in rivals if row.verdict == verdict]
-        if not mine:
-            continue
-        intervals = [row.interval or (row.lead, row.lead) for row in mine]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": words[verdict],
-                "x": numbers(row.lead for row in mine),
-                "y": [label(row.name, 40) for row in mine],
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": numbers(high - row.lead for row, (_, high) in zip(mine, intervals, strict=True)),
-                    "arrayminus": numbers(row.lead - low for row, (low, _) in zip(mine, intervals, strict=True)),
-                    "color": colour,
-                    "thickness": 2,
-                },
-                "marker": {"color": colour, "size": 9, "symbol": "diamond" if verdict == "tie" else "circle"},
-                "customdata": [[f"{row.retention:.2%}", f"{row.compression:.3f}x"] for row in mine],
-                "hovertemplate": "%{y}: retention %{customdata[0]}, %{customdata[1]}<br>the champion leads by %{x:.4f}"
-                "<extra></extra>",
-            }
-        )
-    plot = layout("the champion's lead in fitness (95% interval)", "", height=110 + 30 * len(rivals))
-    plot["yaxis"] |= {
-        "type": "category",
-        "categoryorder": "array",
-        "categoryarray": [label(row.name, 40) for row in reversed(rivals)],
-    }
-    plot["shapes"] = [limit_line("x", 0.0, "")[0] | {"line": {"color": INK, "width": 1}}]
-    count = {verdict: sum(row.verdict == verdict for row in rivals) for verdict in colours}
-    chosen = next((row.name for row in rows if row.recommended), "the champion")
-    finding = (
-        f"Of {len(rivals)} rivals the champion beats {count['ahead']}, ties with {count['tie']}, is beaten by "
-        f"{count['behind']}. Recommended: {chosen}."
-    )
-    return Figure("gate", "Dot chart with intervals", "Against its rivals", finding, {"data": traces, "layout": plot})

@@ -67,7 +67,7 @@ def front_figure(series: RunSeries, width_bits: Mapping[str, float]) -> Figure |
 def _population(points: Points) -> list[dict[str, Any]]:
     """All candidates, in grey, and those of the generation that the slider shows: the last."""
     order = np.argsort(points.generation, kind="stable")
-    everything = {
+    everything: dict[str, Any] = {
         "type": "scatter",
         "mode": "markers",
         "name": "all candidates",

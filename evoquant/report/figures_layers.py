@@ -107,7 +107,7 @@ def _bars(x: list[int], y: list[float], axis: str, name: str, colour: str, hover
 
 def _layout(strip: LayerStrip, groups: list[slice], unit: str) -> dict[str, Any]:
     three = strip.sensitivity is not None
-    rows = ROWS_Y if three else ((0.6, 1.0), (0.0, 0.5))
+    rows: tuple[tuple[float, float], ...] = ROWS_Y if three else ((0.6, 1.0), (0.0, 0.5))
     plot = layout("layer, in order of execution", "", height=460 if three else 340, barmode="stack", bargap=0.0)
     axis = plot["yaxis"] | {"title": {"text": "", "standoff": 4}}
     plot["yaxis"] = axis | {"domain": rows[0], "title": {"text": "width"}}

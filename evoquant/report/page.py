@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import MissingExtraError
-from evoquant.report.figures import fitness_figure, gate_figure
+from evoquant.report.figures import fitness_figure
 from evoquant.report.figures_front import front_figure
+from evoquant.report.figures_gate import gate_figure
 from evoquant.report.figures_layers import layers_figure
 from evoquant.report.page_genome import genome_html, genome_title
 from evoquant.report.page_html import (

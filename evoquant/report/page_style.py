@@ -31,7 +31,7 @@ pre code { background: none; padding: 0; }
 dl { margin: 1rem 0; }
 dt { color: var(--quiet); font-size: .85rem; }
 dd { margin: 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(9.5rem, 100%), 1fr)); gap: .75rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(8.8rem, 100%), 1fr)); gap: .75rem; }
 .cards > div { border: 1px solid var(--line); border-radius: 8px; padding: .6rem .75rem; }
 .cards dd { font-size: 1.2rem; font-weight: 600; line-height: 1.35; }
 .cards dd.more { font-size: .88rem; font-weight: 400; }

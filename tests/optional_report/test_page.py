@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from evoquant.cli.commands import app
 from evoquant.report.data import load_run
-from evoquant.report.figures import evenly, fitness_figure, gate_figure
+from evoquant.report.figures import evenly, fitness_figure
+from evoquant.report.figures_gate import gate_figure
 from evoquant.report.figures_layers import MOST_BARS, layers_figure
 from evoquant.report.page import page_html, run_figures
 from evoquant.report.page_run import overrides_of
@@ -304,7 +305,11 @@ def test_ten_thousand_generations_are_thinned_and_it_says_so(runs):
     assert len(best["x"]) < 1600
     assert (best["x"][0], best["x"][-1]) == (0, count - 1)
     assert {step.generation for step in curve.breakthroughs} <= set(best["x"])
-    assert f"{len(best['x']):,} of 10,000 generations are drawn" in " ".join(figure.notes)
+    assert f"{len(best['x']):,} of 10,000 generations of the best so far are drawn" in " ".join(figure.notes)
+    median = drawn(figure, "median")
+    assert len(median["x"]) == 250
+    assert median["y"][0] == pytest.approx(np.median(longer["median"][:40]), rel=1e-5)
+    assert "medians of 40 generations at a time" in " ".join(figure.notes)
     assert evenly(5, 3) == [0, 2, 4]
 
 
