@@ -53,7 +53,7 @@ def report(
 
         for path in write_plots(data, folders):
             say(f"wrote {path}")
-    if (html is not None or folders) and not (as_json or as_markdown or why):
+    if html is not None or folders:
         return
     summary = report_data(data)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.report.palette import CHAMPION, CLIFF, FRONT, QUIET, width_colour
-from evoquant.report.plots_style import DARK, DOUBLE, SMALL, legend_above, light_grid, new_figure, printed
+from evoquant.report.plots_style import DARK, DOUBLE, SMALL, legend_above, light_grid, new_figure, printed, small_print
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,9 @@ def front_figure(series: RunSeries) -> Figure:
     _framed(whole, near)
     whole.set_ylabel("retention of the FP32 metric")
     legend_above(figure, handles, columns=4)
+    points = series.points
+    said = [] if points is None else [f"model: {points.model}", *([f"shown: {points.note}"] if points.note else [])]
+    small_print(figure, "; ".join(said))
     return figure
 
 
@@ -67,11 +70,12 @@ def _drawn(axes: Axes, series: RunSeries) -> list[Any]:
     if points is not None and len(points):
         where = " (calibration data)" if points.measured else ""
         missed = "over the budget" if goal.floor is None else f"below the {_floor_name(series)}"
-        ends = [(points.feasible, QUIET, f"candidates{where}"), (~points.feasible, "#b8b8b8", missed)]
-        for mask, colour, label in reversed(ends if not points.feasible.all() else ends[:1]):
+        ends = [(points.feasible, 1.0, f"candidates{where}"), (~points.feasible, 0.55, missed)]
+        for mask, alpha, label in reversed(ends if not points.feasible.all() else ends[:1]):
             if mask.any():
                 x, y, many = points.compression[mask], points.retention[mask], int(mask.sum()) > MANY
-                style: Any = {"linestyle": "none", "marker": ".", "markeredgewidth": 0, "color": colour, "label": label}
+                style: Any = {"linestyle": "none", "marker": ".", "markeredgewidth": 0, "color": QUIET, "label": label}
+                style["alpha"] = alpha
                 axes.plot(x, y, markersize=3.5, rasterized=many, **style)
                 handles.append(_mark(markersize=7, **style))
     if front is not None:
@@ -247,6 +251,7 @@ def layers_figure(strip: LayerStrip) -> Figure:
         )
     _layer_names(panels[-1], strip, edges)
     legend_above(figure, _width_handles(strip), columns=3)
+    small_print(figure, f"model: {strip.model}")
     figure.align_ylabels(panels)
     return figure
 

@@ -21,7 +21,8 @@ SINGLE, DOUBLE = 3.5, 7.0  # inches: one column of a paper, and two
 SMALL = 6.5  # points: what stands beside data
 DPI = 300  # of PNG
 LONGEST = 28  # characters of a name
-DARK = "#333333"
+DARK = "#333333"  # ink
+WORDS = 140  # characters of the small print below a figure of two columns
 METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": "evoquant"}, "png": {"Software": None}}
 
 SETTINGS: dict[str, Any] = {
@@ -114,3 +115,8 @@ def light_grid(axes: Axes, axis: str = "y") -> None:
 def legend_above(figure: Figure, handles: Sequence[Any], columns: int = 3) -> None:
     """One legend for the whole figure, over it, where it hides nothing."""
     figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, columnspacing=1.2, borderpad=0.1)
+
+
+def small_print(figure: Figure, text: str) -> None:
+    """One line below the figure: which model, and what is not shown."""
+    figure.supxlabel(cut(text, WORDS), x=0.01, ha="left", fontsize=SMALL)

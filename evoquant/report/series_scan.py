@@ -126,7 +126,8 @@ def bands(curve: Curve, most: int = MOST_BANDS) -> Bands:
     for column in (curve.lower, curve.median, curve.upper):
         known = [column[group][~np.isnan(column[group])] for group in groups]
         columns.append(frozen(np.array([np.median(values) if len(values) else np.nan for values in known])))
-    return Bands(middle, *columns, int(np.diff(edges).max()))
+    lower, median, upper = columns
+    return Bands(middle, lower, median, upper, int(np.diff(edges).max()))
 
 
 def scan(run: RunData, subject: Subject | None) -> tuple[Curve, Points | None]:

@@ -218,6 +218,7 @@ def test_svg_is_xml_with_the_labels_as_text(pictures):
     words = {name: texts(data) for name, data in pictures.items() if name.endswith(".svg")}
     assert "generation" in words["fitness.svg"]
     assert "retention of the FP32 metric" in words["front.svg"]
+    assert any(text.startswith("model: ") and text.endswith("net.json") for text in words["layers.svg"])
     assert "compression (FP32 size / size)" in words["front.svg"]
     for name in HOSTILE:
         assert printed(name, 24) in words["layers.svg"], "as it is: no formula, no markup"
