@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     ClosingLine = Callable[[Progress, Pace], str]
 
 EVERY_S = 0.25
+SHARE = 0.01  # of the time at most goes into frames, unless they come at the pace of the clock
 CLOCK_EVERY_S = 1.0
+LARGE_BATCH = 10_000  # candidates, whose arrays are not kept until the next generation
 LONGEST_LINE = 10_000  # characters that somebody else may write before a line ends
 
 
@@ -54,7 +56,8 @@ class Live:
         self._widths: list[int] = []  # of the lines on the screen
         self._drawn = -EVERY_S
         self._gone = False
-        self._last: str | None = None
+        self._pause = EVERY_S
+        self._last: Progress | str | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="clock of the live view", daemon=True)
 
@@ -65,17 +68,22 @@ class Live:
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
         with self._lock:
-            self._frame("" if self._last is None else f"{self._last}\n")
+            self._frame("" if self._last is None else f"{self._said(self._last)}\n")
 
     def generation(self, progress: Progress) -> None:
         """Note it, and draw where the last frame is a while ago."""
         now = time.monotonic()
         with self._lock:
             self._board.hear(progress, now)
-            self._last = self._closing_line(progress, self._board.pace)
-            if now - self._drawn >= EVERY_S:
+            self._last = progress if len(progress.batch) < LARGE_BATCH else self._said(progress)
+            if now - self._drawn >= self._pause:
                 self._board.look(progress)
                 self._frame()
+                self._pause = min(max(EVERY_S, (time.monotonic() - now) / SHARE), CLOCK_EVERY_S)
+
+    def _said(self, last: Progress | str) -> str:
+        """The plain line about a generation."""
+        return last if isinstance(last, str) else self._closing_line(last, self._board.pace)
 
     def message(self, text: str) -> None:
         """Lines above the frame."""
