@@ -150,6 +150,12 @@ class _Contender(_Open):
     interval: Pair = Field(default=[0.0, 0.0])
     verdict: str = ""
 
+    @model_validator(mode="after")
+    def _compared(self) -> _Contender:
+        if "interval" in self.model_fields_set and "difference" not in self.model_fields_set:
+            raise ValueError("has an interval and no difference")
+        return self
+
 
 class _Recommended(_Open):
     name: str

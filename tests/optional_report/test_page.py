@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evoquant.cli.commands import app
+from evoquant.errors import InputError
 from evoquant.report.data import load_run
 from evoquant.report.figures import evenly, fitness_figure
 from evoquant.report.figures_gate import gate_figure
@@ -204,6 +205,39 @@ def test_an_unfinished_run_says_so(runs):
     assert "3 of at most 5 generations" in page.words
     assert "evoquant resume unfinished" in page.words
     assert "Best so far" in page.words
+
+
+def test_nothing_succeeded_and_the_page_says_so(runs, tmp_path):
+    path = unfinished(runs["rule"], tmp_path / "failed")
+    journal = path / "journal.jsonl"
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    for record in records:
+        size = record["population"]["size"]
+        record |= {"champion": None, "best": None, "failures": {str(i): "not_finite" for i in range(size)}}
+        record["population"]["fitness"] = [None] * size
+        record["summary"]["fitness"] = None
+    journal.write_text("".join(json.dumps(record) + "\n" for record in records))
+    page = read(path)
+    assert "No candidate has succeeded yet" in page.words
+    failed = sum(record["population"]["size"] for record in records)
+    assert f"{failed} candidates failed" in page.words
+
+
+def test_changed_files_end_in_one_message(runs, tmp_path):
+    shutil.copytree(runs["several"], tmp_path / "run")
+    champion = json.loads((tmp_path / "run/champion.json").read_text())
+    champion["scores"]["train"]["per_model"] = [1]
+    (tmp_path / "run/champion.json").write_text(json.dumps(champion))
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--html", str(tmp_path / "page.html")])
+    assert isinstance(done.exception, InputError)
+    assert "per_model" in str(done.exception)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_forms_that_print_and_forms_that_write_exclude_each_other(runs, tmp_path):
+    done = CliRunner().invoke(app, ["report", str(runs["rule"]), "--json", "--html", str(tmp_path / "page.html")])
+    assert isinstance(done.exception, InputError)
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_gate_is_drawn_with_its_intervals():

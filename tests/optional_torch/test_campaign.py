@@ -90,3 +90,25 @@ def test_a_failure_in_the_journal_stays_failed(cache, tmp_path):
         campaign.close()
     assert evaluations.reasons == {2: "time_limit"}
     assert 2 not in evaluations.best(len(batch)).tolist()
+
+
+def test_page_of_a_measured_run(whole):
+    pytest.importorskip("plotly")
+    from evoquant.report.data import load_run
+    from evoquant.report.page import page_html, run_figures
+    from evoquant.report.series import run_series
+
+    run = load_run(whole)
+    series = run_series(run)
+    figures = {figure.name: figure for figure in run_figures(run, series)}
+    assert list(figures) == ["fitness", "front", "layers", "gate"]
+    rivals = sum(len(trace["x"]) for trace in figures["gate"].plot["data"])
+    assert rivals == len(series.gate) - 1
+    front = next(trace for trace in figures["front"].plot["data"] if trace["name"].startswith("front"))
+    assert front["name"] == "front of the separable estimate"
+    assert front["line"]["dash"] == "dash"
+    page = page_html(run)
+    low, high = run.champion.scores["test"]["interval"]
+    assert f"95% interval {low:.2%} to {high:.2%}" in page
+    assert f"Recommended for deployment: <strong>{run.gate['recommended']['name']}</strong>" in page
+    assert f"{run.champion.scores['test']['samples']} samples" in page
