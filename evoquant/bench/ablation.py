@@ -17,7 +17,7 @@ from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig, 
 from evoquant.campaign.config_search import GeneticConfig, IslandsConfig, RandomConfig, SurrogateConfig
 from evoquant.campaign.signals import profile_signals
 from evoquant.campaign.storage import CHAMPION, REPORT, RESOLVED, RunDir
-from evoquant.errors import InputError, Interrupted, RunDirError, quoted, suggestion
+from evoquant.errors import CampaignError, InputError, Interrupted, RunDirError, quoted, suggestion
 from evoquant.report.compare import comparison
 from evoquant.report.compare_runs import Group, read_results
 
@@ -255,6 +255,7 @@ def run_jobs(jobs: Sequence[api.Job], done: Callable[[api.Job, int], None]) -> N
     """
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
     left = [job for job in jobs if not is_done(job)]
     if not left:
@@ -263,10 +264,19 @@ def run_jobs(jobs: Sequence[api.Job], done: Callable[[api.Job, int], None]) -> N
         run_job(left[0])  # trains the network and measures its signals, which the others then find in the store
         done(left[0], len(left) - 1)
         left = left[1:]
+    others = set(multiprocessing.active_children())
     # Forking a process that has started threads can hang; a fresh interpreter cannot.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        for number, job in enumerate(pool.map(run_job, left), 1):
-            done(job, len(left) - number)
+        try:
+            for number, job in enumerate(pool.map(run_job, left), 1):
+                done(job, len(left) - number)
+        except BaseException as error:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # else the pool waits until what they run is finished, which may take hours
+            pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise CampaignError("a worker was killed, perhaps for its memory; the same command goes on.") from None
+            raise
 
 
 def run_job(job: api.Job) -> api.Job:

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import shutil
 import sys
 from pathlib import Path
@@ -189,13 +190,23 @@ def test_what_was_interrupted_goes_on_and_the_rest_is_kept(done, tmp_path, monke
     assert ran == ["no-immigrants-0"]
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
-    def interrupted(jobs, heard):
-        raise KeyboardInterrupt
+def test_ctrl_c_ends_the_workers_and_says_how_to_go_on(tmp_path, monkeypatch):
+    before = multiprocessing.active_children()
 
-    monkeypatch.setattr(ablation, "run_jobs", interrupted)
+    def stop(text):
+        if "done" in text:
+            raise KeyboardInterrupt
+
+    long = ("search.population=20", "stop.generations=20000")  # hours, which nobody waits for
+    jobs = [api.Job(EVOLVE, tmp_path / "out" / f"whole-{seed}", (*long, f"seed={seed}")) for seed in (1, 2)]
+    quick = api.Job(EVOLVE, tmp_path / "out" / "quick", SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        ablation.run_jobs([quick, *jobs], lambda job, left: stop("done"))
+    assert multiprocessing.active_children() == before
+    assert not any(map(ablation.is_done, jobs))
+    monkeypatch.setattr(ablation, "run_jobs", lambda jobs, heard: stop("done"))
     with pytest.raises(Interrupted, match="the same command goes on"):
-        again(tmp_path / "out")
+        again(tmp_path / "other")
 
 
 def test_another_config_in_the_folder_is_refused_before_anything_runs(done, monkeypatch):
