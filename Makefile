@@ -24,7 +24,7 @@ FUZZ_TARGETS ?= profile rule tree direct champion config
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-onnx test-openvino test-llm test-long fuzz lint format results install install-torch install-onnx \
+.PHONY: help run test test-onnx test-openvino test-llm test-long fuzz lint format results results-full install install-torch install-onnx \
     install-openvino install-llm install-report install-all install-dev clean
 
 help:  ## list the targets
@@ -67,8 +67,11 @@ format: $(DEV)  ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-results: $(ALL)  ## make everything in results/ again
-	@for script in experiments/*.py; do echo $$script >&2; $(BIN)/python $$script || exit 1; done
+results: $(ALL)  ## render README, docs and results/ from the rows, and measure a random 2% of them again: minutes
+	@$(BIN)/python experiments/results.py
+
+results-full: $(ALL)  ## measure every row anew, table by table; goes on where it stopped; says its hours first
+	@$(BIN)/python experiments/results.py --full
 
 install: $(CORE)  ## the package alone, editable, in .venv
 
