@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST_GENERATIONS = 1500  # of a curve that are drawn
 MOST_BLOCKS = 250  # points of the population's lines, which zigzag
 MOST_ROWS = 200  # of a table of a figure's numbers
+APART = 0.03  # of the figure's width, between numbers
 NUMBERED = 8  # breakthroughs with a number in the figure and a line below it
 LONGEST = 160  # characters of a name or a change in what one hovers over
 INK, GRID = "#1f2328", "#e3e5e8"
@@ -144,7 +145,7 @@ def fitness_figure(series: RunSeries) -> Figure:
     """Fitness by generation: the best so far, the population, the cliff, and the breakthroughs with numbers."""
     curve, goal = series.curve, series.goal
     shown = sorted({*evenly(len(curve), MOST_GENERATIONS), *(step.index for step in curve.breakthroughs)})
-    numbered = sorted(sorted(curve.breakthroughs, key=lambda step: -step.gain)[:NUMBERED], key=lambda s: s.index)
+    numbered = _numbered(curve)
     x = curve.generation[shown].tolist()
     asked = curve.asked[shown].tolist()
     traces = _population(curve)
@@ -177,7 +178,8 @@ def fitness_figure(series: RunSeries) -> Figure:
         notes.append(f"The population's lines: medians of {length} generations at a time.")
     if len(numbered) < len(curve.breakthroughs):
         notes.append(
-            f"The {len(numbered)} largest of {len(curve.breakthroughs)} gains have numbers; the data below have all."
+            f"Of {len(curve.breakthroughs)} gains {len(numbered)} have numbers, the largest of each time; the tables "
+            f"below have more."
         )
     if failures := int(curve.failures.sum()):
         notes.append(f"{failures:,} candidates failed; they have no fitness.")
@@ -274,6 +276,18 @@ def _breakthroughs(curve: Curve, numbered: Sequence[Breakthrough]) -> dict[str, 
         "hovertemplate": "generation %{x}: fitness %{y:.4f} (%{customdata[0]})<br>retention %{customdata[3]}, "
         "%{customdata[4]}<br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
     }
+
+
+def _numbered(curve: Curve) -> list[Breakthrough]:
+    """The breakthroughs that get a number: all or, of many, the largest gains that do not lie on each other."""
+    steps = curve.breakthroughs
+    if len(steps) <= NUMBERED:
+        return list(steps)
+    chosen: list[Breakthrough] = []
+    for step in sorted(steps, key=lambda one: -one.gain):
+        if all(abs(step.index - other.index) >= APART * len(curve) for other in chosen):
+            chosen.append(step)
+    return sorted(chosen[:NUMBERED], key=lambda one: one.index)
 
 
 def _positions(steps: Sequence[Breakthrough], place: Mapping[int, str], span: float) -> list[str]:

@@ -205,7 +205,7 @@ def test_contrast_is_enough(desktop):
 
 def test_phone_has_no_horizontal_overflow(browser, page_file, folder):
     phone = {"width": 360, "height": 740}
-    with Visit(browser, page_file, viewport=phone, has_touch=True, is_mobile=True, device_scale_factor=2) as visit:
+    with Visit(browser, page_file, viewport=phone, has_touch=True, is_mobile=True) as visit:
         page = visit.page
         page.locator("details").first.evaluate("one => { one.open = true; }")
         page.screenshot(path=folder / "page-phone.png", full_page=True)
