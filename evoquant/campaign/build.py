@@ -23,7 +23,7 @@ from evoquant.campaign.config import (
 )
 from evoquant.campaign.config_genome import DirectSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
-from evoquant.errors import ConfigError, InputError, raised_by
+from evoquant.errors import ConfigError, InputError, quoted, raised_by, suggestion
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
 from evoquant.profiles.builtin import any_profile
 from evoquant.profiles.model import ModelProfile
@@ -300,7 +300,11 @@ def _build_replay(config: CampaignConfig, replay: ReplayConfig, executor: Execut
 
 
 def make_space(config: CampaignConfig, problems: tuple[Problem, ...]) -> Space:
-    """The genome space; types and signals default to the published ones and those of the models."""
+    """The genome space; types and signals default to the published ones and those of the models.
+
+    Raises:
+        ConfigError: a type that no model has.
+    """
     genome, menu = config.genome, config.resolved_menu
     if isinstance(genome, DirectSpaceConfig):
         from evoquant.genomes.direct import DirectSpace
@@ -310,6 +314,9 @@ def make_space(config: CampaignConfig, problems: tuple[Problem, ...]) -> Space:
 
     found = {str(t) for problem in problems for t in problem.types.tolist()}
     types = genome.types or sorted(found | set(LAYER_TYPES))
+    if strange := sorted(set(types) - found - set(LAYER_TYPES)):
+        name = strange[0]
+        raise ConfigError(f"genome.types: no model has layers of type {quoted(name)}.{suggestion(name, found)}")
     if isinstance(genome, TreeSpaceConfig):
         from evoquant.genomes.tree import TreeSpace
 

@@ -57,7 +57,7 @@ def profile(
         emit(profile_to_json(any_profile(source)), out)
         return
     from evoquant import api
-    from evoquant.report.progress import draw_messages
+    from evoquant.report.drawn import draw_messages
     from evoquant.report.signals import additivity_table, signals_table
 
     network = network_of(task, torch, onnx, data, metric, agreement, seed)

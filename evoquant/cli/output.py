@@ -44,6 +44,6 @@ def emit_json(data: Any) -> None:
 
 def draw(tables: Sequence[Table]) -> None:
     """Tables to stdout."""
-    from evoquant.report.progress import draw as drawn
+    from evoquant.report.drawn import draw as drawn
 
     drawn(tables)

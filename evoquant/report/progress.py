@@ -7,52 +7,19 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import InputError
 from evoquant.report.pace import Pace, reused
 from evoquant.report.terminal import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from evoquant.campaign.observer import Observer
     from evoquant.campaign.observer import Progress as Step
-    from evoquant.report.table import Table
 
 PLAIN_EVERY_S = 5.0
-WIDE = 150  # columns assumed where output is no terminal, so that nothing is cut in a log
-
-
-def draw(tables: Sequence[Table]) -> None:
-    """Draw tables on stdout, with what belongs to each below it."""
-    _draw(tables, sys.stdout)
-
-
-def draw_messages(tables: Sequence[Table]) -> None:
-    """The same on stderr, where stdout is for something else."""
-    _draw(tables, sys.stderr)
-
-
-def _draw(tables: Sequence[Table], stream: TextIO) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    console = Console(file=stream, width=None if stream.isatty() else WIDE, highlight=False)
-    for table in tables:
-        console.print(Text(plain(table.title), style="bold"))
-        drawn = RichTable(box=box.SIMPLE_HEAD)
-        for i, column in enumerate(table.columns):
-            drawn.add_column(Text(plain(column)), justify="right" if i in table.numeric else "left", overflow="fold")
-        for row in table.rows:
-            drawn.add_row(*(Text(plain(cell)) for cell in row))
-        console.print(drawn)
-        for note in table.notes:
-            console.print(Text(f"  {plain(note)}", style="dim"))
-        if table.notes:
-            console.print()
 
 
 MODES = ("live", "bar", "plain", "json", "none")

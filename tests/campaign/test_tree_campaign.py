@@ -50,6 +50,8 @@ def test_faults_name_the_key_and_the_profile(tmp_path):
         load_config(CONFIG, ["genome.signals=[los]"])
     with pytest.raises(ConfigError, match=r"genome.max_node: unknown key. Did you mean 'max_nodes'"):
         load_config(CONFIG, ["genome.max_node=3"])
+    with pytest.raises(ConfigError, match=r"genome.types: no model has layers of type 'Liner'. Did you mean 'Linear'"):
+        space_of((PROBLEM,), types=["Conv", "Liner"])
     with pytest.raises(ProfileError, match="'seed/train' has no fisher for INT2"):
         api.run(CONFIG, out=tmp_path / "run", overrides=[*SMALL, "genome.signals=[loss, fisher]"])
 

@@ -15,8 +15,8 @@ from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.profiles.narrowing import constrained
 from evoquant.profiles.targets import TARGETS, fused_groups, scheme
 from evoquant.quantization.precision import Menu, Precision
+from evoquant.report.drawn import draw
 from evoquant.report.lint import lint_table, targets_table
-from evoquant.report.progress import draw
 from evoquant.rng import generator_for
 from evoquant.scoring.problem import compile_problem
 

@@ -19,7 +19,8 @@ from evoquant.errors import InputError
 from evoquant.files import parse_json, pretty_json
 from evoquant.models.arrays import unpack_arrays
 from evoquant.models.onnx_data import read_npz
-from evoquant.report.progress import Plain, draw
+from evoquant.report.drawn import draw
+from evoquant.report.progress import Plain
 from evoquant.report.table import Table
 from evoquant.report.terminal import plain
 
