@@ -73,9 +73,14 @@ def page_file(run, folder):
 
 @pytest.fixture(scope="module")
 def browser():
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    # Root may not have Chromium's sandbox, nor do containers that forbid it namespaces; what it opens is ours.
+    without = ["--no-sandbox"]
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=BROWSER, args=flags)
+        try:
+            flags = without if os.geteuid() == 0 else []
+            chromium = driver.chromium.launch(executable_path=BROWSER, args=flags)
+        except playwright.Error:
+            chromium = driver.chromium.launch(executable_path=BROWSER, args=without)
         yield chromium
         chromium.close()
 
