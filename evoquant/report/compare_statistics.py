@@ -20,6 +20,7 @@ LEVEL = 0.95
 LEAST_LEVEL = 0.9  # an interval that is sure of less is not given
 MOST_PAIRS, MOST_RUNS = 300, 80  # up to so many the exact distributions are counted, in well under a second
 BOTH_SIDES = 2.0
+DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Contrast:
 
 def paired_contrast(values: NDArray[np.float64], others: NDArray[np.float64]) -> Contrast:
     """`(n,)` values of the same seeds, n > 0, in the same order."""
-    differences = values - others
+    differences = _differences(values, others)
     n = len(differences)
     interval, level = _median_interval(differences)
     p, exact = signed_rank_p(differences)
@@ -81,7 +82,7 @@ def paired_contrast(values: NDArray[np.float64], others: NDArray[np.float64]) ->
 
 def unpaired_contrast(values: NDArray[np.float64], others: NDArray[np.float64]) -> Contrast:
     """`(n,)` and `(m,)` values, both above 0."""
-    differences = np.subtract.outer(values, others).ravel()
+    differences = _differences(values[:, None], others[None, :]).ravel()
     interval, level = _shift_interval(differences, len(values), len(others))
     p, exact = rank_sum_p(values, others)
     return Contrast(
@@ -101,6 +102,12 @@ def unpaired_contrast(values: NDArray[np.float64], others: NDArray[np.float64]) 
     )
 
 
+def _differences(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """values − others without the rounding of sums, which would break ties: to `DIGITS` digits of the largest value."""
+    largest = max(float(np.abs(values).max()), float(np.abs(others).max()))
+    return np.round(values - others, DIGITS - math.ceil(math.log10(largest)) if largest > 0 else DIGITS) + 0.0
+
+
 def turned(contrast: Contrast) -> Contrast:
     """The same, seen from the other group."""
     low_high = contrast.interval
@@ -118,7 +125,7 @@ def turned(contrast: Contrast) -> Contrast:
 
 def superiority(values: NDArray[np.float64], others: NDArray[np.float64]) -> float:
     """P(value > other) + P(value = other) / 2, over all pairs."""
-    differences = np.subtract.outer(values, others)
+    differences = _differences(values[:, None], others[None, :])
     return float(((differences > 0).sum() + 0.5 * (differences == 0).sum()) / differences.size)
 
 

@@ -157,6 +157,17 @@ def test_superiority_is_over_all_pairs_with_ties_half():
     assert statistics.superiority(np.array([1.0, 2.0, 3.0]), np.array([2.0, 0.0])) == pytest.approx(4.5 / 6)
 
 
+def test_rounding_of_sums_breaks_no_tie():
+    values = np.array([0.1 + 0.2, 3.0, 1.1 * 3, 2.0, 5.0, 7.0])
+    others = np.array([0.3, 3.0, 3.3, 1.9, 4.9, 6.9])
+    assert (values != others)[[0, 2]].all(), "as floats they differ"
+    contrast = statistics.paired_contrast(values, others)
+    assert (contrast.wins, contrast.ties, contrast.losses) == (3, 3, 0)
+    assert contrast.p == pytest.approx(stats.wilcoxon([1, 1, 1], method=stats.PermutationMethod()).pvalue)
+    assert statistics.unpaired_contrast(values[:1], others[:1]).ties == 1
+    assert statistics.superiority(values[:1], others[:1]) == 0.5
+
+
 def test_turned_is_the_same_from_the_other_side():
     rng = np.random.default_rng(2)
     values, others = rng.normal(0.4, 1.0, 7), rng.normal(0.0, 1.0, 9)
