@@ -20,7 +20,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report's data.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with figures, one file.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page, one file; needs the extra report.")
     ] = None,
     png: Annotated[
         Path | None, typer.Option("--png", metavar="DIR", help="Write plots for slides; needs the extra report.")
