@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTIAL = ".partial"  # below results/: finished cells of a study that is not whole yet
 # A config that gains a key has another hash, whatever its values: it says where a row comes from and is no result.
 PROVENANCE = frozenset({"config_hash"})
+LAST_DIGITS = 1e-12
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,10 @@ class Study:
         within: key → factor by which its values may differ then.
         seen: what of a row is compared.
         why: what makes them differ.
-        trained: trains networks, which repeats within one set of CPU features only.
+        trained: trains networks, which repeats with the same vector instructions only.
+        elsewhere: trained on a CPU with other vector instructions than results/performance.jsonl states.
         alone: must have the machine for itself.
+        native: measures what this machine can do, with all of its instructions; in this process.
         kept: cells that are not asked for keep their rows.
         needs: packages that it imports beside the core's.
         fashion: cells that need the Fashion-MNIST files.
@@ -101,7 +104,9 @@ class Study:
     seen: Callable[[Row], Row] = lambda row: row
     why: str = ""
     trained: bool = False
+    elsewhere: bool = False
     alone: bool = False
+    native: bool = False
     kept: bool = False
     needs: tuple[str, ...] = ()
     fashion: Callable[[Cell], bool] = lambda cell: False
@@ -146,6 +151,17 @@ class Difference:
     def of_provenance(self) -> bool:
         """Whether only where the row comes from differs."""
         return self.key.rpartition(".")[2] in PROVENANCE
+
+    @property
+    def of_rounding(self) -> bool:
+        """Whether two floats differ in their last digits alone: exp and sums do so between CPUs."""
+        old, new = self.committed, self.measured
+        return isinstance(old, float) and isinstance(new, float) and math.isclose(old, new, rel_tol=LAST_DIGITS)
+
+    @property
+    def harmless(self) -> bool:
+        """Whether no result is another."""
+        return self.of_provenance or self.of_rounding
 
     def __str__(self) -> str:
         return f"{self.row}: {self.key} is {_brief(self.committed)} in results/, {_brief(self.measured)} measured again"

@@ -50,7 +50,20 @@ def digits() -> Study:
 
     cells = [(str(seed),) for seed in range(5)]
     part = by_cell("digits", lambda row: (str(row["seed"]),))
-    return Study("digits", script, cells, measure, render, part, in_order("digits"), 60, 3, trained=True, needs=TORCH)
+    return Study(
+        "digits",
+        script,
+        cells,
+        measure,
+        render,
+        part,
+        in_order("digits"),
+        60,
+        3,
+        trained=True,
+        elsewhere=True,
+        needs=TORCH,
+    )
 
 
 BUDGETS = {"direct": (400, 80, 25, 15), "rule": (80, 25, 15), "tree": (80, 25, 15)}

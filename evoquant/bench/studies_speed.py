@@ -94,10 +94,12 @@ machine.
         whole,
         80,
         10,
+        costs={"cluster": 30, "start": 50, "scaling": 180},
         loose=frozenset({"values", "rates", "met", "remark", "losses", "why", "batches"}),
         within=dict.fromkeys(names, FACTOR),
         why=f"times: medians are held to within {FACTOR:g} times, for the machine may be shared",
         alone=True,
+        native=True,
         kept=True,
         needs=("torch", "sklearn", "pymoo", "deap", "ray"),
     )
@@ -187,6 +189,7 @@ run's bytes to compare with. Rows are kept test file by test file, so they may b
         seen=_fuzzed,
         why="what was tried and held must be equal; times, memory and where chance struck may differ",
         alone=True,
+        native=True,
         kept=True,
         needs=("pytest", "torch", "ray"),
     )

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -80,7 +83,7 @@ def small(**changes):
         1.0,
         1.0,
         loose=frozenset({"seconds"}),
-        alone=True,  # in this process
+        native=True,  # in this process
     )
     return dataclasses.replace(study, **changes)
 
@@ -139,11 +142,13 @@ def test_measured_again_and_equal(root):
 def test_measured_again_and_not_equal(root):
     rows = read_rows(root / "results/small.jsonl")
     rows[2]["fitness"] = 2.5000001
+    rows[3]["fitness"] = 2.5000000000000004
     write_rows(root / "results/small.jsonl", rows)
     said = []
     assert check_again([small()], share=1.0, seed=5, say=said.append, root=root) == 1
     text = "\n".join(said)
     assert "results/small.jsonl, b 0: fitness is 2.5000001 in results/, 2.5 measured again" in text
+    assert "1 values in their last digits only" in text
     said.clear()
     (root / "broken").touch()
     assert check_again([small()], words=["b"], say=said.append, root=root) == 1
@@ -158,6 +163,20 @@ def test_what_was_trained_on_another_cpu_is_said_and_no_fault(root):
     assert check_again([small(trained=True)], share=1.0, seed=5, say=said.append, root=root) == 0
     assert sum("differs, as it may" in line and "9.5" in line for line in said) == 4
     assert check_again([small()], share=1.0, seed=5, say=said.append, root=root) == 4
+
+
+def test_cells_are_measured_with_the_instructions_that_the_rows_were_measured_with(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "mine")
+    monkeypatch.delenv("NPY_DISABLE_CPU_FEATURES", raising=False)
+    monkeypatch.setattr(studies_run.platform, "machine", lambda: "x86_64")
+    with studies_run.plain_vectors():
+        code = "import numpy; print(numpy.show_config(mode='dicts')['SIMD Extensions'].get('found', []))"
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
+    assert "AVX512" not in found
+    assert "X86_V4" not in found
+    assert os.environ["OPENBLAS_CORETYPE"] == "mine"
+    assert "NPY_DISABLE_CPU_FEATURES" not in os.environ
 
 
 def test_another_hash_of_the_config_is_said_and_no_fault(root):
@@ -196,7 +215,9 @@ def test_times_may_differ_within_their_factor():
 
 def test_a_difference_of_provenance():
     assert Difference("r", "config_hash", "a", "b").of_provenance
-    assert not Difference("r", "scores.fitness", 1, 2).of_provenance
+    assert not Difference("r", "scores.fitness", 1, 2).harmless
+    assert Difference("r", "scores.fitness", 0.1 + 0.2, 0.3).of_rounding
+    assert not Difference("r", "scores.fitness", 0.3, 0.3000001).harmless
 
 
 def test_every_study_with_short_cells_takes_part_in_a_draw():
