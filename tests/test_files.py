@@ -80,6 +80,13 @@ def test_depth_limit(opening, closing):
         parse_json(opening * deeper + "1" + closing * deeper, "x")
 
 
+@pytest.mark.parametrize("token", ["1e309", "1E+0309", "-1e999", "1" * 210 + "e99", "9" * 309 + ".5"])
+def test_a_number_too_large_for_a_float_is_refused(token):
+    with pytest.raises(InputError, match="too large for a float"):
+        parse_json(f"[{token}]", "x")
+    assert parse_json("[1e308, 12e99, 1e-400]", "x") == [1e308, 12e99, 0.0]
+
+
 def test_wide_is_not_deep():
     assert len(parse_json(json.dumps([[0]] * 10_000), "x")) == 10_000
 
