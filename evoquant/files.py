@@ -120,9 +120,9 @@ def parse_json(text: str, source: str, *, error: type[InputError] = InputError) 
             raise error(f"{source}: the number {token[:40]} is too large for a float.")
         return value
 
-    floats = {"parse_float": finite} if _MAY_OVERFLOW.search(text) else {}  # else no call for every number
+    to_float = finite if _MAY_OVERFLOW.search(text) else None  # else no call for every number
     try:
-        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique, **floats)
+        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique, parse_float=to_float)
     except json.JSONDecodeError as fault:
         raise error(f"{source}: not JSON: {fault.msg} at line {fault.lineno}, column {fault.colno}.") from None
     except RecursionError:
