@@ -258,7 +258,7 @@ def carry() -> Study:
         ]
         return {"transfer.md": _head("Heuristics that carry over", script) + markdown(tables)}
 
-    return Study("transfer", script, (*champions, plain), measure, render, part, whole, 90, 32)
+    return Study("transfer", script, (*champions, plain), measure, render, part, whole, 45, 32)
 
 
 def hypervolume() -> Study:
@@ -276,4 +276,4 @@ def hypervolume() -> Study:
 
     cells = [(model, str(seed)) for model in SUITE for seed in seeds]
     part = by_cell("hypervolume", lambda row: (row["model"], str(row["seed"])))
-    return Study("hypervolume", script, cells, measure, render, part, in_order("hypervolume"), 20, 2)
+    return Study("hypervolume", script, cells, measure, render, part, in_order("hypervolume"), 60, 5)
