@@ -119,6 +119,7 @@ FILES = {  # files of tests/faults with rows, without test_ → seconds that one
     "input_networks": 120,
     "input_runs": 300,
     "kill": 600,
+    "repeat": 1500,
     "soak": 600,
 }
 

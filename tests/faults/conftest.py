@@ -1,13 +1,9 @@
 """Faults are tried a few times by default; the marker `long` tries them as often as results/reliability.md says."""
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
-
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; what is started here inherits it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
