@@ -29,6 +29,7 @@ from evoquant.bench.studies import (
     render,
 )
 from evoquant.errors import EvoquantError, InputError, suggestion
+from evoquant.execution.cluster import environment
 from evoquant.files import canonical_json
 from evoquant.rng import generator_for
 
@@ -174,17 +175,8 @@ def plain_vectors() -> Iterator[None]:
         "NPY_DISABLE_CPU_FEATURES": " ".join(wider),
         "OPENBLAS_CORETYPE": "Haswell",
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    if platform.machine() in X86:
-        os.environ.update(wanted)
-    try:
+    with environment(wanted if platform.machine() in X86 else {}):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def drawn(studies: Sequence[Study], share: float, seed: int, minutes: float, workers: int) -> list[tuple[Study, Cell]]:
