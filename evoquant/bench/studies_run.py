@@ -29,7 +29,7 @@ from evoquant.bench.studies import (
     render,
 )
 from evoquant.errors import EvoquantError, InputError, suggestion
-from evoquant.execution.cluster import environment
+from evoquant.execution.cluster import environment_variables
 from evoquant.files import canonical_json
 from evoquant.rng import generator_for
 
@@ -175,7 +175,7 @@ def plain_vectors() -> Iterator[None]:
         "NPY_DISABLE_CPU_FEATURES": " ".join(wider),
         "OPENBLAS_CORETYPE": "Haswell",
     }
-    with environment(wanted if platform.machine() in X86 else {}):
+    with environment_variables(wanted if platform.machine() in X86 else {}):
         yield
 
 

@@ -111,7 +111,7 @@ class Lifelines:
 
 def imported() -> Any:
     """The `ray` module, kept from printing where results go."""
-    with environment({name: value for name, value in QUIET.items() if name not in os.environ}):
+    with environment_variables({name: value for name, value in QUIET.items() if name not in os.environ}):
         import ray
     return ray
 
@@ -126,7 +126,7 @@ def _initialise(**where: Any) -> None:
 
     def init(**environment: str) -> None:
         before = signal_handlers()
-        with environment(LOCAL_CLUSTER | environment), _patience():
+        with environment_variables(LOCAL_CLUSTER | environment), _patience():
             try:
                 ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
             finally:
@@ -193,7 +193,7 @@ def take_signals_back(handlers: dict[int, Any]) -> None:
 
 
 @contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
+def environment_variables(values: dict[str, str]) -> Iterator[None]:
     """Set environment variables for a while; processes that start meanwhile keep them."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
