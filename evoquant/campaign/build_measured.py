@@ -18,7 +18,8 @@ from evoquant.campaign.build import (
     make_search,
     make_space,
 )
-from evoquant.campaign.config_measured import OnnxTaskConfig, TorchTaskConfig
+from evoquant.campaign.config_measured import MemoryTaskConfig, OnnxTaskConfig, TorchTaskConfig
+from evoquant.campaign.in_memory import borrowed
 from evoquant.campaign.measure import MeasuredEstimator
 from evoquant.campaign.measurer import Measurer
 from evoquant.campaign.racing import Racing
@@ -72,6 +73,8 @@ def make_task(config: TaskConfig, cache: Path) -> MeasuredTask:
         return load_factory(config.factory, config.seed, config.block or BLOCK, config.batch or BATCH)
     if isinstance(config, OnnxTaskConfig):
         return _onnx_task(config)
+    if isinstance(config, MemoryTaskConfig):
+        return borrowed(config)
     return load_task(config.kind, seed=config.seed, cache=cache, block=config.block, batch=config.batch)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.config_search import BuiltInSearch
     from evoquant.genomes.base import Genome, Space
+    from evoquant.genomes.schema import DirectSchema, RuleSchema
     from evoquant.scoring.objective import Objective
     from evoquant.scoring.problem import Problem
     from evoquant.search.base import Search
@@ -116,6 +117,12 @@ def require_room(config: BuiltInSearch, genes: int) -> None:
         )
 
 
+def _start_genome(item: str | RuleSchema | DirectSchema) -> Genome:
+    if isinstance(item, str):
+        return strategy_rule(item)
+    return item.to_rule() if item.kind == "rule" else item.to_direct()
+
+
 def built_in_search(
     config: BuiltInSearch, space: Space, seed: int, problems: Sequence[Problem], objective: Objective
 ) -> Search:
@@ -137,9 +144,7 @@ def built_in_search(
 
         started = config.genetic
         options["genetic"] = GeneticSettings(**started.model_dump(exclude={"kind", "start", "in_flight"}))
-    start: list[Genome] = [
-        strategy_rule(item) if isinstance(item, str) else item.to_rule() for item in getattr(started, "start", ())
-    ]
+    start = [_start_genome(item) for item in getattr(started, "start", ())]
     for genome in start:
         space.encode(genome)
     search, settings = SEARCHES[config.kind]()

@@ -69,15 +69,33 @@ class OnnxTaskConfig(MeasuredSource):
         return value
 
 
+class MemoryTaskConfig(MeasuredSource):
+    """A network in the memory of a Python program; `evoquant.optimize` writes it, see `evoquant.campaign.in_memory`.
+
+    `model` and `data` are digests; `samples` says how many each split has, `drawn` which splits were drawn from the
+    calibration data. `code` is the digest of a metric of one's own.
+    """
+
+    kind: Literal["memory"]
+    runtime: Literal["torch", "onnx"]
+    model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    data: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    metric: Annotated[str, Field(min_length=1, max_length=500)]
+    code: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    samples: dict[str, Samples] = Field(default={})
+    drawn: list[str] = Field(default=[])
+
+
 def _source(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return kind if kind in ("torch", "onnx") else "example"
+    return kind if kind in ("torch", "onnx", "memory") else "example"
 
 
 TaskConfig = Annotated[
     Annotated[ExampleTaskConfig, Tag("example")]
     | Annotated[TorchTaskConfig, Tag("torch")]
-    | Annotated[OnnxTaskConfig, Tag("onnx")],
+    | Annotated[OnnxTaskConfig, Tag("onnx")]
+    | Annotated[MemoryTaskConfig, Tag("memory")],
     Discriminator(_source),
 ]
 

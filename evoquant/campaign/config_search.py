@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, Tag, field_validator, model_serializer, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from evoquant.campaign.config_base import Closed
 from evoquant.errors import quoted, suggestion
-from evoquant.genomes.schema import RuleSchema
+from evoquant.genomes.schema import DirectSchema, RuleSchema
 from evoquant.genomes.strategies import STRATEGIES
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -26,14 +34,27 @@ def known_strategy(name: str) -> None:
         raise ValueError(f"no strategy is called {quoted(name)}.{suggestion(name, STRATEGIES)}")
 
 
-class Started(Closed):
-    """A search whose first generation begins with given genomes."""
+def _form(value: Any) -> str:
+    if not isinstance(value, (dict, RuleSchema, DirectSchema)):
+        return "strategy"
+    kind = value.get("kind") if isinstance(value, dict) else value.kind
+    return "direct" if kind == "direct" else "rule"
 
-    start: list[str | RuleSchema] = Field(default_factory=list)
+
+StartGenome = Annotated[
+    Annotated[str, Tag("strategy")] | Annotated[RuleSchema, Tag("rule")] | Annotated[DirectSchema, Tag("direct")],
+    Discriminator(_form),
+]
+
+
+class Started(Closed):
+    """A search whose first generation begins with given genomes: strategies by name, rules, or direct allocations."""
+
+    start: list[StartGenome] = Field(default_factory=list)
 
     @field_validator("start")
     @classmethod
-    def _known(cls, value: list[str | RuleSchema]) -> list[str | RuleSchema]:
+    def _known(cls, value: list[StartGenome]) -> list[StartGenome]:
         for item in value:
             if isinstance(item, str):
                 known_strategy(item)

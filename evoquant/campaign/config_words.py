@@ -5,7 +5,7 @@ from __future__ import annotations
 # class of the config → key → words; what several classes share stands under ""
 WORDS: dict[str, dict[str, str]] = {
     "": {
-        "start": "genomes that the first generation begins with: names of strategies, or rules written out",
+        "start": "genomes that the first generation begins with: names of strategies, rules or allocations written out",
         "in_flight": "go without generations: so many candidates are asked and not yet told (measured networks)",
         "crossover_rate": "share of the children that have two parents",
         "mutation_rate": "share of the genes that change in a child",
@@ -182,6 +182,16 @@ WORDS: dict[str, dict[str, str]] = {
         "data": "an .npz of samples, relative to this file",
         "metric": "by name, or your own as module:function; by default the data's targets decide",
     },
+    "MemoryTaskConfig": {
+        "kind": "a network in the memory of a Python program; evoquant.optimize writes this",
+        "runtime": "what runs it",
+        "model": "sha256 of the network",
+        "data": "sha256 of its data",
+        "metric": "what it is scored by",
+        "code": "sha256 of a metric of your own",
+        "samples": "how many each split has",
+        "drawn": "the splits that were drawn from the calibration data",
+    },
     "RacingConfig": {
         "enabled": "whether to stop early",
         "confidence": "that a candidate is stopped rightly",
@@ -201,6 +211,11 @@ WORDS: dict[str, dict[str, str]] = {
         "edges": "the layers at either end",
         "rungs": "thresholds; the first that holds decides",
         "otherwise": "the width of all other layers",
+    },
+    "DirectSchema": {
+        "kind": "an allocation of one model",
+        "model": "its name",
+        "widths": "each unit's",
     },
     "ProtectedSchema": {"types": "layer types", "width": "their width"},
     "EdgesSchema": {"fraction": "of the layers, at either end", "width": "their width"},

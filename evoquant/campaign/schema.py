@@ -58,6 +58,6 @@ def _choices(parts: dict[str, Any], whole: dict[str, Any]) -> None:
         of["items"]["enum"] = list(names)
     for part in parts.values():
         start = part.get("properties", {}).get("start")
-        for form in [] if start is None else start["items"]["anyOf"]:
+        for form in [] if start is None else start["items"]["oneOf"]:
             if form.get("type") == "string":
                 form["enum"] = list(STRATEGIES)

@@ -85,7 +85,7 @@ def _cheap(config: CampaignConfig) -> tuple[str, ...]:
     Ranges of activations come free with the Fisher costs. Gradient sensitivity would take as many passes again, and
     ranked nothing where it was compared; it is measured where something names it.
     """
-    if isinstance(config.task, OnnxTaskConfig):
+    if isinstance(config.task, OnnxTaskConfig) or getattr(config.task, "runtime", None) == "onnx":
         return ("divergence",)
     return ("fisher",) if isinstance(config.genome, DirectSpaceConfig) else ("fisher", "activation_range")
 
@@ -104,7 +104,7 @@ def _read_by_start(config: CampaignConfig) -> list[str]:
     """Signals that the search's start genomes read."""
     found: dict[str, None] = {}
     for item in getattr(config.search, "start", ()):
-        genome = STRATEGIES.get(item) if isinstance(item, str) else item.to_rule()
+        genome = STRATEGIES.get(item) if isinstance(item, str) else item.to_rule() if item.kind == "rule" else None
         if isinstance(genome, Rule):
             found.update((rung.signal, None) for rung in genome.rungs)
     return list(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     import torch
 
 _VERSIONED = ("torch", "evoquant")  # what these compute is told by their versions
+_PLAIN = (int, float, str, bool, bytes, type(None))
 
 
 def code_digest(objects: Iterable[Any]) -> str:
-    """sha256 over the names of functions or classes and the files that define them; without a file, by name alone."""
+    """sha256 over the names of functions or classes and the files that define them; without a file, their bytecode."""
     found = set()
     for one in objects:
         try:
@@ -28,8 +30,46 @@ def code_digest(objects: Iterable[Any]) -> str:
             source = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
         except (TypeError, OSError):  # built in, an instance, or typed in
             source = ""
+        source = source or compiled_text(one)
         found.add(f"{getattr(one, '__qualname__', type(one).__qualname__)} {source}")
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
+
+
+def compiled_text(one: Any) -> str:
+    """What a function, or the functions of a class, were compiled to, with plain values that they hold; '' of others.
+
+    Of what was typed into a notebook this is all there is to tell one version from the next.
+    """
+    if inspect.isclass(one):
+        return "\n".join(
+            f"{name}: {text}" for name, value in sorted(vars(one).items()) if (text := compiled_text(value))
+        )
+    function = getattr(one, "__func__", one)
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, types.CodeType):
+        return ""
+    held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _is_filled(cell)]
+    held += list(getattr(function, "__defaults__", None) or ())
+    return "; ".join([_code_text(code), *(repr(value) for value in held if isinstance(value, _PLAIN))])
+
+
+def _code_text(code: types.CodeType) -> str:
+    constants = [
+        _code_text(value) if isinstance(value, types.CodeType) else _constant(value) for value in code.co_consts
+    ]
+    return " ".join([code.co_code.hex(), *code.co_names, *code.co_varnames, *constants])
+
+
+def _constant(value: Any) -> str:
+    """Its `repr`, but of sets, whose order changes from process to process."""
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
 
 
 def structure_of(network: torch.nn.Module) -> str:

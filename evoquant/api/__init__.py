@@ -1,4 +1,4 @@
-"""What `import evoquant` offers: run, resume and load campaigns, and profiles.
+"""What `import evoquant` offers: optimize a model in memory; run, resume and load campaigns; profiles and bounds.
 
 The command line is a thin layer over these functions.
 """
@@ -31,7 +31,6 @@ from evoquant.errors import (
     RunDirError,
     named_in,
     raised_by,
-    suggestion,
 )
 from evoquant.files import pretty_json
 from evoquant.profiles.builtin import any_profile as profile
@@ -43,18 +42,19 @@ from evoquant.store import cache_folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evoquant.campaign.additivity import Additivity
-    from evoquant.campaign.config_measured import TaskConfig
+    from evoquant.api.memory import Result, optimize
+    from evoquant.api.networks import bound, profile_network, score
     from evoquant.export.deploy import deploy, recipe, verify
-    from evoquant.profiles.model import ModelProfile
-    from evoquant.scoring.objective import Objective
 
 __all__ = [
     "Job",
+    "Result",
     "Run",
+    "bound",
     "deploy",
     "gated",
     "load",
+    "optimize",
     "pick",
     "profile",
     "profile_network",
@@ -69,11 +69,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`deploy`, `recipe` and `verify`, which most campaigns never need, on first use."""
+    """What most campaigns never need, on first use."""
     if name in ("deploy", "recipe", "verify"):
         from evoquant.export import deploy
 
         return getattr(deploy, name)
+    if name in ("bound", "profile_network", "score"):
+        from evoquant.api import networks
+
+        return getattr(networks, name)
+    if name in ("Result", "optimize"):
+        from evoquant.api import memory
+
+        return getattr(memory, name)
     raise AttributeError(f"module 'evoquant.api' has no attribute {name!r}")
 
 
@@ -128,19 +136,45 @@ def run(
     """
     checked, text = load_config(Path(config), overrides)
     chosen = out or checked.out or Path("runs") / f"{checked.name}-{checked.seed}"
-    with RunDir.create(Path(chosen)) as directory:
+    return begin(checked, text, Path(chosen), str(config), track=track, observer=observer)
+
+
+def begin(
+    config: CampaignConfig,
+    text: str,
+    place: Path,
+    source: str,
+    *,
+    cache: Path | None = None,
+    track: Sequence[str] = (),
+    observer: Observer | None = None,
+) -> Run:
+    """Run a campaign in a new run directory.
+
+    Args:
+        config: as checked.
+        text: what is kept as the run's config.yaml.
+        place: the run directory.
+        source: what messages about the config begin with.
+        cache: folder for outcomes; None for the config's.
+        track, observer: see `run`.
+
+    Raises:
+        EvoquantError: as `run`.
+    """
+    with RunDir.create(place) as directory:
         directory.put(CONFIG, text)
-        directory.put(RESOLVED, pretty_json({"hash": checked.hash(), "config": checked.to_dict()}))
+        directory.put(RESOLVED, pretty_json({"hash": config.hash(), "config": config.to_dict()}))
         try:
-            with tracked(checked, directory, observer or Silent(), track) as watching:
-                return _go(checked, directory, watching)
+            with tracked(config, directory, observer or Silent(), track) as watching:
+                return _go(config, directory, watching, cache)
         except InputError as error:
             if directory.has(JOURNAL):
                 raise
             directory.abandon((CONFIG, RESOLVED, ENVIRONMENT))  # leaves the place free for a corrected config
             if isinstance(error, RunDirError):  # names the directory
                 raise
-            raise named_in(error, str(config)) from None
+            raise named_in(error, source) from None
 
 
 def run_all(jobs: Sequence[Job]) -> list[RunData]:
@@ -168,10 +202,13 @@ def resume(
     workers: int | None = None,
     address: str | None = None,
     allow_code: Sequence[str] = (),
+    cache: Path | None = None,
     track: Sequence[str] = (),
     observer: Observer | None = None,
 ) -> Run:
     """Go on with an interrupted campaign; a finished one is returned as it is.
+
+    `cache` is a folder for outcomes; by default the config's.
 
     Raises:
         InputError: no run directory, another config than it was started with, or code that is not allowed.
@@ -190,7 +227,7 @@ def resume(
         changed = config.executor.model_copy(update={key: value for key, value in given.items() if value is not None})
         try:
             with tracked(config, directory, observer or Silent(), track, resumed=True) as watching:
-                return _go(config.model_copy(update={"executor": changed}), directory, watching)
+                return _go(config.model_copy(update={"executor": changed}), directory, watching, cache)
         except InputError as error:
             raise named_in(error, str(directory.path)) from None
 
@@ -239,99 +276,9 @@ def pick(
     return pick_from(directory, load_champion(directory.path / CHAMPION), Limits(parts, bits, retention))
 
 
-def profile_network(
-    source: TaskConfig,
-    *,
-    menu: Sequence[str] | None = None,
-    signals: Sequence[str] | None = None,
-    additivity: int = 0,
-    cache: str | Path | None = None,
-) -> tuple[ModelProfile, Additivity | None]:
-    """Profile a real network; with `additivity`, also measure so many allocations and compare them with its tables.
-
-    Args:
-        source: the network, see `evoquant.campaign.config_measured`.
-        menu: names of precisions; INT2, INT4 and INT8 per channel, FP16 and FP32 by default.
-        signals: what to measure; by default all but Hessian traces.
-        additivity: allocations, 0 for none, else at least 8.
-        cache: folder for outcomes and trained networks.
-
-    Raises:
-        InputError: the network or an option cannot be used.
-        CampaignError: the FP32 network cannot be measured.
-    """
-    from evoquant.campaign.additivity import FEWEST, measure_additivity
-    from evoquant.campaign.build_measured import opened_network
-    from evoquant.campaign.score import MEASURED_MENU
-    from evoquant.models.base import SIGNALS
-    from evoquant.quantization.precision import Menu
-
-    wanted = tuple(name for name in SIGNALS if name != "hessian") if signals is None else tuple(signals)
-    for name in wanted:
-        if name not in SIGNALS:
-            raise InputError(f"no signal is called {name!r}.{suggestion(name, SIGNALS)}")
-    if 0 < additivity < FEWEST:
-        raise InputError(f"additivity from {additivity} allocations says nothing; measure at least {FEWEST}.")
-    place = cache_folder(None if cache is None else str(cache), Path())
-    with opened_network(source, Menu.parse(menu or MEASURED_MENU), wanted, place) as opened:
-        if not additivity:
-            return opened.profile, None
-        return opened.profile, measure_additivity(opened.measurer, opened.problem, additivity, source.seed)
-
-
-def score(
-    allocation: str | Path,
-    source: TaskConfig,
-    objective: Objective,
-    *,
-    menu: Sequence[str] | None = None,
-    cache: str | Path | None = None,
-) -> dict[str, Any]:
-    """Measure and gate an allocation from elsewhere: figures by split, rivals, what is recommended, as plain data.
-
-    Args:
-        allocation: a CSV or JSON file of layer and width, a champion file, or a run directory; or a recipe of another
-            tool, see `evoquant.campaign.imported`.
-        source: the network.
-        objective: by which it is compared.
-        menu: names of the precisions to compare on; by default the usual ones and those of the allocation.
-        cache: folder for outcomes and trained networks.
-
-    Raises:
-        InputError: the file, the network or a layer cannot be used.
-        CampaignError: a network cannot be measured.
-    """
-    from evoquant.campaign.build_measured import make_task, opened_network
-    from evoquant.campaign.config_measured import OnnxTaskConfig
-    from evoquant.campaign.finals_measured import Judge
-    from evoquant.campaign.score import (
-        Unresolved,
-        allocation_of,
-        menu_for,
-        read_allocation,
-        resolved,
-        score_allocation,
-    )
-    from evoquant.campaign.signals import signals_read
-
-    given = read_allocation(Path(allocation))
-    place = cache_folder(None if cache is None else str(cache), Path())
-    task = make_task(source, place)
-    warnings: tuple[str, ...] = ()
-    if isinstance(given, Unresolved):
-        given, warnings = resolved(given, task)
-    read = () if isinstance(given, dict) else signals_read(given)
-    signals = ("divergence" if isinstance(source, OnnxTaskConfig) else "fisher", *read)
-    with opened_network(source, menu_for(given, menu), signals, place, task) as opened:
-        judge = Judge(opened.measurer, opened.problem, objective, source.seed)
-        scored = score_allocation(judge, allocation_of(given, opened.problem, str(allocation)))
-        said = [*warnings, *scored["warnings"]]
-        return {**scored, "warnings": said, "signals": dict(opened.profile.passes)}
-
-
-def _go(config: CampaignConfig, directory: RunDir, observer: Observer) -> Run:
+def _go(config: CampaignConfig, directory: RunDir, observer: Observer, cache: Path | None = None) -> Run:
     try:
-        campaign = build_campaign(config, cache_folder(config.cache, directory.path))
+        campaign = build_campaign(config, cache or cache_folder(config.cache, directory.path))
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted before the first generation; start with: evoquant resume {directory.path}"

@@ -1,0 +1,135 @@
+"""Models outside of a campaign: bounded, profiled, or an allocation from elsewhere measured and gated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evoquant.errors import InputError, suggestion
+from evoquant.store import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from evoquant.campaign.additivity import Additivity
+    from evoquant.campaign.config_measured import TaskConfig
+    from evoquant.profiles.model import ModelProfile
+    from evoquant.scoring.objective import Objective
+
+
+def bound(
+    model: str | Path | ModelProfile,
+    objective: Objective | None = None,
+    *,
+    menu: Iterable[str] | None = None,
+    pins: Mapping[str, str] | None = None,
+    front: bool = False,
+    at_least: float | None = None,
+) -> dict[str, Any]:
+    """The certified optimum of a model's separable estimate, and its Pareto front, as plain data.
+
+    Args:
+        model: a profile, its file, or a built-in name such as `seed/test`.
+        objective: what the optimum is of; the published cliff by default.
+        menu, pins, front, at_least: see `evoquant.report.bound.bound_data`.
+
+    Raises:
+        InputError: no such profile, it lacks losses, a pin cannot be kept, or nothing has that retention.
+    """
+    from evoquant.profiles.model import ModelProfile
+    from evoquant.report.allocation import load_any_profile
+    from evoquant.report.bound import bound_data
+    from evoquant.scoring.objective import Cliff
+
+    profile = model if isinstance(model, ModelProfile) else load_any_profile(str(model))
+    return bound_data(profile, objective or Cliff(), menu=menu, pins=pins, front=front, at_least=at_least)
+
+
+def profile_network(
+    source: TaskConfig,
+    *,
+    menu: Sequence[str] | None = None,
+    signals: Sequence[str] | None = None,
+    additivity: int = 0,
+    cache: str | Path | None = None,
+) -> tuple[ModelProfile, Additivity | None]:
+    """Profile a real network; with `additivity`, also measure so many allocations and compare them with its tables.
+
+    Args:
+        source: the network, see `evoquant.campaign.config_measured`.
+        menu: names of precisions; INT2, INT4 and INT8 per channel, FP16 and FP32 by default.
+        signals: what to measure; by default all but Hessian traces.
+        additivity: allocations, 0 for none, else at least 8.
+        cache: folder for outcomes and trained networks.
+
+    Raises:
+        InputError: the network or an option cannot be used.
+        CampaignError: the FP32 network cannot be measured.
+    """
+    from evoquant.campaign.additivity import FEWEST, measure_additivity
+    from evoquant.campaign.build_measured import opened_network
+    from evoquant.campaign.score import MEASURED_MENU
+    from evoquant.models.base import SIGNALS
+    from evoquant.quantization.precision import Menu
+
+    wanted = tuple(name for name in SIGNALS if name != "hessian") if signals is None else tuple(signals)
+    for name in wanted:
+        if name not in SIGNALS:
+            raise InputError(f"no signal is called {name!r}.{suggestion(name, SIGNALS)}")
+    if 0 < additivity < FEWEST:
+        raise InputError(f"additivity from {additivity} allocations says nothing; measure at least {FEWEST}.")
+    place = cache_folder(None if cache is None else str(cache), Path())
+    with opened_network(source, Menu.parse(menu or MEASURED_MENU), wanted, place) as opened:
+        if not additivity:
+            return opened.profile, None
+        return opened.profile, measure_additivity(opened.measurer, opened.problem, additivity, source.seed)
+
+
+def score(
+    allocation: str | Path,
+    source: TaskConfig,
+    objective: Objective,
+    *,
+    menu: Sequence[str] | None = None,
+    cache: str | Path | None = None,
+) -> dict[str, Any]:
+    """Measure and gate an allocation from elsewhere: figures by split, rivals, what is recommended, as plain data.
+
+    Args:
+        allocation: a CSV or JSON file of layer and width, a champion file, or a run directory; or a recipe of another
+            tool, see `evoquant.campaign.imported`.
+        source: the network.
+        objective: by which it is compared.
+        menu: names of the precisions to compare on; by default the usual ones and those of the allocation.
+        cache: folder for outcomes and trained networks.
+
+    Raises:
+        InputError: the file, the network or a layer cannot be used.
+        CampaignError: a network cannot be measured.
+    """
+    from evoquant.campaign.build_measured import make_task, opened_network
+    from evoquant.campaign.config_measured import OnnxTaskConfig
+    from evoquant.campaign.finals_measured import Judge
+    from evoquant.campaign.score import (
+        Unresolved,
+        allocation_of,
+        menu_for,
+        read_allocation,
+        resolved,
+        score_allocation,
+    )
+    from evoquant.campaign.signals import signals_read
+
+    given = read_allocation(Path(allocation))
+    place = cache_folder(None if cache is None else str(cache), Path())
+    task = make_task(source, place)
+    warnings: tuple[str, ...] = ()
+    if isinstance(given, Unresolved):
+        given, warnings = resolved(given, task)
+    read = () if isinstance(given, dict) else signals_read(given)
+    signals = ("divergence" if isinstance(source, OnnxTaskConfig) else "fisher", *read)
+    with opened_network(source, menu_for(given, menu), signals, place, task) as opened:
+        judge = Judge(opened.measurer, opened.problem, objective, source.seed)
+        scored = score_allocation(judge, allocation_of(given, opened.problem, str(allocation)))
+        said = [*warnings, *scored["warnings"]]
+        return {**scored, "warnings": said, "signals": dict(opened.profile.passes)}
