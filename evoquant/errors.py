@@ -2,7 +2,6 @@
 
 EvoquantError               exit code 1
 ├── CampaignError           the campaign itself failed (all candidates failed, a worker cannot start)
-├── SearchError             a search was used out of order: asked twice, told the wrong number of values
 ├── Interrupted             stopped by the user, resumable (exit code 130)
 └── InputError              something the user gave is wrong (exit code 2)
     ├── ConfigError         a campaign's YAML file
@@ -10,6 +9,7 @@ EvoquantError               exit code 1
     ├── PrecisionError      a precision or a menu
     ├── GenomeError         a genome or champion file
     ├── RunDirError         a run directory that cannot be used as asked
+    ├── SearchError         a search was used out of order: asked twice, told the wrong number of values
     └── MissingExtraError   an optional package is not installed
 """
 
@@ -33,10 +33,6 @@ class EvoquantError(Exception):
 
 class CampaignError(EvoquantError):
     """The campaign could not go on."""
-
-
-class SearchError(EvoquantError):
-    """`ask` and `tell` were called out of order or with the wrong number of values."""
 
 
 class Interrupted(EvoquantError):
@@ -69,6 +65,10 @@ class GenomeError(InputError):
 
 class RunDirError(InputError):
     """A run directory cannot be used as asked."""
+
+
+class SearchError(InputError):
+    """`ask` and `tell` were called out of order or with the wrong number of values."""
 
 
 class MissingExtraError(InputError):

@@ -75,6 +75,11 @@ class SteadySearch:
         """How many have arrived: the id of the next that does."""
         return self._told
 
+    @property
+    def flying(self) -> dict[int, CandidateBatch]:
+        """Number → candidate of those asked and not yet told, in the order of asking."""
+        return dict(self._open)
+
     def ask(self) -> CandidateBatch:
         """The next candidate, alone in its batch; `first_id` is its number.
 
