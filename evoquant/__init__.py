@@ -6,7 +6,20 @@ TYPE_CHECKING = False  # as in `typing`, which takes longer to load than this mo
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Job", "load", "pick", "profile", "resume", "run", "run_all"]
+__all__ = [
+    "Job",
+    "Result",
+    "ask_tell",
+    "bound",
+    "load",
+    "optimize",
+    "pick",
+    "profile",
+    "resume",
+    "run",
+    "run_all",
+    "search_space",
+]
 
 
 def __getattr__(name: str) -> Any:

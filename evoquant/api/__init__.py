@@ -42,14 +42,20 @@ from evoquant.store import cache_folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evoquant.api.ask_loop import AskTell
+    from evoquant.api.ask_space import SearchSpace, search_space
+    from evoquant.api.asktell import ask_tell
     from evoquant.api.memory import Result, optimize
     from evoquant.api.networks import bound, profile_network, score
     from evoquant.export.deploy import deploy, recipe, verify
 
 __all__ = [
+    "AskTell",
     "Job",
     "Result",
     "Run",
+    "SearchSpace",
+    "ask_tell",
     "bound",
     "deploy",
     "gated",
@@ -64,6 +70,7 @@ __all__ = [
     "run",
     "run_all",
     "score",
+    "search_space",
     "verify",
 ]
 
@@ -78,6 +85,10 @@ def __getattr__(name: str) -> Any:
         from evoquant.api import networks
 
         return getattr(networks, name)
+    if name in ("AskTell", "SearchSpace", "ask_tell", "search_space"):
+        from evoquant.api import asktell
+
+        return getattr(asktell, name)
     if name in ("Result", "optimize"):
         from evoquant.api import memory
 
