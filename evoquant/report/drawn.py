@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -27,11 +28,19 @@ def draw_messages(tables: Sequence[Table]) -> None:
     _draw(tables, sys.stderr)
 
 
-def _draw(tables: Sequence[Table], stream: TextIO) -> None:
+def drawn_text(tables: Sequence[Table], width: int) -> str:
+    """The same as text without colours, at most so many columns wide where that can be."""
+    stream = io.StringIO()
+    _draw(tables, stream, width)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def _draw(tables: Sequence[Table], stream: TextIO, width: int | None = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=stream, width=None if stream.isatty() else WIDE, highlight=False)
+    plain_width = width or WIDE
+    console = Console(file=stream, width=None if stream.isatty() else plain_width, highlight=False)
     for table in tables:
         console.print(Text(plain(table.title), style="bold"))
         widths = _widths(table)

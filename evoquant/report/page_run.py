@@ -101,6 +101,8 @@ def _environment(run: RunData) -> list[tuple[str, str]]:
 
 def reproduce_html(run: RunData) -> Safe:
     """The commands that repeat the run, checked against its hash, and what to do with the result."""
+    if getattr(run.config.task, "kind", None) == "memory":
+        return _in_memory_html(run)
     name = shlex.quote(folder_name(run))
     again = shlex.quote(f"{folder_name(run)}-again")
     version = _version(run)
@@ -129,6 +131,18 @@ def reproduce_html(run: RunData) -> Safe:
         lines.append(f"evoquant export {name} --to {shlex.quote(target)}{allowed}")
     notes.append("Within one environment the second journal is the first, byte for byte; `cmp` then says nothing.")
     return joined([code_block("\n".join(lines), "commands to reproduce"), *(element("p", note) for note in notes)])
+
+
+def _in_memory_html(run: RunData) -> Safe:
+    """What repeats a run whose network and data no file holds."""
+    config = run.config
+    call = f"evoquant.optimize(model, calibration, ..., seed={config.seed}, run_dir={folder_name(run) + '-again'!r})"
+    notes = [
+        "Network and data were in the memory of a Python program: the same call there, with the arguments that the "
+        "config above shows, repeats the run; the config holds the sha256 of both.",
+        f"The same call with run_dir={folder_name(run)!r} goes on where it was interrupted, and its result exports.",
+    ]
+    return joined([code_block(f"import evoquant\n{call}", "how to reproduce"), *(element("p", n) for n in notes)])
 
 
 def _version(run: RunData) -> str:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from evoquant import api
+from evoquant.api import campaigns
 from evoquant.campaign.apply import load_any_champion
 from evoquant.campaign.config import config_from_dict, load_config
 from evoquant.files import pretty_json
@@ -43,7 +44,7 @@ folder = pytest.fixture(input_folder)
 @pytest.fixture
 def built(monkeypatch):
     """Campaigns are built and not run."""
-    monkeypatch.setattr(api, "run_loop", lambda campaign, *_: campaign.close())
+    monkeypatch.setattr(campaigns, "run_loop", lambda campaign, *_: campaign.close())
 
 
 def check_config(path, data, out):

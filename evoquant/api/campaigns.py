@@ -1,0 +1,292 @@
+"""Campaigns run, resumed, and read back."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evoquant.campaign.apply import load_any_champion
+from evoquant.campaign.archive import Limits, read_archive
+from evoquant.campaign.archive import pick as pick_from
+from evoquant.campaign.build import build_campaign, require_allowed
+from evoquant.campaign.champion import Champion, load_champion
+from evoquant.campaign.config import CampaignConfig, load_config
+from evoquant.campaign.environment import differences, environment_record
+from evoquant.campaign.finished import resolved_config
+from evoquant.campaign.gate_file import read_gate
+from evoquant.campaign.loop import run_loop
+from evoquant.campaign.observer import Observer, Progress
+from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REMEDY, REPORT, RESOLVED, RunDir
+from evoquant.errors import (
+    CampaignError,
+    EvoquantError,
+    InputError,
+    Interrupted,
+    RunDirError,
+    named_in,
+    raised_by,
+)
+from evoquant.files import pretty_json
+from evoquant.profiles.model import profile_to_json
+from evoquant.report.data import RunData, load_run, report_data
+from evoquant.report.trackers import tracked
+from evoquant.store import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def generation(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One campaign of a study: a config file, the run directory, and `key.path=value` overrides."""
+
+    config: Path
+    out: Path
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A campaign's outcome.
+
+    Attributes:
+        path: the run directory.
+        champion: None where the run is not finished (wall time).
+        fresh: False where there was nothing left to do.
+    """
+
+    path: Path
+    champion: Champion | None
+    fresh: bool = True
+
+
+def run(
+    config: str | Path,
+    *,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    track: Sequence[str] = (),
+    observer: Observer | None = None,
+) -> Run:
+    """Run the campaign of a YAML file; `overrides` are `key.path=value` as with `--set`, `track` names trackers.
+
+    Raises:
+        InputError: the config, or what it names, is wrong; or the run directory holds a run already.
+        Interrupted: by the user; `resume` goes on.
+        CampaignError: the campaign failed.
+    """
+    checked, text = load_config(Path(config), overrides)
+    chosen = out or checked.out or Path("runs") / f"{checked.name}-{checked.seed}"
+    return begin(checked, text, Path(chosen), str(config), track=track, observer=observer)
+
+
+def begin(
+    config: CampaignConfig,
+    text: str,
+    place: Path,
+    source: str,
+    *,
+    cache: Path | None = None,
+    track: Sequence[str] = (),
+    observer: Observer | None = None,
+) -> Run:
+    """Run a campaign in a new run directory.
+
+    Args:
+        config: as checked.
+        text: what is kept as the run's config.yaml.
+        place: the run directory.
+        source: what messages about the config begin with.
+        cache: folder for outcomes; None for the config's.
+        track, observer: see `run`.
+
+    Raises:
+        EvoquantError: as `run`.
+    """
+    with RunDir.create(place) as directory:
+        directory.put(CONFIG, text)
+        directory.put(RESOLVED, pretty_json({"hash": config.hash(), "config": config.to_dict()}))
+        try:
+            with tracked(config, directory, observer or Silent(), track) as watching:
+                return _go(config, directory, watching, cache)
+        except InputError as error:
+            if directory.has(JOURNAL):
+                raise
+            directory.abandon((CONFIG, RESOLVED, ENVIRONMENT))  # leaves the place free for a corrected config
+            if isinstance(error, RunDirError):  # names the directory
+                raise
+            raise named_in(error, source) from None
+
+
+def run_all(jobs: Sequence[Job]) -> list[RunData]:
+    """Run the campaigns of a study side by side, one process a core; their results in the order of `jobs`.
+
+    Raises:
+        EvoquantError: as `run`, for the first job that fails.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # Forking a process that has started threads can hang; a fresh interpreter cannot.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        return [load_run(path) for path in pool.map(_run_job, jobs)]
+
+
+def _run_job(job: Job) -> Path:
+    return run(job.config, out=job.out, overrides=[*job.overrides, "executor.kind=local"]).path
+
+
+def resume(
+    path: str | Path,
+    *,
+    executor: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    allow_code: Sequence[str] = (),
+    cache: Path | None = None,
+    track: Sequence[str] = (),
+    observer: Observer | None = None,
+) -> Run:
+    """Go on with an interrupted campaign; a finished one is returned as it is.
+
+    `cache` is a folder for outcomes; by default the config's.
+
+    Raises:
+        InputError: no run directory, another config than it was started with, or code that is not allowed.
+        Interrupted: by the user.
+        CampaignError: the campaign failed.
+    """
+    with RunDir.open(Path(path)) as directory:
+        config = resolved_config(directory)
+        require_allowed(config, allow_code, directory.path)
+        finished = _finished(directory, observer or Silent())
+        if finished is not None:
+            with tracked(config, directory, observer or Silent(), track, resumed=True):
+                return Run(directory.path, finished, fresh=False)
+        _require_known_cluster(config, executor, address, directory.path)
+        given = {"kind": executor, "workers": workers, "address": address}
+        changed = config.executor.model_copy(update={key: value for key, value in given.items() if value is not None})
+        try:
+            with tracked(config, directory, observer or Silent(), track, resumed=True) as watching:
+                return _go(config.model_copy(update={"executor": changed}), directory, watching, cache)
+        except InputError as error:
+            raise named_in(error, str(directory.path)) from None
+
+
+def _require_known_cluster(config: CampaignConfig, executor: str | None, address: str | None, source: Path) -> None:
+    """Join no cluster that only the run directory names: what comes from one is unpickled, which runs code.
+
+    Raises:
+        InputError: the user has to name it, too.
+    """
+    named = config.executor.address
+    allowed = address is not None or named in (None, os.environ.get("RAY_ADDRESS"))
+    if not allowed and (executor or config.executor.kind) != "local":
+        raise InputError(
+            f"{source}: its config names a Ray cluster, and a cluster can run code here; to join it, repeat it: "
+            f"--address {named}; or go on with --executor local."
+        )
+
+
+def load(path: str | Path) -> Champion:
+    """The champion of a finished run directory, or of a champion file.
+
+    Raises:
+        InputError: there is none.
+    """
+    return load_any_champion(Path(path))
+
+
+def pick(
+    path: str | Path, *, parts: int | None = None, bits: float | None = None, retention: float | None = None
+) -> Champion:
+    """The fittest entry within limits of the archive that some searches keep (`map_elites`, `nsga2`).
+
+    Args:
+        path: a finished run directory.
+        parts: at most so many parts of the heuristic.
+        bits: at most so many effective bits per weight.
+        retention: at least this retention.
+
+    Raises:
+        InputError: no finished run, no archive, or nothing in it keeps the limits.
+    """
+    directory = RunDir.open(Path(path), hold=False)
+    if not directory.has(CHAMPION):
+        raise InputError(f"{path}: the run is not finished; continue with: evoquant resume {path}")
+    return pick_from(directory, load_champion(directory.path / CHAMPION), Limits(parts, bits, retention))
+
+
+def _go(config: CampaignConfig, directory: RunDir, observer: Observer, cache: Path | None = None) -> Run:
+    try:
+        campaign = build_campaign(config, cache or cache_folder(config.cache, directory.path))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted before the first generation; start with: evoquant resume {directory.path}"
+        ) from None
+    try:
+        _check_inputs(directory, campaign.inputs)
+        if campaign.profile is not None:
+            directory.put(PROFILE, profile_to_json(campaign.profile))
+        champion = run_loop(campaign, directory, observer)
+    except Interrupted:
+        with suppress(KeyboardInterrupt):  # again, while it closes: how to go on has still to be said
+            campaign.close()
+        raise
+    except BaseException as error:
+        campaign.close()
+        if isinstance(error, Exception) and not isinstance(error, EvoquantError) and config.code():
+            raise CampaignError(
+                f"{directory.path}: {', '.join(config.code())}: raised {raised_by(error)}. What is journalled is kept."
+            ) from error
+        raise
+    campaign.close()
+    if champion is not None:
+        directory.put(REPORT, pretty_json(report_data(load_run(directory.path))))
+    return Run(directory.path, champion)
+
+
+def _finished(directory: RunDir, observer: Observer) -> Champion | None:
+    """The champion of a finished run, or None where there is something left to do: a damaged result is found again."""
+    if not (directory.has(CHAMPION) and directory.has(REPORT)):
+        return None
+    try:
+        champion = load_champion(directory.path / CHAMPION)
+        read_archive(directory)
+        read_gate(directory)
+        report = directory.read(REPORT)
+        if not isinstance(report, dict) or not report.get("finished"):
+            raise RunDirError(f"{directory.path / REPORT}: not the report of a finished run.")
+    except InputError as error:
+        observer.message(f"{error} The search's results are written again.")
+        return None
+    return champion
+
+
+def _check_inputs(directory: RunDir, inputs: dict[str, str]) -> None:
+    """Note what the run reads at its start; refuse to go on with anything else."""
+    if not directory.has(ENVIRONMENT):
+        directory.put(ENVIRONMENT, pretty_json(environment_record(inputs=inputs)))
+        return
+    then = directory.read(ENVIRONMENT)
+    if not isinstance(then, dict) or "inputs" not in then:
+        raise RunDirError(f"{directory.path / ENVIRONMENT}: should hold `inputs`; {REMEDY[ENVIRONMENT]}.")
+    if then.get("inputs") != inputs:
+        now = environment_record(inputs=inputs)
+        raise RunDirError(
+            f"{directory.path}: what the run reads has changed since it was started: {differences(then, now)}. "
+            f"Restore it, or start a new run."
+        )

@@ -1,0 +1,350 @@
+"""`evoquant.optimize`: a campaign on a model that a Python program holds, or on an ONNX file and data in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evoquant.api import campaigns
+from evoquant.api.result import Result, read_result
+from evoquant.campaign.config import NOT_HASHED, CampaignConfig, config_from_dict
+from evoquant.campaign.config_measured import MemoryTaskConfig
+from evoquant.campaign.finished import resolved_config
+from evoquant.campaign.in_memory import lent
+from evoquant.campaign.storage import RESOLVED, RunDir
+from evoquant.errors import InputError, Interrupted, quoted, shown_value, suggestion
+from evoquant.files import is_file, pretty_json
+from evoquant.models.code import code_digest, compiled_text
+from evoquant.models.memory_data import data_digest, split_samples
+from evoquant.models.torch_data import samples_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import torch
+
+    from evoquant.campaign.observer import Observer
+    from evoquant.models.arrays import Arrays
+    from evoquant.models.base import MeasuredTask
+
+__all__ = ["Result", "optimize"]
+
+SOURCE = "evoquant.optimize"
+SEARCHES = {
+    "direct": {"kind": "surrogate"},
+    "rule": {"kind": "surrogate"},
+    "tree": {"kind": "genetic", "population": 20},
+}
+GENERATIONS = 1000
+_ARGUMENTS = {  # key of the config → the argument that it comes from
+    "task.model": "the model (weights or architecture)",
+    "task.data": "the data",
+    "task.metric": "metric",
+    "task.code": "the metric's code",
+    "task.block": "block",
+    "task.batch": "batch",
+    "stop.passes": "budget",
+    "objective.floor": "floor",
+    "genome.kind": "genome",
+    "search.start": "start_from",
+}
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A model with its data, ready to be measured.
+
+    Attributes:
+        task: of both.
+        runtime: torch or onnx.
+        splits: as drawn.
+        drawn: which were.
+    """
+
+    task: MeasuredTask
+    runtime: str
+    splits: Mapping[str, Arrays]
+    drawn: tuple[str, ...]
+
+
+def optimize(
+    model: torch.nn.Module | str | Path,
+    calibration: Any,
+    *,
+    selection: Any = None,
+    test: Any = None,
+    metric: str | Callable[..., Any] | None = None,
+    floor: float = 0.95,
+    budget: float = 80,
+    seed: int = 0,
+    objective: Mapping[str, Any] | None = None,
+    menu: Sequence[str] | None = None,
+    deploy_to: Sequence[str] = (),
+    genome: str = "direct",
+    start_from: Result | str | Path | None = None,
+    run_dir: str | Path | None = None,
+    name: str | None = None,
+    tie_groups: Mapping[str, Sequence[str]] | None = None,
+    types: Mapping[str, str] | None = None,
+    block: int = 512,
+    batch: int = 128,
+    executor: str = "local",
+    cache: str | Path | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Find a width for every layer of a model: the smallest that keeps `floor` of its metric.
+
+    The same call gives the same journal, byte for byte. The model is copied and stays as it is.
+
+    Args:
+        model: a torch module, or the path of an ONNX file.
+        calibration: `(inputs, targets)`, inputs alone, a dict of inputs by name (with `targets`, where there are any),
+            or an iterable of batches of these, such as a DataLoader. Several inputs are a tuple or a dict.
+        selection, test: likewise. What is not given is drawn from `calibration` (30% and 20%), and the result says so.
+            Half of `selection` chooses the champion, the other half is for the gate; `test` is reported once.
+        metric: accuracy, r2, perplexity, agreement or cosine (with the FP32 outputs, without targets); or a function
+            (outputs, targets) → one score a sample, perhaps with attributes `lower_is_better` and `retention`. By
+            default the targets decide: whole numbers are classes, others values; without any the FP32 outputs are the
+            truth.
+        floor: the share of the FP32 metric to keep, between 0 and 1.
+        budget: passes over the calibration split, signals included.
+        seed: of splits and search.
+        objective: as in a config, instead of the floor: `{"kind": "budget", "megabytes": 2}`, ….
+        menu: names of precisions; INT2, INT4 and INT8 per channel, FP16 and FP32 by default.
+        deploy_to: only what these targets take as it was measured.
+        genome: `direct` (a width for each layer), or `rule` or `tree` (a heuristic).
+        start_from: an earlier result, or its run directory: the search begins with its best allocations, on a model
+            of the same layers, whatever its weights are by now.
+        run_dir: where the run is written. A finished one is read and returned, an interrupted one goes on; None for a
+            temporary folder that lasts as long as the result.
+        name: of the run and the model in reports; by default the module's class, or the file's name.
+        tie_groups: group → layers that share a width.
+        types: layer → type, over what is found.
+        block, batch: samples that are measured together, and samples a forward pass.
+        executor: `local`; a model in memory is measured where it is.
+        cache: a folder to keep outcomes in for other runs; by default they stay in the run directory.
+        observer: hears of every generation.
+
+    Raises:
+        InputError: an argument is wrong, model, data and metric do not go together, or `run_dir` holds a run with
+            another model, other data or other arguments; the message names which.
+        MissingExtraError: PyTorch, or onnxruntime for an ONNX file, is not installed.
+        Interrupted: by the user; the same call with the same `run_dir` goes on.
+        CampaignError: the campaign failed.
+    """
+    _check(floor, budget, seed, genome, executor, block, batch)
+    with _measurable(model):
+        splits, drawn = split_samples(calibration, selection, test, seed)
+        called = _name(model, name)
+        given = _given(model, splits, drawn, metric, called, seed, block, batch, tie_groups, types)
+        goal = dict(objective) if objective is not None else {"kind": "feasible_first", "floor": floor}
+        data = {
+            **{"name": called, "seed": seed, "task": _task_data(given, metric, seed, block, batch), "objective": goal},
+            **{"deploy_to": list(deploy_to), "genome": {"kind": genome}, "search": dict(SEARCHES[genome])},
+            **{"stop": {"passes": float(budget), "generations": GENERATIONS}, "executor": {"kind": "local"}},
+            **({} if menu is None else {"menu": [menu] if isinstance(menu, str) else list(menu)}),
+        }
+        return _run(_config(data, given.task, start_from), given.task, run_dir, cache, observer)
+
+
+def _config(data: dict[str, Any], task: MeasuredTask, start_from: Result | str | Path | None) -> CampaignConfig:
+    """The config of a run; with an earlier result its search begins with that one's allocations."""
+    config = config_from_dict(data, SOURCE)
+    if start_from is None:
+        return config
+    from evoquant.api.warm_start import start_genomes
+
+    earlier = start_from.path if isinstance(start_from, Result) else Path(start_from)
+    data["search"]["start"] = start_genomes(earlier, task, config.resolved_menu, config.genome.kind)
+    return config_from_dict(data, SOURCE)
+
+
+def _run(
+    config: CampaignConfig,
+    task: MeasuredTask,
+    run_dir: str | Path | None,
+    cache: str | Path | None,
+    observer: Observer | None,
+) -> Result:
+    """Begin, go on, or read what is finished."""
+    source = config.task
+    assert isinstance(source, MemoryTaskConfig)
+    kept = tempfile.TemporaryDirectory(prefix="evoquant-") if run_dir is None else None
+    place = Path(kept.name) / f"{config.name}-{config.seed}" if kept is not None else Path(str(run_dir))
+    outcomes = place / "cache" if cache is None else Path(cache)
+    text = (
+        "# Written by evoquant.optimize: network and data are in the memory of a Python program; the same call with\n"
+        "# run_dir= goes on. JSON is YAML.\n" + pretty_json(config.to_dict())
+    )
+    with lent(source, task):
+        try:
+            if is_file(place / RESOLVED):
+                require_same_call(place, config)
+                campaigns.resume(place, cache=outcomes, observer=observer)
+            else:
+                campaigns.begin(config, text, place, SOURCE, cache=outcomes, observer=observer)
+        except Interrupted as error:
+            done = str(error).partition(";")[0]
+            how = (
+                "give run_dir= to be able to go on"
+                if run_dir is None
+                else f"the same call with run_dir={place} goes on"
+            )
+            raise Interrupted(f"{done}; {how}") from None
+        return read_result(place, task, source, kept)
+
+
+def require_same_call(place: Path, config: CampaignConfig) -> None:
+    """Whether a run directory is of the same model, data and arguments.
+
+    Raises:
+        InputError: it is not; the message names what differs.
+    """
+    then = resolved_config(RunDir.open(place, hold=False))
+    if then.hash() == config.hash():
+        return
+    if not isinstance(then.task, MemoryTaskConfig):
+        raise InputError(f"{place}: holds a run of another kind; choose another run_dir=.")
+    before, after = (
+        {key: value for key, value in _flat(one.to_dict()) if key.partition(".")[0] not in NOT_HASHED}
+        for one in (then, config)
+    )
+    faults = []
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            continue
+        what = _ARGUMENTS.get(key, key)
+        if key == "search.start":
+            faults.append(f"{what}: it began with {len(old or ())} genomes, now with {len(new or ())}, or others")
+        elif key in ("task.model", "task.data", "task.code"):
+            faults.append(f"{what}: sha256 {str(old)[:12]}… then, {str(new)[:12]}… now")
+        else:
+            faults.append(f"{what}: {shown_value(old)} then, {shown_value(new)} now")
+    raise InputError(
+        f"{place}: was started with something else than is given now: {'; '.join(faults)}. Give what it was started "
+        f"with, or choose another run_dir="
+        f"{' (start_from= begins with its allocations)' if any(f.startswith('the model') for f in faults) else ''}."
+    )
+
+
+def _flat(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _check(floor: Any, budget: Any, seed: Any, genome: Any, executor: Any, block: Any, batch: Any) -> None:
+    """The plain arguments.
+
+    Raises:
+        InputError: one is wrong.
+    """
+    if not _is_number(floor) or not 0 < floor < 1:
+        hint = f"; for {floor}% write {floor / 100:g}" if _is_number(floor) and 1 < floor <= 100 else ""
+        raise InputError(
+            f"floor: is {shown_value(floor)}; it is the share of the FP32 metric to keep, between 0 and 1{hint}."
+        )
+    if not _is_number(budget) or budget <= 0:
+        raise InputError(f"budget: is {shown_value(budget)}; it is passes over the calibration data, such as 80.")
+    for name, value, least in (("seed", seed, 0), ("block", block, 1), ("batch", batch, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 2**32:
+            raise InputError(f"{name}: is {shown_value(value)}; it is a whole number of at least {least}.")
+    if genome not in SEARCHES:
+        raise InputError(f"genome: unknown kind {quoted(genome)}.{suggestion(str(genome), SEARCHES)}")
+    if executor != "local":
+        raise InputError(
+            f"executor: is {shown_value(executor)}; a model in memory is measured in its own process: leave it out, or "
+            f"run a config with task: {{kind: torch, factory: module:function}}, which Ray's workers can call."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _given(
+    model: Any,
+    splits: Mapping[str, Arrays],
+    drawn: tuple[str, ...],
+    metric: Any,
+    name: str,
+    seed: int,
+    block: int,
+    batch: int,
+    tie_groups: Mapping[str, Sequence[str]] | None,
+    types: Mapping[str, str] | None,
+) -> _Given:
+    if isinstance(model, (str, Path)):
+        from evoquant.models.onnx_memory import onnx_memory_task
+
+        opened = onnx_memory_task(
+            Path(model),
+            splits,
+            metric,
+            name=name,
+            seed=seed,
+            block=block,
+            batch=batch,
+            tie_groups=tie_groups,
+            types=types,
+        )
+        return _Given(opened, "onnx", splits, drawn)
+    from evoquant.models.torch_memory import Sizes, torch_memory_task
+
+    task = torch_memory_task(
+        model, splits, metric, name=name, seed=seed, sizes=Sizes(block, batch), tie_groups=tie_groups, types=types
+    )
+    return _Given(task, "torch", splits, drawn)
+
+
+def _task_data(given: _Given, metric: Any, seed: int, block: int, batch: int) -> dict[str, Any]:
+    """The task as the run's config names it."""
+    code = None
+    if callable(metric):
+        seen = f"{code_digest([metric])} {compiled_text(metric)}"
+        code = hashlib.sha256(seen.encode()).hexdigest()
+    return {
+        "kind": "memory",
+        "runtime": given.runtime,
+        "model": given.task.model_digest,
+        "data": data_digest(given.splits),
+        "metric": given.task.metric.name,
+        "code": code,
+        "samples": {split: samples_of(arrays) for split, arrays in given.splits.items()},
+        "drawn": list(given.drawn),
+        "seed": seed,
+        "block": block,
+        "batch": batch,
+    }
+
+
+def _name(model: Any, name: str | None) -> str:
+    if name is not None:
+        return name
+    text = Path(model).stem if isinstance(model, (str, Path)) else type(model).__name__
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:60]
+    return kept if kept else "model"
+
+
+@contextlib.contextmanager
+def _measurable(model: Any) -> Iterator[None]:
+    """Gradients on, whatever mode the caller is in: signals need them."""
+    if isinstance(model, (str, Path)):
+        yield
+        return
+    from evoquant.models.networks import require_torch
+
+    require_torch("optimizing a model in memory")
+    import torch
+
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
