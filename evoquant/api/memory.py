@@ -6,13 +6,12 @@ import contextlib
 import hashlib
 import math
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoquant.api import campaigns
-from evoquant.api.result import Result, read_result
+from evoquant.api.result import Result, Temporary, read_result
 from evoquant.campaign.config import NOT_HASHED, CampaignConfig, config_from_dict
 from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.finished import resolved_config
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Result", "optimize"]
 
 SOURCE = "evoquant.optimize"
-SEARCHES = {
+SEARCHES: dict[str, dict[str, Any]] = {
     "direct": {"kind": "surrogate"},
     "rule": {"kind": "surrogate"},
     "tree": {"kind": "genetic", "population": 20},
@@ -143,6 +142,7 @@ def optimize(
         splits, drawn = split_samples(calibration, selection, test, seed)
         called = _name(model, name)
         given = _given(model, splits, drawn, metric, called, seed, block, batch, tie_groups, types)
+        _check_names(given.task)
         goal = dict(objective) if objective is not None else {"kind": "feasible_first", "floor": floor}
         data = {
             **{"name": called, "seed": seed, "task": _task_data(given, metric, seed, block, batch), "objective": goal},
@@ -175,8 +175,8 @@ def _run(
     """Begin, go on, or read what is finished."""
     source = config.task
     assert isinstance(source, MemoryTaskConfig)
-    kept = tempfile.TemporaryDirectory(prefix="evoquant-") if run_dir is None else None
-    place = Path(kept.name) / f"{config.name}-{config.seed}" if kept is not None else Path(str(run_dir))
+    kept = Temporary() if run_dir is None else None
+    place = kept.path / f"{config.name}-{config.seed}" if kept is not None else Path(str(run_dir))
     outcomes = place / "cache" if cache is None else Path(cache)
     text = (
         "# Written by evoquant.optimize: network and data are in the memory of a Python program; the same call with\n"
@@ -189,6 +189,11 @@ def _run(
                 campaigns.resume(place, cache=outcomes, observer=observer)
             else:
                 campaigns.begin(config, text, place, SOURCE, cache=outcomes, observer=observer)
+        except InputError as error:
+            told, passes, rest = str(error).partition("stop.passes: ")
+            if not passes:
+                raise
+            raise InputError(f"{told}budget: {rest.partition('; raise')[0]}; raise it.") from None
         except Interrupted as error:
             done = str(error).partition(";")[0]
             how = (
@@ -265,6 +270,19 @@ def _check(floor: Any, budget: Any, seed: Any, genome: Any, executor: Any, block
             f"executor: is {shown_value(executor)}; a model in memory is measured in its own process: leave it out, or "
             f"run a config with task: {{kind: torch, factory: module:function}}, which Ray's workers can call."
         )
+
+
+def _check_names(task: MeasuredTask) -> None:
+    """Refuse before the search what no profile may hold.
+
+    Raises:
+        InputError: the name of a layer cannot be printed.
+    """
+    for name in task.layers:
+        if not name.isprintable():
+            raise InputError(
+                f"model: the name of layer {quoted(name)} has characters that cannot be printed; rename it."
+            )
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +19,6 @@ from evoquant.report.table import Table
 from evoquant.scoring.problem import compile_problem
 
 if TYPE_CHECKING:
-    import tempfile
-
     import torch
 
     from evoquant.campaign.champion import Champion
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from evoquant.quantization.precision import Menu
 
 UNSAVED = (".lock", "cache")
+
+
+class Temporary:
+    """A folder that lasts as long as this object, or the process; unlike Python's own it goes without a warning."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="evoquant-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +115,7 @@ class Result:
     _task: MeasuredTask = field(repr=False)
     _source: MemoryTaskConfig = field(repr=False)
     _menu: Menu = field(repr=False)
-    _kept: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+    _kept: Temporary | None = field(default=None, repr=False)
 
     @property
     def scores(self) -> Mapping[str, Mapping[str, Any]]:
@@ -277,7 +285,7 @@ def read_result(
     path: Path,
     task: MeasuredTask,
     source: MemoryTaskConfig,
-    kept: tempfile.TemporaryDirectory[str] | None = None,
+    kept: Temporary | None = None,
 ) -> Result:
     """The result of a finished run directory.
 

@@ -112,7 +112,7 @@ def source_of(
     data: str | None = None,
     metric: str | None = None,
     seed: int = 0,
-) -> ExampleTaskConfig | TorchTaskConfig | OnnxTaskConfig:
+) -> ExampleTaskConfig | TorchTaskConfig | OnnxTaskConfig | MemoryTaskConfig:
     """A source from options of the command line.
 
     Args:
