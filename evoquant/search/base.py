@@ -213,14 +213,22 @@ class Turn:
     def __init__(self) -> None:
         self._asked: int | None = None
 
-    def asked(self, count: int) -> None:
-        """Note that `count` candidates were asked for.
+    def ready(self) -> None:
+        """Check that the next may be asked for, before anything is drawn for them.
 
         Raises:
             SearchError: the last ones have not been told.
         """
         if self._asked is not None:
             raise SearchError(f"ask() was called twice: tell the {self._asked} evaluations of the last batch first.")
+
+    def asked(self, count: int) -> None:
+        """Note that `count` candidates were asked for.
+
+        Raises:
+            SearchError: the last ones have not been told.
+        """
+        self.ready()
         self._asked = count
 
     def told(self, count: int) -> None:

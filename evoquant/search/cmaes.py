@@ -74,6 +74,7 @@ class CmaesSearch:
 
     def ask(self) -> CandidateBatch:
         """A sample of the current distribution."""
+        self._turn.ready()
         encoded = self._sample()
         n = len(encoded)
         self._turn.asked(n)

@@ -61,6 +61,7 @@ class IslandSearch:
 
     def ask(self) -> CandidateBatch:
         """The candidates of all islands, one island after the other."""
+        self._turn.ready()
         batches = []
         first = self._next_id
         for island in self._islands:

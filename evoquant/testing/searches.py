@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evoquant.errors import SearchError
-from evoquant.search.base import CENSORED, Archiving
+from evoquant.search.base import CENSORED, FAILED, Archiving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,19 +37,30 @@ def check_search(make: Callable[[], Search], evaluate: Callable[[CandidateBatch]
     check_state(make, evaluate)
     check_ids(make, evaluate)
     check_cut_short(make, evaluate)
+    check_all_failed(make, evaluate)
 
 
 def check_turns(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
-    """Asking twice, telling first and telling the wrong number raise `SearchError`."""
+    """Asking twice, telling first and telling the wrong number raise `SearchError` and change nothing."""
     search = make()
     batch = search.ask()
     evaluations = evaluate(batch)
-    for wrong in (search.ask, search.state):
-        _raises(wrong, "with a batch open")
+    _raises(search.ask, "asking twice")
+    _raises(search.state, "a state with a batch open")
+    _raises(lambda: search.tell(_rows(evaluations, slice(len(batch) - 1))), "telling too few")
+    twice = [*range(len(batch)), 0]
+    _raises(lambda: search.tell(_rows(evaluations, twice)), "telling too many")
     search.tell(evaluations)
     _raises(lambda: search.tell(evaluations), "telling twice")
     other = make()
     _raises(lambda: other.tell(evaluations), "telling before asking")
+    same = make()
+    same.ask()
+    same.tell(evaluations)
+    for misused in (search, other):
+        undisturbed = same if misused is search else make()
+        same_next = _trace(misused, evaluate, 1) == _trace(undisturbed, evaluate, 1)
+        assert same_next, "what raised changed what is asked next"
 
 
 def check_repeats(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
@@ -68,11 +79,11 @@ def check_state(make: Callable[[], Search], evaluate: Callable[[CandidateBatch],
             break
         second = make()
         state = first.state()
-        text = json.dumps(state)
+        text = _text(state)
         second.restore(json.loads(text))
         after = _trace(second, evaluate, GENERATIONS - stop)
         _trace(first, evaluate, 1)
-        assert json.dumps(state) == text, f"a state taken after {stop} generations changed as the search went on"
+        assert _text(state) == text, f"a state taken after {stop} generations changed as the search went on"
         assert before + after == expected, f"restored after {stop} generations, the search goes on differently"
 
 
@@ -103,13 +114,54 @@ def check_cut_short(make: Callable[[], Search], evaluate: Callable[[CandidateBat
         evaluations = evaluate(batch)
         rows = np.arange(1, len(batch), 2)
         search.tell(_cut_short(evaluations, rows))
-        json.dumps(search.state(), allow_nan=False)
+        _text(search.state())
         if batch.genes is not None:
             whole |= {row.tobytes() for row in np.delete(batch.genes, rows, axis=0)}
             partial |= {row.tobytes() for row in batch.genes[rows]}
         if isinstance(search, Archiving):
             kept = {row.tobytes() for row in search.archive()}
             assert not kept & (partial - whole), "a candidate that was measured in part is in the archive"
+
+
+def check_all_failed(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
+    """A first generation that failed whole is followed by another, from a plain state too."""
+    search = make()
+    batch = search.ask()
+    evaluations, n = evaluate(batch), len(batch)
+    failed = dataclasses.replace(
+        evaluations,
+        fitness=np.full(n, np.nan),
+        retention=np.full_like(evaluations.retention, np.nan),
+        status=np.full(n, FAILED, dtype=np.int8),
+        reasons=dict.fromkeys(range(n), "time_limit"),
+    )
+    search.tell(failed)
+    restored = make()
+    restored.restore(json.loads(_text(search.state())))
+    assert _trace(search, evaluate, 1) == _trace(restored, evaluate, 1), "restored after failures only, it differs"
+
+
+def _text(state: object) -> str:
+    try:
+        return json.dumps(state, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"a state is not plain data: {error}") from None
+
+
+def _rows(evaluations: EvaluationBatch, rows: slice | list[int]) -> EvaluationBatch:
+    """Some rows alone."""
+    places = np.arange(len(evaluations))[rows].tolist()
+    columns = ("fitness", "parts", "cost", "retention", "compression", "effective_bits", "status")
+    return dataclasses.replace(
+        evaluations,
+        **{name: getattr(evaluations, name)[rows] for name in columns},
+        reasons={i: evaluations.reasons[row] for i, row in enumerate(places) if row in evaluations.reasons},
+        digest=lambda row: evaluations.digest(places[row]),
+        details=None,
+        standard_error=None if evaluations.standard_error is None else evaluations.standard_error[rows],
+        divergence=None if evaluations.divergence is None else evaluations.divergence[rows],
+        firsts=None,
+    )
 
 
 def _cut_short(evaluations: EvaluationBatch, rows: NDArray[np.intp]) -> EvaluationBatch:

@@ -256,7 +256,10 @@ def test_what_can_be_told_is_the_same_in_all_its_forms():
     assert all(state == states[0] for state in states)
 
 
-@pytest.mark.parametrize("failed", [None, float("nan"), float("inf"), -float("inf"), {"fitness": None}, 10**400])
+@pytest.mark.parametrize(
+    "failed",
+    [None, float("nan"), float("inf"), -float("inf"), {"fitness": None}, {"fitness": 9.0, "retention": None}, 10**400],
+)
 def test_failures_are_lived_with_and_are_never_the_best(failed):
     search = small("genetic", "direct")
     search.tell([failed] * len(search.ask()))
@@ -285,6 +288,9 @@ def test_told_sizes_go_before_those_of_the_profile():
     search.ask()
     search.tell([{"retention": 0.9, "compression": c} for c in (2.0, 5.0, 3.0, 1.0)])
     assert (search.best.id, search.best.fitness) == (1, 5.0)
+    search.ask()
+    search.tell([{"retention": 0.9, "effective_bits": 1.0}, None, None, None])
+    assert (search.best.id, search.best.fitness) == (4, 32.0)
     other = ask_tell("random", space_of("rule"), population=2, objective={"kind": "budget", "effective_bits": 8})
     other.ask()
     other.tell([{"retention": 0.9, "effective_bits": 16.0}, {"retention": 0.7, "compression": 4.0}])

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -78,19 +80,145 @@ def test_search_conforms(name):
     check_search(make, evaluator(space))
 
 
-def test_the_suite_can_fail():
-    class Forgetful(RandomSearch):
-        def restore(self, state):
-            self._generation = 0
+class Forgetful(RandomSearch):
+    """Begins anew wherever it is restored."""
 
-    class Patient(RandomSearch):
-        def ask(self):
-            self._turn = type(self._turn)()
-            return super().ask()
+    def restore(self, state):
+        self._generation = 0
 
-    for broken in (Forgetful, Patient):
-        with pytest.raises(AssertionError):
-            check_search(lambda broken=broken: broken(RULES, seed=1, population=3), evaluator(RULES))
+
+class Halfway(GeneticSearch):
+    """Restores its counters and not its survivors."""
+
+    def restore(self, state):
+        fresh = type(self)(self.space, seed=self._seed, settings=self._settings).state()
+        super().restore(fresh | {"generation": state["generation"], "next_id": state["next_id"]})
+
+
+class Patient(RandomSearch):
+    """Lets itself be asked twice."""
+
+    def ask(self):
+        self._turn = type(self._turn)()
+        return super().ask()
+
+
+class Drifting(RandomSearch):
+    """Asks differently each time that it is made."""
+
+    made = 0
+
+    def __init__(self, space, *, seed, population):
+        type(self).made += 1
+        super().__init__(space, seed=seed + self.made, population=population)
+
+
+class Hidden(RandomSearch):
+    """What it asks next depends on something that its state does not hold."""
+
+    told = 0
+
+    def tell(self, evaluations):
+        super().tell(evaluations)
+        self.told += 1
+        self._seed += self.told
+
+
+class Early(RandomSearch):
+    """Is told before it was asked."""
+
+    def tell(self, evaluations):
+        if self._turn._asked is None:
+            self._turn.asked(len(evaluations))
+        super().tell(evaluations)
+
+
+class Lenient(RandomSearch):
+    """Takes any number of evaluations."""
+
+    def tell(self, evaluations):
+        if self._turn._asked is not None:
+            self._turn._asked = len(evaluations)
+        super().tell(evaluations)
+
+
+class Stumbling(RandomSearch):
+    """Refuses to be asked twice, and goes on elsewhere afterwards."""
+
+    def ask(self):
+        if self._turn._asked is not None:
+            self._seed += 1
+        return super().ask()
+
+
+class Open(RandomSearch):
+    """Gives a state with a batch open, which cannot go on."""
+
+    def state(self):
+        return {"generation": self._generation}
+
+
+class Live(RandomSearch):
+    """Its state is what it goes on working with."""
+
+    def __init__(self, space, *, seed, population):
+        super().__init__(space, seed=seed, population=population)
+        self._kept = {"generation": 0}
+
+    def state(self):
+        super().state()
+        self._kept["generation"] = self._generation
+        return self._kept
+
+    def tell(self, evaluations):
+        super().tell(evaluations)
+        self._kept["generation"] = self._generation
+
+
+class Recounting(RandomSearch):
+    """Its ids begin again with every generation."""
+
+    def ask(self):
+        return dataclasses.replace(super().ask(), first_id=0)
+
+
+class Helpless(RandomSearch):
+    """Cannot say in JSON what a generation of failures taught it."""
+
+    best = None
+
+    def tell(self, evaluations):
+        super().tell(evaluations)
+        self.best = float(np.max(evaluations.fitness))
+
+    def state(self):
+        return super().state() | {"best": self.best}
+
+
+BROKEN = {
+    Forgetful: "restored after 1 generations, the search goes on differently",
+    Halfway: "restored after 1 generations, the search goes on differently",
+    Patient: "asking twice should raise",
+    Drifting: "what raised changed what is asked next|two equal searches ask differently",
+    Hidden: "restored after 1 generations, the search goes on differently",
+    Early: "telling twice should raise",
+    Lenient: "telling too few should raise",
+    Stumbling: "what raised changed what is asked next",
+    Open: "a state with a batch open should raise",
+    Live: "changed as the search went on",
+    Recounting: "first id 0, expected 4",
+    Helpless: "a state is not plain data",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_the_suite_catches_each_sort_of_broken_search(broken):
+    def make():
+        more = {"settings": SMALL} if broken is Halfway else {"population": 4}
+        return broken(RULES, seed=1, **more)
+
+    with pytest.raises(AssertionError, match=BROKEN[broken]):
+        check_search(make, evaluator(RULES))
 
 
 def test_wrong_number_of_evaluations_is_named():
