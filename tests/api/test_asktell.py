@@ -20,11 +20,11 @@ OPTIONS = {
     "genetic": {"population": 6, "elites": 1},
     "random": {"population": 4},
     "nsga2": {"population": 6},
-    "cmaes": {},
+    "cmaes": {"population": 5},
     "map_elites": {"batch": 6},
     "islands": {"islands": 2, "every": 2, "migrants": 1, "genetic": {"population": 4, "elites": 1}},
     "level_switch": {"offspring": 4, "initial": 6},
-    "surrogate": {"population": 4, "rounds": 1},
+    "surrogate": {"batch": 1, "population": 4, "rounds": 1},
 }
 NUMERIC_ONLY, DIRECT_ONLY = {("cmaes", "tree")}, {("level_switch", "rule"), ("level_switch", "tree")}
 PAIRS = [
