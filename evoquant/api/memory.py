@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from evoquant.api import campaigns
 from evoquant.api.result import Result, Temporary, read_result
-from evoquant.campaign.config import NOT_HASHED, CampaignConfig, config_from_dict
+from evoquant.api.same_call import require_same_call
+from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.config_measured import MemoryTaskConfig
-from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.in_memory import lent
-from evoquant.campaign.storage import RESOLVED, RunDir
-from evoquant.errors import InputError, Interrupted, quoted, shown_value, suggestion
+from evoquant.campaign.storage import RESOLVED
+from evoquant.errors import CampaignError, InputError, Interrupted, quoted, shown_value, suggestion
 from evoquant.files import is_file, pretty_json
+from evoquant.models.base import REFERENCE, SCORE, Failed, Request
 from evoquant.models.code import code_digest, compiled_text
+from evoquant.models.measurer import start_measurer
 from evoquant.models.memory_data import data_digest, split_samples
 from evoquant.models.torch_data import samples_of
 
@@ -41,18 +45,6 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "tree": {"kind": "genetic", "population": 20},
 }
 GENERATIONS = 1000
-_ARGUMENTS = {  # key of the config → the argument that it comes from
-    "task.model": "the model (weights or architecture)",
-    "task.data": "the data",
-    "task.metric": "metric",
-    "task.code": "the metric's code",
-    "task.block": "block",
-    "task.batch": "batch",
-    "stop.passes": "budget",
-    "objective.floor": "floor",
-    "genome.kind": "genome",
-    "search.start": "start_from",
-}
 
 
 @dataclass(frozen=True)
@@ -189,6 +181,9 @@ def _run(
                 campaigns.resume(place, cache=outcomes, observer=observer)
             else:
                 campaigns.begin(config, text, place, SOURCE, cache=outcomes, observer=observer)
+        except CampaignError:
+            _check_reference(task)
+            raise
         except InputError as error:
             told, passes, rest = str(error).partition("stop.passes: ")
             if not passes:
@@ -205,46 +200,27 @@ def _run(
         return read_result(place, task, source, kept)
 
 
-def require_same_call(place: Path, config: CampaignConfig) -> None:
-    """Whether a run directory is of the same model, data and arguments.
+def _check_reference(task: MeasuredTask) -> None:
+    """Say so where a campaign failed because the FP32 model has no figure that retention could be a share of.
 
     Raises:
-        InputError: it is not; the message names what differs.
+        InputError: its figure is not above 0.
     """
-    then = resolved_config(RunDir.open(place, hold=False))
-    if then.hash() == config.hash():
-        return
-    if not isinstance(then.task, MemoryTaskConfig):
-        raise InputError(f"{place}: holds a run of another kind; choose another run_dir=.")
-    before, after = (
-        {key: value for key, value in _flat(one.to_dict()) if key.partition(".")[0] not in NOT_HASHED}
-        for one in (then, config)
-    )
-    faults = []
-    for key in dict.fromkeys([*before, *after]):
-        old, new = before.get(key), after.get(key)
-        if old == new:
-            continue
-        what = _ARGUMENTS.get(key, key)
-        if key == "search.start":
-            faults.append(f"{what}: it began with {len(old or ())} genomes, now with {len(new or ())}, or others")
-        elif key in ("task.model", "task.data", "task.code"):
-            faults.append(f"{what}: sha256 {str(old)[:12]}… then, {str(new)[:12]}… now")
-        else:
-            faults.append(f"{what}: {shown_value(old)} then, {shown_value(new)} now")
-    raise InputError(
-        f"{place}: was started with something else than is given now: {'; '.join(faults)}. Give what it was started "
-        f"with, or choose another run_dir="
-        f"{' (start_from= begins with its allocations)' if any(f.startswith('the model') for f in faults) else ''}."
-    )
-
-
-def _flat(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in data.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
+    metric = task.metric
+    blocks = task.blocks("calibration")
+    requests = [Request((REFERENCE,) * len(task.layers), "calibration", block.index) for block in blocks]
+    scores = [
+        outcome[:, SCORE] for outcome in start_measurer(task.payload())(requests) if not isinstance(outcome, Failed)
+    ]
+    if len(scores) < len(blocks):
+        raise InputError("model: the FP32 outputs on the calibration data are not finite; mend the model or the data.")
+    mean = float(np.concatenate(scores).mean())
+    if not math.isfinite(metric.retention(mean, mean)):
+        raise InputError(
+            f"metric: {metric.name} of the FP32 model on the calibration data is {metric.figure(mean):.4g}, and "
+            f"retention is a share of that, so it has to be above 0: train the model, look at the data, or give a metric whose "
+            f"attribute `retention` says what is kept."
+        )
 
 
 def _check(floor: Any, budget: Any, seed: Any, genome: Any, executor: Any, block: Any, batch: Any) -> None:
@@ -280,9 +256,7 @@ def _check_names(task: MeasuredTask) -> None:
     """
     for name in task.layers:
         if not name.isprintable():
-            raise InputError(
-                f"model: the name of layer {quoted(name)} has characters that cannot be printed; rename it."
-            )
+            raise InputError(f"model: the layer {quoted(name)} has characters that cannot be printed; rename it.")
 
 
 def _is_number(value: Any) -> bool:

@@ -220,4 +220,5 @@ def _finish(outcome: Any, observer: Any) -> None:
         deployed = next(iter(data.config.deploy_to or ()), "onnx")
         target = f"{deployed} -o model{SUFFIXES[deployed]}"
     show(f"results: {outcome.path}    report: evoquant report {outcome.path}")
-    show(f"export:  evoquant export {outcome.path} --to {target}")
+    if getattr(data.config.task, "kind", None) != "memory":  # whose network only a Python program holds
+        show(f"export:  evoquant export {outcome.path} --to {target}")

@@ -104,7 +104,7 @@ def usual_metric(outputs: NDArray[np.generic], calibration: Arrays) -> str:
     shape = outputs.shape
     single = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
     if targets is None:
-        if len(shape) == 3 and inputs.dtype.kind in "iu" and inputs.shape == shape[:2]:
+        if len(shape) == 3 and inputs.dtype.kind in "iu" and inputs.shape[1:] == shape[1:2]:
             return "perplexity"
         if single or len(shape) > 2 or shape[1:] == inputs.shape[1:]:
             return "r2"

@@ -174,9 +174,7 @@ def test_a_hostile_name_of_a_layer_is_text(data, wave):
     assert "<img" not in html and "&lt;img src=x" in html
     network = torch.nn.Sequential()
     network.add_module("\x1b[2J", wave)
-    assert "the name of layer '\\x1b[2J.first' has characters that cannot be printed" in message(
-        network, data, **BUDGET
-    )
+    assert "the layer '\\x1b[2J.first' has characters that cannot be printed" in message(network, data, **BUDGET)
 
 
 # ---- the same call --------------------------------------------------------------------------------------------------
@@ -262,6 +260,30 @@ def test_inputs_alone_are_compared_with_the_fp32_outputs(wave, data):
     found = evoquant.optimize(wave, data[0], **BUDGET)
     metric = found.scores["test"]["metric"]
     assert metric["name"] == "r2" and metric["fp32"] == 1.0
+
+
+def test_tokens_alone_predict_the_next(wave):
+    class Next(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = torch.nn.Embedding(7, 6)
+            self.out = torch.nn.Linear(6, 7)
+
+        def forward(self, tokens):
+            return self.out(self.embed(tokens))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tokens, network = torch.randint(0, 7, (120, 5)), Next()
+    found = evoquant.optimize(network, tokens, **BUDGET)
+    assert found.scores["test"]["metric"]["name"] == "perplexity"
+
+
+@pytest.mark.parametrize("genome", ["rule", "tree"])
+def test_a_heuristic_instead(wave, data, genome):
+    found = evoquant.optimize(wave, data, genome=genome, **{**BUDGET, "budget": 14})
+    assert found.champion.genome.to_dict()["kind"] == genome
+    assert list(found.allocation) == ["first", "second", "norm", "head"]
 
 
 def test_splits_that_are_given(wave, data):
@@ -368,6 +390,7 @@ def test_a_wrong_argument_is_one_message(wave, data, options, said):
         (lambda x, y: "data.npz", "calibration: inputs: is of type"),
         (lambda x, y: (x[:, :, :7], y), "the model does not take the calibration inputs: RuntimeError"),
         (lambda x, y: (x, y * 0), "same value on every sample"),
+        (lambda x, y: (x, -y), "metric: r2 of the FP32 model on the calibration data is -"),
         (lambda x, y: [(x[:9], y[:9]), (x[:9, :, :9], y[:9]), (x, y)], "calibration: batch 1 holds"),
         (lambda x, y: torch.utils.data.TensorDataset(x, y), "put it in a DataLoader"),
         (lambda x, y: (1 / 0 for _ in "a"), "calibration: its loader raised ZeroDivisionError"),
