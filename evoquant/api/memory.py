@@ -218,8 +218,8 @@ def _check_reference(task: MeasuredTask) -> None:
     if not math.isfinite(metric.retention(mean, mean)):
         raise InputError(
             f"metric: {metric.name} of the FP32 model on the calibration data is {metric.figure(mean):.4g}, and "
-            f"retention is a share of that, so it has to be above 0: train the model, look at the data, or give a metric whose "
-            f"attribute `retention` says what is kept."
+            f"retention is a share of that, so it has to be above 0: train the model, look at the data, or give a "
+            f"metric whose attribute `retention` says what is kept."
         )
 
 
