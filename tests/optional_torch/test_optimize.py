@@ -12,6 +12,7 @@ import evoquant
 from evoquant.api.result import Allocation
 from evoquant.cli import main
 from evoquant.errors import InputError, Interrupted
+from evoquant.models.code import code_digest, compiled_text
 from evoquant.models.torch import Measurer
 from evoquant.models.torch_data import call_on_tensors, input_tensors
 from evoquant.models.torch_threads import one_thread
@@ -402,3 +403,31 @@ def test_wrong_data_is_one_message(wave, data, make, said):
 
 def test_what_is_no_model():
     assert message(3, torch.zeros(20, 3), **BUDGET).startswith("model: is a int; give a torch.nn.Module or the path")
+
+
+# ---- what was typed into a notebook ---------------------------------------------------------------------------------
+
+
+def test_code_without_a_file_is_told_by_what_it_does():
+    """Two versions of a class or a function that have the same name, and no source file."""
+
+    def typed(body):
+        made = {"__name__": "notebook"}
+        exec(
+            f"class Net:\n    def forward(self, x):\n        return {body}\n\n\ndef score(o, t):\n    return {body}",
+            made,
+        )
+        return made
+
+    first, again, other = (code_digests(typed(body)) for body in ("x + 1", "x + 1", "x + 2"))
+    assert first == again
+    assert first[0] != other[0] and first[1] != other[1]
+
+    def holding(value):
+        return lambda outputs, targets: value * outputs
+
+    assert compiled_text(holding(2)) == compiled_text(holding(2)) != compiled_text(holding(3))
+
+
+def code_digests(made):
+    return code_digest([made["Net"]]), code_digest([made["score"]])
