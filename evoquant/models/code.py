@@ -22,11 +22,14 @@ _PLAIN = (int, float, str, bool, bytes, type(None))
 
 
 def code_digest(objects: Iterable[Any]) -> str:
-    """sha256 over the names of functions or classes and the files that define them; without a file, their bytecode."""
+    """sha256 over the names of functions or classes and the files that define them.
+
+    Without a file it is over their bytecode; so it is for the script that runs, of which other parts may change.
+    """
     found = set()
     for one in objects:
         try:
-            file = inspect.getsourcefile(one)
+            file = None if getattr(one, "__module__", None) == "__main__" else inspect.getsourcefile(one)
             source = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
         except (TypeError, OSError):  # built in, an instance, or typed in
             source = ""
@@ -35,14 +38,19 @@ def code_digest(objects: Iterable[Any]) -> str:
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
 
 
-def compiled_text(one: Any) -> str:
+def compiled_text(one: Any, seen: set[int] | None = None) -> str:
     """What a function, or the functions of a class, were compiled to, with plain values that they hold; '' of others.
 
-    Of what was typed into a notebook this is all there is to tell one version from the next.
+    Functions and classes of the same module that they name are part of it. Of what was typed into a notebook this is
+    all there is to tell one version from the next.
     """
+    seen = set() if seen is None else seen  # shared, so that each is looked at once
+    if id(one) in seen:
+        return ""
+    seen.add(id(one))
     if inspect.isclass(one):
         return "\n".join(
-            f"{name}: {text}" for name, value in sorted(vars(one).items()) if (text := compiled_text(value))
+            f"{name}: {text}" for name, value in sorted(vars(one).items()) if (text := compiled_text(value, seen))
         )
     function = getattr(one, "__func__", one)
     code = getattr(function, "__code__", None)
@@ -50,7 +58,12 @@ def compiled_text(one: Any) -> str:
         return ""
     held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _is_filled(cell)]
     held += list(getattr(function, "__defaults__", None) or ())
-    return "; ".join([_code_text(code), *(repr(value) for value in held if isinstance(value, _PLAIN))])
+    around = getattr(function, "__globals__", {})
+    named = [around[name] for name in sorted(set(code.co_names)) if name in around]
+    held += [value for value in named if isinstance(value, _PLAIN)]
+    own = [value for value in named if getattr(value, "__module__", "") == getattr(function, "__module__", None)]
+    texts = [repr(value) for value in held if isinstance(value, _PLAIN)]
+    return "; ".join([_code_text(code), *texts, *(compiled_text(value, seen) for value in own)])
 
 
 def _code_text(code: types.CodeType) -> str:

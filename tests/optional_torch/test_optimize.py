@@ -423,6 +423,12 @@ def test_code_without_a_file_is_told_by_what_it_does():
     assert first == again
     assert first[0] != other[0] and first[1] != other[1]
 
+    helped = [{"__name__": "notebook"} for _ in range(3)]
+    for made, value in zip(helped, (1, 1, 2), strict=True):
+        exec(f"def part(x):\n    return {value}\n\n\ndef score(o, t):\n    return part(o)", made)
+    one, same, changed = (compiled_text(made["score"]) for made in helped)
+    assert one == same != changed
+
     def holding(value):
         return lambda outputs, targets: value * outputs
 
