@@ -163,7 +163,7 @@ from evoquant.scoring.problem import compile_problem
 from evoquant.search.base import EvaluationBatch
 from evoquant.search.cmaes import CmaesSearch
 search, digest = CmaesSearch(DirectSpace(compile_problem(seed_profile("train"), SEED_MENU)), seed=3), hashlib.sha256()
-for _ in range(40):
+for _ in range(12):
     genes = search.ask().genes
     digest.update(genes.tobytes())
     n, zeros = len(genes), np.zeros((len(genes), 1))
