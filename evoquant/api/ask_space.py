@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 from evoquant.campaign.build import check_signals, make_space
 from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig
-from evoquant.campaign.signals import PER_WIDTH, STATISTICS, TREE_CHEAP, rule_signals, tree_signals
-from evoquant.errors import InputError, ProfileError, shown_value
+from evoquant.campaign.signals import (
+    PER_WIDTH,
+    STATISTICS,
+    TREE_CHEAP,
+    has_rule_signal,
+    narrow_widths,
+    rule_signals,
+    tree_signals,
+)
+from evoquant.errors import InputError, shown_value
 from evoquant.genomes.tree_numpy import has_signal
 from evoquant.profiles.builtin import any_profile
 from evoquant.profiles.model import ModelProfile
@@ -116,10 +124,9 @@ def _with_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> Camp
     if isinstance(genome, DirectSpaceConfig) or genome.signals is not None:
         return config
     if isinstance(genome, RuleSpaceConfig):
-        usual, has = rule_signals(config, problems), _has
-        widths = [p.name for p in config.resolved_menu if p.format != "FP32"]
+        usual, has = rule_signals(config, problems), has_rule_signal
         cheap = ["gradient_sensitivity", "activation_range", *STATISTICS]
-        cheap += [f"{kind}:{width}" for kind in PER_WIDTH for width in widths]
+        cheap += [f"{kind}:{width}" for kind in PER_WIDTH for width in narrow_widths(config.resolved_menu)]
     else:
         usual, has = tree_signals(config, problems), has_signal
         cheap = [*usual, *TREE_CHEAP]
@@ -127,11 +134,3 @@ def _with_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> Camp
     if known != usual:
         known = [name for name in dict.fromkeys(cheap) if all(has(problem, name) for problem in problems)]
     return config.model_copy(update={"genome": genome.model_copy(update={"signals": known})})
-
-
-def _has(problem: Problem, name: str) -> bool:
-    try:
-        problem.signal(name)
-    except ProfileError:
-        return False
-    return True

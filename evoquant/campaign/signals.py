@@ -62,9 +62,9 @@ def rule_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> list[
     if config.task is None:
         return default_signals(menu)
     scalars = [name for name in ("gradient_sensitivity", "activation_range") if name in profile_signals(config)]
-    widths = [f"{kind}:{width}" for kind in PER_WIDTH for width in _narrow(menu)]
+    widths = [f"{kind}:{width}" for kind in PER_WIDTH for width in narrow_widths(menu)]
     names = dict.fromkeys([*scalars, *STATISTICS, *widths, *_read_by_start(config)])
-    return [name for name in names if all(_has(problem, name) for problem in problems)]
+    return [name for name in names if all(has_rule_signal(problem, name) for problem in problems)]
 
 
 def tree_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> list[str]:
@@ -90,7 +90,8 @@ def _cheap(config: CampaignConfig) -> tuple[str, ...]:
     return ("fisher",) if isinstance(config.genome, DirectSpaceConfig) else ("fisher", "activation_range")
 
 
-def _narrow(menu: Menu) -> list[str]:
+def narrow_widths(menu: Menu) -> list[str]:
+    """Names of the precisions that a loss can be of: all but FP32."""
     return [precision.name for precision in menu if precision.format != "FP32"]
 
 
@@ -110,7 +111,8 @@ def _read_by_start(config: CampaignConfig) -> list[str]:
     return list(found)
 
 
-def _has(problem: Problem, name: str) -> bool:
+def has_rule_signal(problem: Problem, name: str) -> bool:
+    """Whether the model has what a rule's signal reads."""
     try:
         problem.signal(name)
     except ProfileError:
