@@ -38,7 +38,8 @@ HEIGHT = {room: len(LINES) - i for i, line in enumerate(LINES) for room in line}
 
 MAX_FILE, MAX_FUNCTION = 400, 80
 PRINTS = "evoquant.cli"
-RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators")  # the second seeds DEAP's `random`, and restores it
+# The second seeds DEAP's `random`, and restores it; the third looks whether others leave it alone.
+RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators", "evoquant.testing.clauses")
 LOADS_CODE = ("evoquant.campaign.build", "evoquant.models.torch_factory")  # `module:attribute` that the user has named
 HEAVY = (
     *("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna", "pymoo", "openvino"),
@@ -91,7 +92,7 @@ FORBIDDEN_MEMBERS = (
 )
 # DEAP's own way, as a rival in a race: on trees that the module has made itself, nothing read from a file.
 RIVALS = {"evoquant.bench.speed_trees": "deap.gp.compile"}
-NUMPY_RANDOM = ("Generator", "Philox", "PCG64", "SeedSequence", "BitGenerator")
+NUMPY_RANDOM = ("Generator", "Philox", "PCG64", "SeedSequence", "BitGenerator", "get_state")
 TORCH_RANDOM = ("manual_seed", "seed", "rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from evoquant.errors import CampaignError
 from evoquant.execution.base import NOT_YET, Failure
+from evoquant.testing.clauses import ConformanceError, require, run_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,29 +37,35 @@ def check_executor(make: Callable[[], Executor]) -> None:
     """Run every check.
 
     Raises:
-        AssertionError: naming what does not hold.
+        ConformanceError: naming the clause that is broken.
     """
-    check_order(make)
-    check_stream(make)
-    check_values(make)
-    check_failures(make)
-    check_turns(make)
-    check_state(make)
-    check_unfinished_map(make)
-    check_factory(make)
-    check_time_limit(make)
-    check_lost_worker(make)
+    run_checks(
+        (
+            check_order,
+            check_stream,
+            check_values,
+            check_failures,
+            check_turns,
+            check_state,
+            check_unfinished_map,
+            check_factory,
+            check_time_limit,
+            check_lost_worker,
+        ),
+        make,
+    )
 
 
 def check_order(make: Callable[[], Executor]) -> None:
     """Results come in the order of the batches, however long each takes; no batch, no result."""
     with closing(make()) as executor:
         executor.start(sleeper, 10)
-        assert executor.workers >= 1, f"workers is {executor.workers}, expected at least 1"
+        require(isinstance(executor.name, str) and executor.name, f"name is {executor.name!r}, expected a word")
+        require(executor.workers >= 1, f"workers is {executor.workers}, expected at least 1")
         naps = [0.2, 0.0, 0.05, 0.0, 0.1, 0.0, 0.0, 0.02]
         found = list(executor.map(naps))
-        assert found == [10 + nap for nap in naps], f"results are not those of the batches, in their order: {found}"
-        assert list(executor.map([])) == [], "no batches should give no results"
+        require(found == [10 + nap for nap in naps], f"results are not those of the batches, in their order: {found}")
+        require(list(executor.map([])) == [], "no batches should give no results")
 
 
 def check_stream(make: Callable[[], Executor]) -> None:
@@ -68,13 +75,15 @@ def check_stream(make: Callable[[], Executor]) -> None:
         naps = [0.2, 0.0, 0.05, 0.0, 0.1, 0.0]
         found = list(executor.stream(iter(naps)))
         expected = [(index, 10 + nap) for index, nap in enumerate(naps)]
-        assert sorted(found) == expected, f"a stream should give each batch's number and result once: {found}"
-        assert executor.workers > 1 or found == expected, f"one worker should work in the order of the batches: {found}"
-        assert list(executor.stream(iter([]))) == [], "no batches should give no results"
+        require(sorted(found) == expected, f"a stream should give each batch's number and result once: {found}")
+        require(
+            executor.workers > 1 or found == expected, f"one worker should work in the order of the batches: {found}"
+        )
+        require(list(executor.stream(iter([]))) == [], "no batches should give no results")
         executor.start(raiser, None)
         mixed = dict(executor.stream([0, "ValueError", 1]))
         _fails(mixed.pop(1), "raised:ValueError", "asked to raise")
-        assert mixed == {0: 0, 2: 1}, f"batches beside one that raised should go on: {mixed}"
+        require(mixed == {0: 0, 2: 1}, f"batches beside one that raised should go on: {mixed}")
         _check_dependent(executor)
 
 
@@ -99,12 +108,12 @@ def _check_dependent(executor: Executor) -> None:
         ahead.clear()
         for _, result in executor.stream(dependent(most)):
             yielded.append(result)
-        assert len(yielded) == 12, f"a stream of 12 batches gave {len(yielded)} results"
+        require(len(yielded) == 12, f"a stream of 12 batches gave {len(yielded)} results")
         room = 2 * executor.workers  # one that is worked on, and one that waits for it
-        assert max(ahead) < room, f"{max(ahead) + 1} batches were taken by {executor.workers} workers before a result"
-        assert most > 1 or yielded == list(range(12)), f"one at a time, each should know those before it: {yielded}"
+        require(max(ahead) < room, f"{max(ahead) + 1} batches were taken by {executor.workers} workers before a result")
+        require(most > 1 or yielded == list(range(12)), f"one at a time, each should know those before it: {yielded}")
     _refuses(lambda: list(executor.stream([NOT_YET])), "a batch that waits for nothing", "NOT_YET")
-    assert list(executor.stream([1])) == [(0, 1)], "after a stream that was refused, the next should work"
+    require(list(executor.stream([1])) == [(0, 1)], "after a stream that was refused, the next should work")
 
 
 def check_values(make: Callable[[], Executor]) -> None:
@@ -112,10 +121,10 @@ def check_values(make: Callable[[], Executor]) -> None:
     with closing(make()) as executor:
         executor.start(echo, None)
         batches: list[Any] = [None, False, (), {"a": [1, (2.5, None)]}, "ü"]
-        assert list(executor.map(batches)) == batches, "a result differs from what the function returned"
+        require(list(executor.map(batches)) == batches, "a result differs from what the function returned")
         array = np.arange(12, dtype=np.int64).reshape(3, 4)
         found: Any = next(iter(executor.map([array])))
-        assert found.dtype == array.dtype and np.array_equal(found, array), "an array arrived changed"
+        require(found.dtype == array.dtype and np.array_equal(found, array), "an array arrived changed")
 
 
 def check_failures(make: Callable[[], Executor]) -> None:
@@ -123,7 +132,7 @@ def check_failures(make: Callable[[], Executor]) -> None:
     with closing(make()) as executor:
         executor.start(raiser, None)
         found = list(executor.map([0, "ValueError", 1, "SystemExit", 2]))
-        assert found[0::2] == [0, 1, 2], f"batches beside one that raised should go on: {found}"
+        require(found[0::2] == [0, 1, 2], f"batches beside one that raised should go on: {found}")
         _fails(found[1], "raised:ValueError", "asked to raise")
         _fails(found[3], "raised:SystemExit", "asked to raise")
 
@@ -136,12 +145,12 @@ def check_turns(make: Callable[[], Executor]) -> None:
         _refuses(lambda: list(executor.stream([1])), "stream before start", "start")
         executor.close()
         executor.start(echo, None)
-        assert list(executor.map([1])) == [1], "closed before its start, the executor should still work"
+        require(list(executor.map([1])) == [1], "closed before its start, the executor should still work")
         executor.close()
         executor.close()
         _refuses(lambda: list(executor.map([1])), "map after close", "start")
         executor.start(echo, None)
-        assert list(executor.map([2])) == [2], "closed and started again, the executor should work"
+        require(list(executor.map([2])) == [2], "closed and started again, the executor should work")
 
 
 def check_state(make: Callable[[], Executor]) -> None:
@@ -152,9 +161,9 @@ def check_state(make: Callable[[], Executor]) -> None:
             executor.start(builder, (str(log), round_))
             found = list(executor.map(range(6))) + list(executor.map(range(6)))
             expected = [(round_, batch) for batch in (*range(6), *range(6))]
-            assert found == expected, f"the {round_} start's state is not what the batches met: {found}"
+            require(found == expected, f"the {round_} start's state is not what the batches met: {found}")
             built = log.read_text("utf-8").count("\n")
-            assert built == executor.workers, f"state was built {built} times by {executor.workers} workers"
+            require(built == executor.workers, f"state was built {built} times by {executor.workers} workers")
 
 
 def check_unfinished_map(make: Callable[[], Executor]) -> None:
@@ -162,13 +171,13 @@ def check_unfinished_map(make: Callable[[], Executor]) -> None:
     with closing(make()) as executor:
         executor.start(sleeper, 0, AMPLE_S)
         unfinished = iter(executor.map([0.0, 0.3, 0.3, 0.3]))
-        assert next(unfinished) == 0.0, "the first result is wrong"
+        require(next(unfinished) == 0.0, "the first result is wrong")
         found = list(executor.map([0.01, 0.02]))
-        assert found == [0.01, 0.02], f"the next map got something else than its own results: {found}"
+        require(found == [0.01, 0.02], f"the next map got something else than its own results: {found}")
         halfway = executor.stream([0.0, 0.3, 0.3, 0.3])
         next(halfway)
         found = list(executor.map([0.01, 0.02]))
-        assert found == [0.01, 0.02], f"the map after a stream got something else than its own results: {found}"
+        require(found == [0.01, 0.02], f"the map after a stream got something else than its own results: {found}")
 
 
 def check_factory(make: Callable[[], Executor]) -> None:
@@ -180,7 +189,7 @@ def check_factory(make: Callable[[], Executor]) -> None:
             _refuses(start, "a broken factory", "layer 3")
         _refuses(partial(executor.start, deadly, None, AMPLE_S), "a factory that kills its worker", "cannot start")
         executor.start(echo, None)
-        assert list(executor.map([1])) == [1], "after a factory that raised, another should start"
+        require(list(executor.map([1])) == [1], "after a factory that raised, another should start")
 
 
 def check_time_limit(make: Callable[[], Executor]) -> None:
@@ -189,9 +198,9 @@ def check_time_limit(make: Callable[[], Executor]) -> None:
         executor.start(slow_sleeper, 1.5 * LIMIT_S, LIMIT_S)
         began = time.monotonic()
         found = list(executor.map([0.0, HANG_S, 0.01, 0.02, 0.03]))
-        assert time.monotonic() - began < HANG_S / 4, "a batch that hangs should be stopped soon after its limit"
+        require(time.monotonic() - began < HANG_S / 4, "a batch that hangs should be stopped soon after its limit")
         _fails(found.pop(1), "time_limit", "")
-        assert found == [0.0, 0.01, 0.02, 0.03], f"batches beside one that hangs should go on: {found}"
+        require(found == [0.0, 0.01, 0.02, 0.03], f"batches beside one that hangs should go on: {found}")
 
 
 def check_lost_worker(make: Callable[[], Executor]) -> None:
@@ -200,8 +209,8 @@ def check_lost_worker(make: Callable[[], Executor]) -> None:
         executor.start(killer, folder, AMPLE_S)
         found = list(executor.map(["a", "once", "b", "always", "c"]))
         _fails(found.pop(3), "worker_lost", "")
-        assert found == ["a", "once", "b", "c"], f"a worker that was killed once should not change results: {found}"
-        assert list(executor.map(["d"])) == ["d"], "after lost workers the next map should work"
+        require(found == ["a", "once", "b", "c"], f"a worker that was killed once should not change results: {found}")
+        require(list(executor.map(["d"])) == ["d"], "after lost workers the next map should work")
 
 
 def echo(_: Any) -> Callable[[Any], Any]:
@@ -275,15 +284,15 @@ def killer(folder: str) -> Callable[[str], str]:
 
 
 def _fails(result: Any, reason: str, text: str) -> None:
-    assert isinstance(result, Failure), f"expected a Failure with the reason {reason}, got {result!r}"
-    assert result.reason == reason, f"expected the reason {reason}, got {result.reason}: {result.message}"
-    assert text in result.message, f"the message of {reason} lacks {text!r}: {result.message}"
+    require(isinstance(result, Failure), f"expected a Failure with the reason {reason}, got {result!r}")
+    require(result.reason == reason, f"expected the reason {reason}, got {result.reason}: {result.message}")
+    require(text in result.message, f"the message of {reason} lacks {text!r}: {result.message}")
 
 
 def _refuses(call: Callable[[], object], when: str, text: str) -> None:
     try:
         call()
     except CampaignError as error:
-        assert text in str(error), f"{when}: the message lacks {text!r}: {error}"
+        require(text in str(error), f"{when}: the message lacks {text!r}: {error}")
         return
-    raise AssertionError(f"{when} should raise CampaignError")
+    raise ConformanceError(f"{when} should raise CampaignError")

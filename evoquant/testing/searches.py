@@ -1,46 +1,85 @@
 """Conformance of searches: what the campaign's loop relies on.
 
-    check_search(make, evaluate)
-
-`make()` returns a fresh search, always the same; `evaluate(batch)` a batch of evaluations.
+check_search(MySearch)                    as a campaign makes it: MySearch(space, seed=seed)
+check_search(partial(MySearch, population=8), spaces={"mine": space})
+check_search(make, evaluate)              make() gives it over a space of its own, evaluate(batch) is what it is told
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evoquant.errors import SearchError
 from evoquant.search.base import CENSORED, FAILED, Archiving
+from evoquant.testing.clauses import ConformanceError, no_global_randomness, require, run_checks
+from evoquant.testing.examples import evaluator, example_problem, example_spaces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
+    from evoquant.genomes.base import Space
     from evoquant.search.base import CandidateBatch, EvaluationBatch, Search
 
+    Make = Callable[[], Search]
+    Evaluate = Callable[[CandidateBatch], EvaluationBatch]
+
 GENERATIONS = 6
+SEED, OTHER_SEED = 3, 4
 
 
-def check_search(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
-    """Run every check.
+def check_search(
+    make: Callable[..., Search], evaluate: Evaluate | None = None, *, spaces: Mapping[str, Space] | None = None
+) -> None:
+    """Put a search through all that the protocol promises.
+
+    Args:
+        make: the class, or whatever a config's `search.kind` names: called as `make(space, seed=seed)`. With `evaluate`
+            it is called without arguments, and gives a fresh search, always the same.
+        evaluate: what such a search is told of a batch.
+        spaces: name → space that the search is tried on, of genomes that can allocate the published test model; by
+            default rules, direct allocations and trees.
 
     Raises:
-        AssertionError: naming what does not hold.
+        ConformanceError: naming the clause that is broken.
     """
-    check_turns(make, evaluate)
-    check_repeats(make, evaluate)
-    check_state(make, evaluate)
-    check_ids(make, evaluate)
-    check_cut_short(make, evaluate)
-    check_all_failed(make, evaluate)
+    if evaluate is not None:
+        check_each(make, evaluate)
+        return
+    problem = example_problem()
+    for name, space in (example_spaces(problem) if spaces is None else spaces).items():
+        tell = evaluator(space, problem)
+        try:
+            check_each(partial(make, space, seed=SEED), tell)
+            run_checks((check_seed,), partial(make, space), tell)
+        except Exception as error:
+            error.add_note(f"evoquant.testing: over the space {name!r}")
+            raise
 
 
-def check_turns(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
+def check_each(make: Make, evaluate: Evaluate) -> None:
+    """Every check but that of the seed, of searches that `make()` gives.
+
+    Raises:
+        ConformanceError: naming the clause that is broken.
+    """
+    checks = (check_repeats, check_batches, check_told, check_turns, check_state, check_cut_short, check_all_failed)
+    run_checks(checks, make, evaluate)
+
+
+def check_seed(make: Callable[..., Search], evaluate: Evaluate) -> None:
+    """The seed decides: another one asks something else."""
+    one, other = (_trace(make(seed=seed), evaluate) for seed in (SEED, OTHER_SEED))
+    require(one != other, "a search with another seed asks the same: it ignores its seed")
+
+
+def check_turns(make: Make, evaluate: Evaluate) -> None:
     """Asking twice, telling first and telling the wrong number raise `SearchError` and change nothing."""
     search = make()
     batch = search.ask()
@@ -60,15 +99,17 @@ def check_turns(make: Callable[[], Search], evaluate: Callable[[CandidateBatch],
     for misused in (search, other):
         undisturbed = same if misused is search else make()
         same_next = _trace(misused, evaluate, 1) == _trace(undisturbed, evaluate, 1)
-        assert same_next, "what raised changed what is asked next"
+        require(same_next, "what raised changed what is asked next")
 
 
-def check_repeats(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
-    """Two searches that are told the same ask the same."""
-    assert _trace(make(), evaluate) == _trace(make(), evaluate), "two equal searches ask differently"
+def check_repeats(make: Make, evaluate: Evaluate) -> None:
+    """Two searches that are told the same ask the same, and draw from no stream that others share."""
+    with no_global_randomness("the search"):
+        first = _trace(make(), evaluate)
+    require(first == _trace(make(), evaluate), "two equal searches ask differently")
 
 
-def check_state(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
+def check_state(make: Make, evaluate: Evaluate) -> None:
     """A state that went through JSON goes on identically."""
     whole = make()
     expected = _trace(whole, evaluate)
@@ -83,26 +124,50 @@ def check_state(make: Callable[[], Search], evaluate: Callable[[CandidateBatch],
         second.restore(json.loads(text))
         after = _trace(second, evaluate, GENERATIONS - stop)
         _trace(first, evaluate, 1)
-        assert _text(state) == text, f"a state taken after {stop} generations changed as the search went on"
-        assert before + after == expected, f"restored after {stop} generations, the search goes on differently"
+        require(_text(state) == text, f"a state taken after {stop} generations changed as the search went on")
+        require(before + after == expected, f"restored after {stop} generations, the search goes on differently")
 
 
-def check_ids(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
-    """Ids count on, parents are earlier candidates, columns have one row a candidate."""
+def check_batches(make: Make, evaluate: Evaluate) -> None:
+    """Ids count on, parents are earlier candidates, columns have one row a candidate, genes lie within their limits."""
     search, expected = make(), 0
     for _ in range(GENERATIONS):
         if search.done():
             break
         batch = search.ask()
-        assert batch.first_id == expected, f"first id {batch.first_id}, expected {expected}"
-        assert batch.parents.shape == (len(batch), 2), "parents should be (n, 2)"
-        assert (batch.parents < batch.first_id).all(), "a parent is not an earlier candidate"
-        assert (batch.genes is None) != (not batch.genomes), "a batch has either genes or genomes"
-        expected += len(batch)
+        n = len(batch)
+        require(n > 0, "a search that is not done asks for nothing")
+        require(batch.first_id == expected, f"first id {batch.first_id}, expected {expected}")
+        require(np.shape(batch.parents) == (n, 2), f"parents: shape {np.shape(batch.parents)}, expected {(n, 2)}")
+        require(np.issubdtype(batch.parents.dtype, np.integer), f"parents: {batch.parents.dtype}, not whole numbers")
+        require((batch.parents < batch.first_id).all(), "a parent is not an earlier candidate")
+        require(all(isinstance(name, str) for name in batch.operators), "operators: not all are strings")
+        require((batch.genes is None) != (not batch.genomes), "a batch has either genes or genomes")
+        rows = len(batch.genomes) if batch.genes is None else len(batch.genes)
+        require(rows == n, f"a batch has {n} operators and {rows} candidates")
+        if batch.genes is not None:
+            _check_genes(batch.genes, getattr(search, "space", None))
+        expected += n
         search.tell(evaluate(batch))
 
 
-def check_cut_short(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
+def check_told(make: Make, evaluate: Evaluate) -> None:
+    """What a search is told, and what it has asked, stays as it is: campaigns journal both."""
+    search = make()
+    kept: list[tuple[int, Any, Any, bytes, bytes]] = []
+    for generation in range(3):
+        if search.done():
+            break
+        batch = search.ask()
+        evaluations = evaluate(batch)
+        kept.append((generation, batch, evaluations, _bytes(batch), _bytes(evaluations)))
+        search.tell(evaluations)
+        for at, asked, told, asked_before, told_before in kept:
+            require(_bytes(told) == told_before, f"tell: changes the evaluations of generation {at}")
+            require(_bytes(asked) == asked_before, f"the batch of generation {at} changes as the search goes on")
+
+
+def check_cut_short(make: Make, evaluate: Evaluate) -> None:
     """Candidates that were measured in part, or not at all, are lived with and are never in an archive."""
     search = make()
     whole: set[bytes] = set()
@@ -120,10 +185,10 @@ def check_cut_short(make: Callable[[], Search], evaluate: Callable[[CandidateBat
             partial |= {row.tobytes() for row in batch.genes[rows]}
         if isinstance(search, Archiving):
             kept = {row.tobytes() for row in search.archive()}
-            assert not kept & (partial - whole), "a candidate that was measured in part is in the archive"
+            require(not kept & (partial - whole), "a candidate that was measured in part is in the archive")
 
 
-def check_all_failed(make: Callable[[], Search], evaluate: Callable[[CandidateBatch], EvaluationBatch]) -> None:
+def check_all_failed(make: Make, evaluate: Evaluate) -> None:
     """A first generation that failed whole is followed by another, from a plain state too."""
     search = make()
     batch = search.ask()
@@ -138,14 +203,31 @@ def check_all_failed(make: Callable[[], Search], evaluate: Callable[[CandidateBa
     search.tell(failed)
     restored = make()
     restored.restore(json.loads(_text(search.state())))
-    assert _trace(search, evaluate, 1) == _trace(restored, evaluate, 1), "restored after failures only, it differs"
+    same = _trace(search, evaluate, 1) == _trace(restored, evaluate, 1)
+    require(same, "restored after failures only, it differs")
+
+
+def _check_genes(genes: NDArray[np.float64], space: Space | None) -> None:
+    require(genes.dtype == np.float64, f"genes: {genes.dtype}, not float64")
+    require(np.isfinite(genes).all(), "genes: not all are finite")
+    if space is None:
+        return
+    require(genes.shape[1:] == (len(space.genes),), f"genes: shape {genes.shape}, not (n, {len(space.genes)})")
+    low, high = (np.array([getattr(gene, end) for gene in space.genes]) for end in ("low", "high"))
+    require(((genes >= low) & (genes <= high)).all(), "genes: a gene lies outside its limits")
+
+
+def _bytes(batch: Any) -> bytes:
+    """All arrays of a batch, or of evaluations."""
+    arrays = (getattr(batch, field.name) for field in dataclasses.fields(batch))
+    return b"|".join(array.tobytes() for array in arrays if isinstance(array, np.ndarray))
 
 
 def _text(state: object) -> str:
     try:
         return json.dumps(state, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise AssertionError(f"a state is not plain data: {error}") from None
+        raise ConformanceError(f"a state is not plain data: {error}") from None
 
 
 def _rows(evaluations: EvaluationBatch, rows: slice | list[int]) -> EvaluationBatch:
@@ -176,9 +258,7 @@ def _cut_short(evaluations: EvaluationBatch, rows: NDArray[np.intp]) -> Evaluati
     return dataclasses.replace(evaluations, fitness=fitness, retention=retention, status=status, reasons=reasons)
 
 
-def _trace(
-    search: Search, evaluate: Callable[[CandidateBatch], EvaluationBatch], generations: int = GENERATIONS
-) -> list[str]:
+def _trace(search: Search, evaluate: Evaluate, generations: int = GENERATIONS) -> list[str]:
     seen = []
     for _ in range(generations):
         if search.done():
@@ -195,4 +275,4 @@ def _raises(call: Callable[[], object], when: str) -> None:
         call()
     except SearchError:
         return
-    raise AssertionError(f"{when} should raise SearchError")
+    raise ConformanceError(f"{when} should raise SearchError")

@@ -1,18 +1,14 @@
 import dataclasses
+import random
+from functools import partial
 
 import numpy as np
 import pytest
 
 from evoquant.campaign.evaluate import KnownFailure, SeparableEstimator
 from evoquant.execution.local import LocalExecutor
-from evoquant.genomes.direct import DirectSpace
-from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
 from evoquant.genomes.strategies import STRATEGIES
-from evoquant.genomes.tree import TreeSpace
-from evoquant.profiles.seed_suite import seed_profile
-from evoquant.quantization.precision import SEED_MENU
 from evoquant.scoring.objective import Cliff
-from evoquant.scoring.problem import compile_problem
 from evoquant.search.base import SearchError
 from evoquant.search.cmaes import CmaesSearch
 from evoquant.search.genetic import GeneticSearch, GeneticSettings
@@ -23,61 +19,40 @@ from evoquant.search.nsga2 import Nsga2Search, Nsga2Settings
 from evoquant.search.random import RandomSearch
 from evoquant.search.replay import Replay, ReplayEntry
 from evoquant.search.surrogate import SurrogateSearch, SurrogateSettings
-from evoquant.testing.searches import check_search
+from evoquant.testing import ConformanceError, check_search
+from evoquant.testing.examples import evaluator, example_problem, example_spaces
+from evoquant.testing.searches import check_each
 
-PROBLEM = compile_problem(seed_profile("test"), SEED_MENU)
-RULES = RuleSpace(SEED_MENU, LAYER_TYPES, ("gradient_sensitivity", "loss:FP16"), 2)
-DIRECT = DirectSpace(PROBLEM)
-TREES = TreeSpace(SEED_MENU, LAYER_TYPES, ("loss", "bits", "share"))
+PROBLEM = example_problem()
+SPACES = example_spaces(PROBLEM)
+RULES = SPACES["rules"]
 SMALL = GeneticSettings(population=12, elites=2)
 FEW = Nsga2Settings(population=12, floor=0.5, archive=8)
 RING = IslandSettings(islands=3, every=2, migrants=1, genetic=GeneticSettings(population=5, elites=1))
-
-
-def surrogate(space):
-    settings = SurrogateSettings(batch=2, population=12, rounds=4)
-    return SurrogateSearch(space, seed=3, problem=PROBLEM, objective=Cliff(), settings=settings)
-
-
+MODEL = SurrogateSettings(batch=2, population=8, rounds=2)
 SEARCHES = {
-    "genetic rules": (RULES, lambda: GeneticSearch(RULES, seed=3, settings=SMALL)),
-    "genetic direct": (DIRECT, lambda: GeneticSearch(DIRECT, seed=3, settings=SMALL)),
-    "genetic trees": (TREES, lambda: GeneticSearch(TREES, seed=3, settings=SMALL)),
-    "random trees": (TREES, lambda: RandomSearch(TREES, seed=3, population=5)),
-    "genetic, started": (
-        RULES,
-        lambda: GeneticSearch(RULES, seed=3, settings=SMALL, start=[STRATEGIES["all_fp16"]]),
-    ),
-    "nsga2 rules": (RULES, lambda: Nsga2Search(RULES, seed=3, settings=FEW)),
-    "nsga2 direct": (DIRECT, lambda: Nsga2Search(DIRECT, seed=3, settings=FEW)),
-    "nsga2 trees": (TREES, lambda: Nsga2Search(TREES, seed=3, settings=FEW)),
-    "cmaes rules": (RULES, lambda: CmaesSearch(RULES, seed=3)),
-    "cmaes direct": (DIRECT, lambda: CmaesSearch(DIRECT, seed=3)),
-    "map_elites rules": (RULES, lambda: MapElitesSearch(RULES, seed=3, settings=MapElitesSettings(batch=12))),
-    "map_elites direct": (DIRECT, lambda: MapElitesSearch(DIRECT, seed=3, settings=MapElitesSettings(batch=12))),
-    "map_elites trees": (TREES, lambda: MapElitesSearch(TREES, seed=3, settings=MapElitesSettings(batch=12))),
-    "islands rules": (RULES, lambda: IslandSearch(RULES, seed=3, settings=RING)),
-    "islands direct": (DIRECT, lambda: IslandSearch(DIRECT, seed=3, settings=RING)),
-    "islands trees": (TREES, lambda: IslandSearch(TREES, seed=3, settings=RING)),
-    "level_switch": (DIRECT, lambda: LevelSwitchSearch(DIRECT, seed=3, settings=LevelSwitchSettings(offspring=6))),
-    "surrogate direct": (DIRECT, lambda: surrogate(DIRECT)),
-    "surrogate rules": (RULES, lambda: surrogate(RULES)),
-    "surrogate trees": (TREES, lambda: surrogate(TREES)),
-    "random": (RULES, lambda: RandomSearch(RULES, seed=3, population=5)),
-    "replay": (None, lambda: Replay([[ReplayEntry("a", STRATEGIES["hybrid"], 0)]] * 3)),
+    "genetic": partial(GeneticSearch, settings=SMALL),
+    "nsga2": partial(Nsga2Search, settings=FEW),
+    "cmaes": CmaesSearch,
+    "map_elites": partial(MapElitesSearch, settings=MapElitesSettings(batch=12)),
+    "islands": partial(IslandSearch, settings=RING),
+    "level_switch": partial(LevelSwitchSearch, settings=LevelSwitchSettings(offspring=6)),
+    "surrogate": partial(SurrogateSearch, problem=PROBLEM, objective=Cliff(), settings=MODEL),
+    "random": partial(RandomSearch, population=5),
 }
+NOT_OVER = {("cmaes", "trees"), ("level_switch", "rules"), ("level_switch", "trees")}
+OVER = [(search, space) for search in SEARCHES for space in SPACES if (search, space) not in NOT_OVER]
 
 
-def evaluator(space):
-    estimator = SeparableEstimator(space, (PROBLEM,), Cliff(), "mean", 7)
-    estimator.use(LocalExecutor())
-    return lambda batch: estimator.evaluate(batch, {})
+@pytest.mark.parametrize(("search", "space"), OVER)
+def test_search_conforms(search, space):
+    check_search(SEARCHES[search], spaces={space: SPACES[space]})
 
 
-@pytest.mark.parametrize("name", SEARCHES)
-def test_search_conforms(name):
-    space, make = SEARCHES[name]
-    check_search(make, evaluator(space))
+def test_searches_that_are_given_their_candidates_conform():
+    fp16 = STRATEGIES["all_fp16"]
+    check_search(lambda: GeneticSearch(RULES, seed=3, settings=SMALL, start=[fp16]), evaluator(RULES))
+    check_search(lambda: Replay([[ReplayEntry("a", STRATEGIES["hybrid"], 0)]] * 3), evaluator(None))
 
 
 class Forgetful(RandomSearch):
@@ -195,6 +170,94 @@ class Helpless(RandomSearch):
         return super().state() | {"best": self.best}
 
 
+class Stubborn(RandomSearch):
+    """Ignores its seed."""
+
+    def __init__(self, space, *, seed, population):
+        super().__init__(space, seed=0, population=population)
+
+
+class Spoiling(RandomSearch):
+    """Writes into what it is told."""
+
+    def tell(self, evaluations):
+        super().tell(evaluations)
+        evaluations.fitness[:] = -np.nan_to_num(evaluations.fitness)
+
+
+class Reusing(RandomSearch):
+    """Asks in the array that it asked in before."""
+
+    kept = None
+
+    def ask(self):
+        batch = super().ask()
+        if self.kept is None:
+            self.kept = np.empty_like(batch.genes)
+        self.kept[:] = batch.genes
+        return dataclasses.replace(batch, genes=self.kept)
+
+
+class Shuffled(RandomSearch):
+    """Draws from the stream of everybody."""
+
+    def ask(self):
+        batch = super().ask()
+        rows = list(range(len(batch)))
+        random.shuffle(rows)
+        return dataclasses.replace(batch, genes=batch.genes[rows])
+
+
+class Seeding(RandomSearch):
+    """Seeds NumPy's shared stream: repeatable, at the cost of everybody else's draws."""
+
+    def ask(self):
+        np.random.seed(self._seed + self._generation)  # noqa: NPY002
+        batch = super().ask()
+        return dataclasses.replace(batch, genes=batch.genes[np.random.permutation(len(batch))])  # noqa: NPY002
+
+
+class Outside(RandomSearch):
+    """Leaves the limits of the genes."""
+
+    def ask(self):
+        batch = super().ask()
+        return dataclasses.replace(batch, genes=batch.genes + 1000.0)
+
+
+class Whole(RandomSearch):
+    """Its genes are whole numbers in type."""
+
+    def ask(self):
+        batch = super().ask()
+        return dataclasses.replace(batch, genes=batch.genes.astype(np.int64))
+
+
+class Foretelling(RandomSearch):
+    """Names parents that come later."""
+
+    def ask(self):
+        batch = super().ask()
+        return dataclasses.replace(batch, parents=np.full((len(batch), 2), batch.first_id + 1))
+
+
+class Hoarding(GeneticSearch):
+    """Keeps in its archive whatever it was told, measured or not."""
+
+    rows = None
+
+    def ask(self):
+        self.asked_now = super().ask()
+        return self.asked_now
+
+    def tell(self, evaluations):
+        super().tell(evaluations)
+        self.rows = self.asked_now.genes
+
+    def archive(self):
+        return self.rows
+
+
 BROKEN = {
     Forgetful: "restored after 1 generations, the search goes on differently",
     Halfway: "restored after 1 generations, the search goes on differently",
@@ -208,17 +271,37 @@ BROKEN = {
     Live: "changed as the search went on",
     Recounting: "first id 0, expected 4",
     Helpless: "a state is not plain data",
+    Stubborn: "ignores its seed",
+    Spoiling: "tell: changes the evaluations of generation 0",
+    Reusing: "the batch of generation 0 changes",
+    Shuffled: "draws from, or seeds, the global `random` module",
+    Seeding: r"draws from, or seeds, the global `numpy\.random`",
+    Outside: "a gene lies outside its limits",
+    Whole: "genes: int64, not float64",
+    Foretelling: "a parent is not an earlier candidate",
+    Hoarding: "measured in part is in the archive",
 }
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
 def test_the_suite_catches_each_sort_of_broken_search(broken):
-    def make():
-        more = {"settings": SMALL} if broken is Halfway else {"population": 4}
-        return broken(RULES, seed=1, **more)
+    more = {"settings": SMALL} if issubclass(broken, GeneticSearch) else {"population": 4}
+    with pytest.raises(ConformanceError, match=BROKEN[broken]) as caught:
+        check_search(partial(broken, **more), spaces={"rules": RULES})
+    assert "evoquant.testing, check_" in caught.value.__notes__[0]
+    assert "over the space 'rules'" in caught.value.__notes__[-1]
 
-    with pytest.raises(AssertionError, match=BROKEN[broken]):
-        check_search(make, evaluator(RULES))
+
+def test_what_a_search_raises_says_what_was_checked():
+    class Raising(RandomSearch):
+        def restore(self, state):
+            raise KeyError("best")
+
+    with pytest.raises(KeyError) as caught:
+        check_each(lambda: Raising(RULES, seed=1, population=4), evaluator(RULES))
+    assert caught.value.__notes__ == [
+        "evoquant.testing, check_state: A state that went through JSON goes on identically."
+    ]
 
 
 def test_wrong_number_of_evaluations_is_named():
