@@ -29,7 +29,7 @@ RULES = SPACES["rules"]
 SMALL = GeneticSettings(population=12, elites=2)
 FEW = Nsga2Settings(population=12, floor=0.5, archive=8)
 RING = IslandSettings(islands=3, every=2, migrants=1, genetic=GeneticSettings(population=5, elites=1))
-MODEL = SurrogateSettings(batch=2, population=8, rounds=2)
+MODEL = SurrogateSettings(batch=2, population=12, rounds=3)
 SEARCHES = {
     "genetic": partial(GeneticSearch, settings=SMALL),
     "nsga2": partial(Nsga2Search, settings=FEW),

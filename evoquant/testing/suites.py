@@ -1,0 +1,8 @@
+"""All suites in one place: what `evoquant.testing` offers."""
+
+from evoquant.testing.clauses import ConformanceError
+from evoquant.testing.executors import check_executor
+from evoquant.testing.searches import check_search
+from evoquant.testing.spaces import check_space
+
+__all__ = ["ConformanceError", "check_executor", "check_search", "check_space"]
