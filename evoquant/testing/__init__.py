@@ -1,9 +1,9 @@
 """Conformance suites, shipped, so that plug-ins outside the project can run them: one function for each protocol.
 
-    from evoquant.testing import check_search
+from evoquant.testing import check_search
 
-    def test_conforms():
-        check_search(MySearch)        # raises ConformanceError with the clause that is broken
+def test_conforms():
+    check_search(MySearch)        # raises ConformanceError with the clause that is broken
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ TYPE_CHECKING = False  # as in `typing`, which takes longer to load than this mo
 if TYPE_CHECKING:
     from typing import Any
 
-    from evoquant.testing.suites import ConformanceError, check_executor, check_search, check_space
+    from evoquant.testing.suites import ConformanceError, check_executor, check_genome, check_search, check_space
 
-__all__ = ["ConformanceError", "check_executor", "check_search", "check_space"]
+__all__ = ["ConformanceError", "check_executor", "check_genome", "check_search", "check_space"]
 
 
 def __getattr__(name: str) -> Any:
