@@ -12,9 +12,16 @@ TYPE_CHECKING = False  # as in `typing`, which takes longer to load than this mo
 if TYPE_CHECKING:
     from typing import Any
 
-    from evoquant.testing.suites import ConformanceError, check_executor, check_genome, check_search, check_space
+    from evoquant.testing.suites import (
+        ConformanceError,
+        check_executor,
+        check_genome,
+        check_objective,
+        check_search,
+        check_space,
+    )
 
-__all__ = ["ConformanceError", "check_executor", "check_genome", "check_search", "check_space"]
+__all__ = ["ConformanceError", "check_executor", "check_genome", "check_objective", "check_search", "check_space"]
 
 
 def __getattr__(name: str) -> Any:

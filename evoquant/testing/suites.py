@@ -2,7 +2,8 @@
 
 from evoquant.testing.clauses import ConformanceError
 from evoquant.testing.executors import check_executor
+from evoquant.testing.objectives import check_objective
 from evoquant.testing.searches import check_search
 from evoquant.testing.spaces import check_genome, check_space
 
-__all__ = ["ConformanceError", "check_executor", "check_genome", "check_search", "check_space"]
+__all__ = ["ConformanceError", "check_executor", "check_genome", "check_objective", "check_search", "check_space"]

@@ -1,0 +1,140 @@
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from evoquant.scoring.objective import OBJECTIVES, BitBudget, Cliff, FeasibleFirst
+from evoquant.testing import ConformanceError, check_objective
+
+OURS = {
+    "cliff": Cliff(),
+    "cliff at 0.5": Cliff(0.5),
+    "feasible_first": FeasibleFirst(0.99),
+    "budget": BitBudget(4.5),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_objective_conforms(name):
+    check_objective(OURS[name])
+
+
+def test_all_objectives_are_tried():
+    assert {type(objective) for objective in OURS.values()} == set(OBJECTIVES.values())
+
+
+@dataclass(frozen=True)
+class Own:
+    """A sound one, which each of those below breaks in one way."""
+
+    floor: float = 0.9
+
+    def score(self, retention, compression, effective_bits):
+        return np.where(retention >= self.floor, np.log1p(compression), retention - 1.0)
+
+
+class Ranked(Own):
+    """Fitness relative to the best of the batch."""
+
+    def score(self, retention, compression, effective_bits):
+        fitness = super().score(retention, compression, effective_bits)
+        return fitness / np.abs(fitness).max() if fitness.size else fitness
+
+
+class AcrossModels(Own):
+    """The worst model decides for all."""
+
+    def score(self, retention, compression, effective_bits):
+        worst = retention.min(axis=-1, keepdims=True) if retention.ndim > 1 else retention
+        return super().score(np.broadcast_to(worst, retention.shape), compression, effective_bits)
+
+
+class ByPlace(Own):
+    def score(self, retention, compression, effective_bits):
+        fitness = super().score(retention, compression, effective_bits)
+        return fitness + np.arange(fitness.size).reshape(fitness.shape)
+
+
+class Writing(Own):
+    def score(self, retention, compression, effective_bits):
+        retention[retention < self.floor] = 0.0
+        return super().score(retention, compression, effective_bits)
+
+
+class WritingTheSame(Own):
+    """Writes what stands there already: a fault as soon as what it gets is read-only."""
+
+    def score(self, retention, compression, effective_bits):
+        retention[...] = retention.clip(0.0, 1.0)
+        return super().score(retention, compression, effective_bits)
+
+
+class Summed(Own):
+    def score(self, retention, compression, effective_bits):
+        return super().score(retention, compression, effective_bits).mean(axis=-1)
+
+
+class Single(Own):
+    def score(self, retention, compression, effective_bits):
+        return super().score(retention, compression, effective_bits).astype(np.float32)
+
+
+class Listed(Own):
+    def score(self, retention, compression, effective_bits):
+        return super().score(retention, compression, effective_bits).tolist()
+
+
+class Tossed(Own):
+    def score(self, retention, compression, effective_bits):
+        return super().score(retention, compression, effective_bits) + random.random()
+
+
+class Worn:
+    """Changes with every call."""
+
+    calls = 0
+
+    def score(self, retention, compression, effective_bits):
+        self.calls += 1
+        return compression + self.calls
+
+
+class Infinite(Own):
+    def score(self, retention, compression, effective_bits):
+        return np.where(retention >= self.floor, compression, -np.inf)
+
+
+class Upside(Own):
+    """A cost: less is better."""
+
+    def score(self, retention, compression, effective_bits):
+        return effective_bits - retention
+
+
+BROKEN = {
+    Ranked: "not elementwise: .* the candidates beside it",
+    AcrossModels: "not elementwise: .* the models beside it",
+    ByPlace: "not elementwise: .* its place",
+    Writing: "changes its argument retention",
+    WritingTheSame: "writes into its arguments",
+    Summed: r"shape \(40,\), expected that of the arguments, \(40, 3\)",
+    Single: "float32, not float64",
+    Listed: "a list, not an array",
+    Tossed: "the global `random` module",
+    Worn: "differently the second time",
+    Infinite: "-inf for retention 0, .* counts as failed",
+    Upside: "less is better",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_the_suite_catches_each_sort_of_broken_objective(broken):
+    with pytest.raises(ConformanceError, match=BROKEN[broken]):
+        check_objective(broken())
+
+
+def test_own_objectives_pass_and_a_floor_is_a_retention():
+    check_objective(Own())
+    with pytest.raises(ConformanceError, match=r"floor: 99 is no retention"):
+        check_objective(Own(99))
