@@ -1,5 +1,7 @@
+import json
 from itertools import islice
 
+import numpy as np
 import pytest
 import ray
 
@@ -7,7 +9,7 @@ from evoquant.errors import CampaignError
 from evoquant.execution.base import NOT_YET, Failure
 from evoquant.execution.local import LocalExecutor
 from evoquant.execution.ray import RayExecutor
-from evoquant.testing import executors
+from evoquant.testing import ConformanceError, executors
 from evoquant.testing.executors import check_executor
 
 
@@ -84,18 +86,63 @@ class Numberless(LocalExecutor):
         return ((0, result) for _, result in super().stream(batches))
 
 
+class Losing(LocalExecutor):
+    """Leaves out what failed."""
+
+    def map(self, batches):
+        return (result for result in super().map(batches) if not isinstance(result, Failure))
+
+
+class Nameless(LocalExecutor):
+    """Tells that something failed, and not what."""
+
+    def map(self, batches):
+        for result in super().map(batches):
+            yield Failure("failed", "") if isinstance(result, Failure) else result
+
+
+class Textual(LocalExecutor):
+    """Sends results as text."""
+
+    def map(self, batches):
+        for result in super().map(batches):
+            yield result if isinstance(result, (Failure, np.ndarray)) else json.loads(json.dumps(result))
+
+
+class Sticky(LocalExecutor):
+    """What a given-up map left comes first in the next one."""
+
+    left = ()
+
+    def map(self, batches):
+        results = [*self.left, *super().map(batches)]
+        self.left = results[1:] if batches[:1] == [0.0] else ()
+        return iter(results[: len(batches)])
+
+
+class Workerless(LocalExecutor):
+    @property
+    def workers(self):
+        return 0
+
+
 BROKEN = [
-    (Greedy, executors.check_stream, AssertionError),
-    (Numberless, executors.check_stream, AssertionError),
-    (Reversed, executors.check_order, AssertionError),
-    (Hasty, executors.check_turns, AssertionError),
-    (Rebuilding, executors.check_state, AssertionError),
-    (Fragile, executors.check_failures, CampaignError),
-    (Lenient, executors.check_factory, AssertionError),
+    (Greedy, executors.check_stream, ConformanceError, "a stream of 12 batches gave 1 results"),
+    (Numberless, executors.check_stream, ConformanceError, "each batch's number and result once"),
+    (Reversed, executors.check_order, ConformanceError, "in their order"),
+    (Workerless, executors.check_order, ConformanceError, "workers is 0"),
+    (Hasty, executors.check_turns, ConformanceError, "map before start should raise"),
+    (Rebuilding, executors.check_state, ConformanceError, "state was built 3 times by 1 workers"),
+    (Fragile, executors.check_failures, CampaignError, "asked to raise"),
+    (Losing, executors.check_failures, ConformanceError, "batches beside one that raised should go on"),
+    (Nameless, executors.check_failures, ConformanceError, "expected the reason raised:ValueError, got failed"),
+    (Textual, executors.check_values, ConformanceError, "a result differs from what the function returned"),
+    (Sticky, executors.check_unfinished_map, ConformanceError, "got something else than its own results"),
+    (Lenient, executors.check_factory, ConformanceError, "a broken factory should raise"),
 ]
 
 
-@pytest.mark.parametrize(("broken", "check", "error"), BROKEN)
-def test_the_suite_can_fail(broken, check, error):
-    with pytest.raises(error):
+@pytest.mark.parametrize(("broken", "check", "error", "clause"), BROKEN)
+def test_the_suite_catches_each_sort_of_broken_executor(broken, check, error, clause):
+    with pytest.raises(error, match=clause):
         check(broken)
