@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from evoquant.api import campaigns
 from evoquant.api.result import Result, Temporary, read_result
 from evoquant.api.same_call import require_same_call
@@ -21,7 +19,7 @@ from evoquant.campaign.in_memory import lent
 from evoquant.campaign.storage import RESOLVED
 from evoquant.errors import CampaignError, InputError, Interrupted, quoted, shown_value, suggestion
 from evoquant.files import is_file, pretty_json
-from evoquant.models.base import REFERENCE, SCORE, Failed, Request
+from evoquant.models.base import REFERENCE, Failed, Request
 from evoquant.models.code import code_digest, compiled_text
 from evoquant.models.measurer import start_measurer
 from evoquant.models.memory_data import data_digest, split_samples
@@ -201,26 +199,15 @@ def _run(
 
 
 def _check_reference(task: MeasuredTask) -> None:
-    """Say so where a campaign failed because the FP32 model has no figure that retention could be a share of.
+    """Say so where a campaign failed because the FP32 model itself cannot be measured.
 
     Raises:
-        InputError: its figure is not above 0.
+        InputError: its outputs are not finite.
     """
-    metric = task.metric
     blocks = task.blocks("calibration")
     requests = [Request((REFERENCE,) * len(task.layers), "calibration", block.index) for block in blocks]
-    scores = [
-        outcome[:, SCORE] for outcome in start_measurer(task.payload())(requests) if not isinstance(outcome, Failed)
-    ]
-    if len(scores) < len(blocks):
+    if any(isinstance(outcome, Failed) for outcome in start_measurer(task.payload())(requests)):
         raise InputError("model: the FP32 outputs on the calibration data are not finite; mend the model or the data.")
-    mean = float(np.concatenate(scores).mean())
-    if not math.isfinite(metric.retention(mean, mean)):
-        raise InputError(
-            f"metric: {metric.name} of the FP32 model on the calibration data is {metric.figure(mean):.4g}, and "
-            f"retention is a share of that, so it has to be above 0: train the model, look at the data, or give a "
-            f"metric whose attribute `retention` says what is kept."
-        )
 
 
 def _check(floor: Any, budget: Any, seed: Any, genome: Any, executor: Any, block: Any, batch: Any) -> None:

@@ -16,7 +16,7 @@ from evoquant.models.base import REFERENCE, SCORE, Failed, Request
 from evoquant.scoring.chance import Limits, confidence_limits
 from evoquant.scoring.objective import Scores, score
 from evoquant.scoring.separable import cost_sums
-from evoquant.scoring.statistics import UNKNOWN, Retention, paired_retention
+from evoquant.scoring.statistics import UNKNOWN, Retention, paired_retention, require_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +68,7 @@ class MeasuredEstimator:
         self._leader: tuple[float, float] = (-math.inf, -math.inf)  # best fitness measured in full, its lower limit
         _check_budget(budget)
         self.reference = reference_outcomes(measurer, "calibration")
+        require_reference(measurer.task.metric, float(self.reference[:, SCORE].mean(dtype=np.float64)))
         self._charge(allocation_digest((REFERENCE,) * len(problem.layers)), len(budget.blocks))
 
     def use(self, executor: Executor) -> None:

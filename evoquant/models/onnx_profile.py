@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.errors import CampaignError, ProfileError
+from evoquant.errors import CampaignError
 from evoquant.models.base import DIVERGENCE, REFERENCE, SCORE, Failed, Request
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.quantization.error import squared_error
 from evoquant.quantization.numerics import fake_quantize, representable
-from evoquant.scoring.statistics import paired_retention
+from evoquant.scoring.statistics import paired_retention, require_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -156,11 +156,7 @@ def _one_at_a_time(
     found = _measured(measure, [reference, *(_alone(count, [i], name) for i, name in wanted)], blocks)
     base = found[reference]
     assert not isinstance(base, Failed)
-    if math.isnan(paired_retention(base[:, SCORE], base[:, SCORE], task.metric).value):
-        raise ProfileError(
-            f"the FP32 network's {task.metric.name} on the calibration split is {float(base[:, SCORE].mean()):.6g}, "
-            "which has no retention; give a metric with its own retention."
-        )
+    require_reference(task.metric, float(base[:, SCORE].mean(dtype=np.float64)))
     losses: Table = [{p.name: 0.0 if p.name == REFERENCE else None for p in menu} for _ in range(count)]
     divergences: Table = [dict(row) for row in losses]
     for i, name in wanted:

@@ -13,6 +13,7 @@ from evoquant.models.base import DIVERGENCE, REFERENCE, SCORE, SIGNALS, Failed, 
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.quantization.numerics import representable
 from evoquant.scoring.expected_loss import LOSS_PER_NAT, with_expected_loss
+from evoquant.scoring.statistics import require_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -164,11 +165,8 @@ def _measure_alone(
     base = means[0]
     if isinstance(base, Failed):
         raise CampaignError(f"the FP32 network could not be measured: {base.reason}: {base.message}")
-    if retained and np.isnan(metric.retention(base[SCORE], base[SCORE])):
-        raise ProfileError(
-            f"the FP32 network's {metric.name} on the calibration split is {metric.figure(base[SCORE]):.6g}, so it has "
-            f"no retention; give a metric that is above 0 there, or one with a retention of its own."
-        )
+    if retained:
+        require_reference(metric, base[SCORE])
     losses, divergences, held = np.zeros(possible.shape), np.zeros(possible.shape), possible.copy()
     for (i, j), mean in zip(cells, means[1:], strict=True):
         if isinstance(mean, Failed):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evoquant.errors import InputError, raised_by
+from evoquant.errors import InputError, ProfileError, raised_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,6 +140,28 @@ def paired_retention(
     influence = by_q * (q - q_mean) + by_r * (r - r_mean)
     variance = float(np.square(influence).sum()) / max(n - 1, 1) / n
     return Retention(value, variance**0.5, n)
+
+
+def require_reference(metric: Metric, mean: float) -> None:
+    """Whether retention can be a share of the FP32 network's figure on the calibration data.
+
+    Args:
+        metric: whose retention it is.
+        mean: score of the FP32 network.
+
+    Raises:
+        ProfileError: every retention would be undefined.
+    """
+    if not math.isnan(metric.retention(mean, mean)):
+        return
+    figure = f"{metric.name} of the FP32 network on the calibration data is {metric.figure(mean):.4g}"
+    if metric.own is not None:
+        raise ProfileError(f"metric: {figure}, and its own retention of that against itself is no number; mend it.")
+    raise ProfileError(
+        f"metric: {figure}, and retention is a share of that, so it has to be above 0: train the network, look at the "
+        f"data, give a metric of your own with an attribute `retention`, a function (quantized, reference), or compare "
+        f"with the FP32 outputs instead of with targets (metric agreement; --agreement)."
+    )
 
 
 def bootstrap(

@@ -10,6 +10,7 @@ pytest.importorskip("onnxruntime")
 
 from evoquant import api
 from evoquant.campaign.config_measured import source_of
+from evoquant.errors import InputError
 from evoquant.scoring.objective import Cliff
 from tests.optional_onnx.models import cnn
 
@@ -51,3 +52,14 @@ def test_an_allocation_is_scored(folder):
     scored = api.score(folder / "a.json", source, Cliff(0.8), cache=folder)
     assert scored["gate"]["recommended"]["kind"] == "uniform" or scored["gate"]["recommended"]["name"] == "greedy"
     assert scored["scores"]["test"]["retention"] > 0.9
+
+
+def test_a_metric_that_is_not_above_0_is_refused_before_the_search(folder):
+    data = dict(np.load(folder / "net.npz"))
+    targets = np.full((1200, 5), 50.0, np.float32) + np.random.default_rng(0).standard_normal((1200, 5), np.float32)
+    np.savez(folder / "net.npz", targets=targets, **data)
+    config = CONFIG.replace("metric: agreement", "metric: r2").replace("KIND", "direct")
+    (folder / "net.yaml").write_text(config)
+    with pytest.raises(InputError, match=r"net\.yaml: metric: r2 of the FP32 network .* is -\d.*above 0.*--agreement"):
+        api.run(folder / "net.yaml", out=folder / "run", overrides=[f"cache={folder}", "signals=[divergence]"])
+    assert not (folder / "run").exists()

@@ -391,7 +391,7 @@ def test_a_wrong_argument_is_one_message(wave, data, options, said):
         (lambda x, y: "data.npz", "calibration: inputs: is of type"),
         (lambda x, y: (x[:, :, :7], y), "the model does not take the calibration inputs: RuntimeError"),
         (lambda x, y: (x, y * 0), "same value on every sample"),
-        (lambda x, y: (x, -y), "metric: r2 of the FP32 model on the calibration data is -"),
+        (lambda x, y: (x, -y), "evoquant.optimize: metric: r2 of the FP32 network on the calibration data is -"),
         (lambda x, y: [(x[:9], y[:9]), (x[:9, :, :9], y[:9]), (x, y)], "calibration: batch 1 holds"),
         (lambda x, y: torch.utils.data.TensorDataset(x, y), "put it in a DataLoader"),
         (lambda x, y: (1 / 0 for _ in "a"), "calibration: its loader raised ZeroDivisionError"),

@@ -233,7 +233,7 @@ def test_an_unknown_signal_and_a_metric_without_retention_are_refused():
     measure = start_measurer(task.payload())
     with pytest.raises(InputError, match=r"unknown signal 'fischer'. Did you mean 'fisher'"):
         task.profile(MENU, measure, ("fischer",))
-    with pytest.raises(ProfileError, match=r"the FP32 network's r2 .* has no retention"):
+    with pytest.raises(ProfileError, match=r"metric: r2 of the FP32 network .* is -.*has to be above 0"):
         task.profile(MENU, measure, ("loss",))
 
 
