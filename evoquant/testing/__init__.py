@@ -21,7 +21,15 @@ if TYPE_CHECKING:
         check_space,
     )
 
-__all__ = ["ConformanceError", "check_executor", "check_genome", "check_objective", "check_search", "check_space"]
+__all__ = [
+    "ConformanceError",
+    "check_cost",
+    "check_executor",
+    "check_genome",
+    "check_objective",
+    "check_search",
+    "check_space",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evoquant.scoring.problem import Problem
     from evoquant.search.base import CandidateBatch, EvaluationBatch
 
-SCALED = ("INT4-group128", "INT8-channel", "FP16", "FP32")
+SCALED = ("INT4-channel", "INT8-channel", "FP16", "FP32")
 """A menu whose widths have scales, so that no two layers of unlike shapes cost the same a weight."""
 
 

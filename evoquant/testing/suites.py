@@ -1,9 +1,18 @@
 """All suites in one place: what `evoquant.testing` offers."""
 
 from evoquant.testing.clauses import ConformanceError
+from evoquant.testing.costs import check_cost
 from evoquant.testing.executors import check_executor
 from evoquant.testing.objectives import check_objective
 from evoquant.testing.searches import check_search
 from evoquant.testing.spaces import check_genome, check_space
 
-__all__ = ["ConformanceError", "check_executor", "check_genome", "check_objective", "check_search", "check_space"]
+__all__ = [
+    "ConformanceError",
+    "check_cost",
+    "check_executor",
+    "check_genome",
+    "check_objective",
+    "check_search",
+    "check_space",
+]
