@@ -1,9 +1,11 @@
 """Conformance suites, shipped, so that plug-ins outside the project can run them: one function for each protocol.
 
-from evoquant.testing import check_search
+    from evoquant.testing import check_search
 
-def test_conforms():
-    check_search(MySearch)        # raises ConformanceError with the clause that is broken
+    def test_my_search_keeps_the_protocol():
+        check_search(MySearch)
+
+Each raises `ConformanceError`, an `AssertionError`, whose message is the clause that is broken.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from evoquant.testing.suites import (
         ConformanceError,
+        check_cost,
+        check_estimator,
         check_executor,
         check_genome,
         check_objective,
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConformanceError",
     "check_cost",
+    "check_estimator",
     "check_executor",
     "check_genome",
     "check_objective",

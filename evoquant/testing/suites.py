@@ -2,6 +2,7 @@
 
 from evoquant.testing.clauses import ConformanceError
 from evoquant.testing.costs import check_cost
+from evoquant.testing.estimators import check_estimator
 from evoquant.testing.executors import check_executor
 from evoquant.testing.objectives import check_objective
 from evoquant.testing.searches import check_search
@@ -10,6 +11,7 @@ from evoquant.testing.spaces import check_genome, check_space
 __all__ = [
     "ConformanceError",
     "check_cost",
+    "check_estimator",
     "check_executor",
     "check_genome",
     "check_objective",
