@@ -1,0 +1,6 @@
+"""A search, a cost and an exporter from outside of evoquant."""
+
+from evoquant_example_plugin.annealing import Annealing
+from evoquant_example_plugin.latency import Latency
+
+__all__ = ["Annealing", "Latency"]
