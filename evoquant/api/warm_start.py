@@ -48,7 +48,7 @@ def start_genomes(earlier: Path, task: MeasuredTask, menu: Menu, kind: str) -> l
     champion = load_champion(directory.path / CHAMPION)
     now = bare_profile(task, menu)
     require_same_layers(profile, now, f"start_from: {earlier}")
-    if kind == "rule" and config.genome.kind == "rule":
+    if kind in ("rule", "tree") and config.genome.kind == kind:
         return [champion.genome.to_dict()]
     if kind != "direct":
         raise InputError(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.config_search import BuiltInSearch
     from evoquant.genomes.base import Genome, Space
-    from evoquant.genomes.schema import DirectSchema, RuleSchema
+    from evoquant.genomes.schema import DirectSchema, RuleSchema, TreeSchema
     from evoquant.scoring.objective import Objective
     from evoquant.scoring.problem import Problem
     from evoquant.search.base import Search
@@ -117,10 +117,17 @@ def require_room(config: BuiltInSearch, genes: int) -> None:
         )
 
 
-def _start_genome(item: str | RuleSchema | DirectSchema) -> Genome:
+def start_genome(item: str | RuleSchema | TreeSchema | DirectSchema) -> Genome:
+    """A genome that a search's `start` names, or holds.
+
+    Raises:
+        GenomeError: no strategy is called that, or a tree is malformed.
+    """
     if isinstance(item, str):
         return strategy_rule(item)
-    return item.to_rule() if item.kind == "rule" else item.to_direct()
+    if item.kind == "direct":
+        return item.to_direct()
+    return item.to_rule() if item.kind == "rule" else item.to_tree()
 
 
 def built_in_search(
@@ -144,7 +151,7 @@ def built_in_search(
 
         started = config.genetic
         options["genetic"] = GeneticSettings(**started.model_dump(exclude={"kind", "start", "in_flight"}))
-    start = [_start_genome(item) for item in getattr(started, "start", ())]
+    start = [start_genome(item) for item in getattr(started, "start", ())]
     for genome in start:
         space.encode(genome)
     search, settings = SEARCHES[config.kind]()

@@ -15,8 +15,8 @@ from pydantic import (
 )
 
 from evoquant.campaign.config_base import Closed
-from evoquant.errors import quoted, suggestion
-from evoquant.genomes.schema import DirectSchema, RuleSchema
+from evoquant.errors import GenomeError, quoted, suggestion
+from evoquant.genomes.schema import DirectSchema, RuleSchema, TreeSchema
 from evoquant.genomes.strategies import STRATEGIES
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -34,21 +34,31 @@ def known_strategy(name: str) -> None:
         raise ValueError(f"no strategy is called {quoted(name)}.{suggestion(name, STRATEGIES)}")
 
 
+def _known_tree(item: TreeSchema) -> None:
+    try:
+        item.to_tree()
+    except GenomeError as error:
+        raise ValueError(str(error)) from None
+
+
 def _form(value: Any) -> str:
-    if not isinstance(value, (dict, RuleSchema, DirectSchema)):
+    if not isinstance(value, (dict, RuleSchema, TreeSchema, DirectSchema)):
         return "strategy"
     kind = value.get("kind") if isinstance(value, dict) else value.kind
-    return "direct" if kind == "direct" else "rule"
+    return str(kind) if kind in ("direct", "tree") else "rule"
 
 
 StartGenome = Annotated[
-    Annotated[str, Tag("strategy")] | Annotated[RuleSchema, Tag("rule")] | Annotated[DirectSchema, Tag("direct")],
+    Annotated[str, Tag("strategy")]
+    | Annotated[RuleSchema, Tag("rule")]
+    | Annotated[TreeSchema, Tag("tree")]
+    | Annotated[DirectSchema, Tag("direct")],
     Discriminator(_form),
 ]
 
 
 class Started(Closed):
-    """A search whose first generation begins with given genomes: strategies by name, rules, or direct allocations."""
+    """A search whose first generation begins with given genomes: strategies by name, rules, trees or allocations."""
 
     start: list[StartGenome] = Field(default_factory=list)
 
@@ -58,6 +68,8 @@ class Started(Closed):
         for item in value:
             if isinstance(item, str):
                 known_strategy(item)
+            elif isinstance(item, TreeSchema):
+                _known_tree(item)
         return value
 
     def _room(self, first: int, key: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 # class of the config → key → words; what several classes share stands under ""
 WORDS: dict[str, dict[str, str]] = {
     "": {
-        "start": "genomes that the first generation begins with: names of strategies, rules or allocations written out",
+        "start": "genomes that the first generation begins with: names of strategies, or written out",
         "in_flight": "go without generations: so many candidates are asked and not yet told (measured networks)",
         "crossover_rate": "share of the children that have two parents",
         "mutation_rate": "share of the genes that change in a child",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.config_measured import OnnxTaskConfig
 from evoquant.errors import ProfileError
-from evoquant.genomes.expression import signals_of
+from evoquant.genomes.expression import ALL_SIGNALS, signals_of
 from evoquant.genomes.rule import Rule, default_signals
 from evoquant.genomes.strategies import STRATEGIES
 from evoquant.genomes.tree import Tree
@@ -45,12 +45,14 @@ def profile_signals(config: CampaignConfig) -> tuple[str, ...]:
 
 def signals_read(genome: Genome) -> tuple[str, ...]:
     """What a profile has to hold for a genome to be applied."""
-    names: list[str] = []
+    return tuple(name for name in SIGNALS if name in _kinds(_names_read(genome)))
+
+
+def _names_read(genome: Genome) -> list[str]:
+    """As rungs and trees write them."""
     if isinstance(genome, Rule):
-        names = [rung.signal for rung in genome.rungs]
-    elif isinstance(genome, Tree):
-        names = signals_of(genome.expression)
-    return tuple(name for name in SIGNALS if name in _kinds(names))
+        return [rung.signal for rung in genome.rungs]
+    return list(signals_of(genome.expression)) if isinstance(genome, Tree) else []
 
 
 def rule_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> list[str]:
@@ -76,7 +78,8 @@ def tree_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> list[
     if config.task is not None:
         usual = [name for name in usual if _kinds([name]) <= set(profile_signals(config))]
     cheap = ("fisher",) if config.task is None else TREE_CHEAP
-    return [*usual, *(name for name in cheap if all(has_signal(problem, name) for problem in problems))]
+    also = dict.fromkeys([*cheap, *(name for name in _read_by_start(config) if name in ALL_SIGNALS)])
+    return [*usual, *(n for n in also if n not in usual and all(has_signal(problem, n) for problem in problems))]
 
 
 def _cheap(config: CampaignConfig) -> tuple[str, ...]:
@@ -105,9 +108,12 @@ def _read_by_start(config: CampaignConfig) -> list[str]:
     """Signals that the search's start genomes read."""
     found: dict[str, None] = {}
     for item in getattr(config.search, "start", ()):
-        genome = STRATEGIES.get(item) if isinstance(item, str) else item.to_rule() if item.kind == "rule" else None
-        if isinstance(genome, Rule):
-            found.update((rung.signal, None) for rung in genome.rungs)
+        if isinstance(item, str):
+            genome: Genome | None = STRATEGIES.get(item)
+        else:
+            genome = item.to_rule() if item.kind == "rule" else item.to_tree() if item.kind == "tree" else None
+        if genome is not None:
+            found.update(dict.fromkeys(_names_read(genome)))
     return list(found)
 
 

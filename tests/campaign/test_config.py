@@ -46,6 +46,7 @@ def test_an_empty_mapping_is_a_campaign(tmp_path):
         ("search: {population: 1000000000000}", ["search.population", "1000000"]),
         ("search: {population: 4, elites: 4}", ["elites (4) must be fewer than population (4)"]),
         ("search: {start: [all_fp61]}", ["'all_fp61'", "'all_fp16'"]),
+        ("search: {start: [{kind: tree, expression: [add, loss]}]}", ["search.start", "expression", "add"]),
         ("search: {kind: nsga2, floor: 1}", ["search.floor", "less than 1"]),
         ("search: {kind: nsga2, archive: 1}", ["search.archive", "2"]),
         ("search: {kind: nsga2, population: 2, start: [all_fp16, hybrid, pareto]}", ["3 genomes", "raise population"]),
@@ -180,6 +181,10 @@ def test_racing_is_on_for_measured_tasks_and_unknown_to_profiles():
         ({"genome": {"kind": "rule", "signals": ["loss_per_bit:INT4-channel"]}}, ("loss", "fisher")),
         ({"search": {"start": ["wider_fp16_zone"]}}, ("loss", "fisher", "activation_range")),
         ({"genome": {"kind": "tree", "signals": ["total_loss"]}}, ("loss", "fisher")),
+        (
+            {"genome": {"kind": "tree"}, "search": {"start": [{"kind": "tree", "expression": ["divergence"]}]}},
+            ("divergence", "fisher", "activation_range"),
+        ),
         ({"signals": ["hessian", "fisher"]}, ("fisher", "hessian")),
         ({"task": {"kind": "onnx", "model": "m", "data": "d"}}, ("divergence",)),
     ],

@@ -12,7 +12,7 @@ from evoquant.campaign.build import make_space
 from evoquant.campaign.config import config_from_dict, load_config
 from evoquant.campaign.signals import TREE_SIGNALS
 from evoquant.campaign.storage import CHAMPION, JOURNAL
-from evoquant.errors import ConfigError, Interrupted, ProfileError
+from evoquant.errors import ConfigError, GenomeError, Interrupted, ProfileError
 from evoquant.export import TARGETS, render
 from evoquant.genomes.rule import LAYER_TYPES
 from evoquant.genomes.tree import Tree, TreeSpace
@@ -43,6 +43,16 @@ def test_signals_and_types_are_filled_in():
     assert space_of((WITH_FISHER, PROBLEM)).signals == TREE_SIGNALS, "fisher only where every model has it"
     given = space_of((PROBLEM,), signals=["loss", "fisher"], types=["Conv"], max_nodes=9, max_depth=3)
     assert (given.signals, given.types, given.max_nodes, given.max_depth) == (("loss", "fisher"), ("Conv",), 9, 3)
+
+
+def test_a_search_begins_with_trees_that_are_given(tmp_path):
+    start = "[{kind: tree, expression: [add, loss, mul, 0.0062, size_share]}]"
+    overrides = [*SMALL, "genome.signals=null", f"search.start={start}", "stop.generations=1"]
+    run = api.run(CONFIG, out=tmp_path / "run", overrides=overrides)
+    first = json.loads((run.path / JOURNAL).read_text().splitlines()[0])["population"]
+    assert [name for name in first["operators"] if name == "start"] == ["start"]
+    with pytest.raises(GenomeError, match=r"has no signal 'size_share'; add it to genome\.signals"):
+        api.run(CONFIG, out=tmp_path / "refused", overrides=[*SMALL, f"search.start={start}"])
 
 
 def test_faults_name_the_key_and_the_profile(tmp_path):

@@ -324,6 +324,19 @@ def test_a_tuned_model_begins_with_the_earlier_allocations(result, wave, data, t
     assert "start_from" in message(tuned, data, run_dir=found.path, **BUDGET)
 
 
+def test_a_search_of_trees_begins_with_an_earlier_tree(wave, data):
+    options = {**BUDGET, "budget": 14, "genome": "tree"}
+    earlier = evoquant.optimize(wave, data, **options)
+    tuned = copy.deepcopy(wave)
+    tuned.head.weight.data *= 1.01
+    found = evoquant.optimize(tuned, data, start_from=earlier, **options)
+    first = json.loads(journal(found.path).splitlines()[0])["population"]
+    assert first["operators"][0] == "start" and set(first["operators"][1:]) != {"start"}
+    config = json.loads((found.path / "resolved.json").read_text())["config"]
+    assert config["search"]["start"] == [earlier.champion.genome.to_dict()]
+    assert "genomes are of kind tree" in message(tuned, data, start_from=earlier, **{**options, "genome": "rule"})
+
+
 def test_a_warm_start_names_layers_that_differ(result, data):
     class Longer(Wave):
         def __init__(self):
