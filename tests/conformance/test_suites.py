@@ -47,7 +47,7 @@ def test_what_a_check_raises_says_what_was_checked():
         require(False, what)
 
     run_checks((check_sound,))
-    with pytest.raises(ConformanceError, match="^the clause") as caught:
+    with pytest.raises(ConformanceError, match=r"^the clause") as caught:
         run_checks((check_broken,), "the clause")
     assert isinstance(caught.value, AssertionError)
     assert caught.value.__notes__ == ["evoquant.testing, check_broken: It does not."]
