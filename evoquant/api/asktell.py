@@ -17,7 +17,8 @@ from evoquant.campaign.build import make_objective
 from evoquant.campaign.build_search import built_in_search
 from evoquant.campaign.config import config_from_dict
 from evoquant.campaign.config_base import Closed, tag
-from evoquant.campaign.config_search import BUILT_IN, BuiltInSearch, GeneticConfig
+from evoquant.campaign.config_outside import SEARCH_KINDS, AnySearch
+from evoquant.campaign.config_search import GeneticConfig
 from evoquant.errors import InputError, describe_validation, named_in, quoted, shown_value
 from evoquant.files import canonical_json
 from evoquant.search.told import NEEDS, Judge
@@ -34,7 +35,7 @@ class _Given(Closed):
     """What `ask_tell` is given, checked as a config is."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    search: Annotated[BuiltInSearch, tag("genetic", BUILT_IN)] = GeneticConfig()
+    search: Annotated[AnySearch, tag("genetic", SEARCH_KINDS)] = GeneticConfig()
 
 
 def ask_tell(
@@ -89,7 +90,8 @@ def ask_tell(
             return factory(over.space, seed=checked.seed, **options)
 
         made_of["search"] = {"class": named, "options": _plain_options(options, source)}
-    needs = NEEDS.get(kind, ()) if isinstance(kind, str) else tuple(getattr(kind, "needs", ()))
+    asked = checked.search if isinstance(kind, str) else kind
+    needs = NEEDS.get(str(kind), ()) or tuple(getattr(asked, "needs", ()))
     judge = Judge(named, needs, over.space, over.problems, judged_by)
     try:
         return AskTell(make, judge, made_of)
@@ -112,7 +114,7 @@ def _checked(source: str, seed: Any, kind: Any, options: Mapping[str, Any]) -> _
         keys = _keys(kind)
     elif not callable(kind) and not hasattr(kind, "ask"):
         raise InputError(
-            f"{source}: {shown_value(kind)} is no search; give a kind ({', '.join(BUILT_IN)}) or your own."
+            f"{source}: {shown_value(kind)} is no search; give a kind ({', '.join(SEARCH_KINDS)}) or your own."
         )
     try:
         return _Given.model_validate(given)

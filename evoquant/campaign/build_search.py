@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from evoquant.campaign.config_outside import OutsideConfig
 from evoquant.campaign.config_search import IslandsConfig, RandomConfig
 from evoquant.errors import ConfigError, InputError
 from evoquant.genomes.strategies import strategy_rule
@@ -15,6 +16,7 @@ from evoquant.genomes.strategies import strategy_rule
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from evoquant.campaign.config_outside import AnySearch
     from evoquant.campaign.config_search import BuiltInSearch
     from evoquant.genomes.base import Genome, Space
     from evoquant.genomes.schema import DirectSchema, RuleSchema, TreeSchema
@@ -131,14 +133,18 @@ def start_genome(item: str | RuleSchema | TreeSchema | DirectSchema) -> Genome:
 
 
 def built_in_search(
-    config: BuiltInSearch, space: Space, seed: int, problems: Sequence[Problem], objective: Objective
+    config: AnySearch, space: Space, seed: int, problems: Sequence[Problem], objective: Objective
 ) -> Search:
-    """A search of evoquant's own.
+    """A search of evoquant's own, or another library's.
 
     Raises:
         InputError: it cannot search these genomes or so many models, or a start genome is not of the space.
         ConfigError: a generation does not fit into memory.
     """
+    if isinstance(config, OutsideConfig):
+        from evoquant.campaign.build_outside import outside_search
+
+        return outside_search(config, space, seed, [start_genome(item) for item in config.start])
     require_room(config, len(getattr(space, "genes", ())))
     if isinstance(config, RandomConfig):
         from evoquant.search.random import RandomSearch

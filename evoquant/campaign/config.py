@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field, JsonValue, Tag, ValidationError, field_va
 from evoquant.campaign.config_base import CODE, Closed, tag
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
-from evoquant.campaign.config_search import BUILT_IN, BuiltInSearch, GeneticConfig, known_strategy
+from evoquant.campaign.config_outside import SEARCH_KINDS, AnySearch, OutsideConfig
+from evoquant.campaign.config_search import GeneticConfig, known_strategy
 from evoquant.campaign.config_trackers import Trackers
 from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import (
@@ -189,8 +190,8 @@ ObjectiveConfig = Annotated[
     tag("cliff", ("cliff", "feasible_first", "budget")),
 ]
 SearchConfig = Annotated[
-    BuiltInSearch | Annotated[ReplayConfig, Tag("replay")] | Annotated[CodeConfig, Tag("code")],
-    tag("genetic", (*BUILT_IN, "replay")),
+    AnySearch | Annotated[ReplayConfig, Tag("replay")] | Annotated[CodeConfig, Tag("code")],
+    tag("genetic", (*SEARCH_KINDS, "replay")),
 ]
 
 
@@ -287,6 +288,8 @@ class CampaignConfig(Closed):
     def code(self) -> list[str]:
         """Every `module:attribute` that the config names."""
         own = {part.kind for part in (self.objective, self.search) if isinstance(part, CodeConfig)}
+        if isinstance(self.search, OutsideConfig) and ":" in self.search.chosen[1]:
+            own.add(self.search.chosen[1])
         return sorted(own | set(task_code(self.task)))
 
     @property

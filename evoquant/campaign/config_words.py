@@ -5,6 +5,7 @@ from __future__ import annotations
 # class of the config → key → words; what several classes share stands under ""
 WORDS: dict[str, dict[str, str]] = {
     "": {
+        "options": "keyword arguments that it is made with",
         "start": "genomes that the first generation begins with: names of strategies, or written out",
         "in_flight": "go without generations: so many candidates are asked and not yet told (measured networks)",
         "crossover_rate": "share of the children that have two parents",
@@ -125,6 +126,26 @@ WORDS: dict[str, dict[str, str]] = {
         "batch": "candidates measured between two fits of the model",
         "population": "of the evolution inside the model",
         "rounds": "generations of that evolution at most",
+    },
+    "PymooConfig": {
+        "kind": "an algorithm of pymoo (rule, direct); needs the extra pymoo",
+        "algorithm": "its name, such as GA, DE, PSO, CMAES, NSGA2; or your own as module:Class",
+        "front": "look for the trade-off of size and retention, as NSGA2 and its like do in any case",
+        "floor": "retention that every point of a front must have",
+    },
+    "OptunaConfig": {
+        "kind": "a sampler of Optuna (rule, direct); needs the extra optuna",
+        "sampler": "its name, such as TPESampler, CmaEsSampler, GPSampler; or your own as module:Class",
+        "batch": "trials that are asked for together; one teaches the sampler most",
+    },
+    "PyribsConfig": {
+        "kind": "emitters of pyribs with an archive (rule, direct); needs the extra pyribs",
+        "emitter": "its name, such as EvolutionStrategyEmitter, IsoLineEmitter; or your own as module:Class",
+        "emitters": "how many, one beside the other",
+        "batch": "candidates of each emitter in a generation",
+        "bins": "steps of compression",
+        "compression": "from and to, in all-FP32 sizes",
+        "parts": "genomes of so many parts or more are one kind",
     },
     "ReplayConfig": {
         "kind": "a fixed list of candidates; nothing is searched",
