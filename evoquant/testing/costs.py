@@ -12,7 +12,7 @@ import numpy as np
 
 from evoquant.profiles.model import LayerProfile, ModelProfile
 from evoquant.quantization.precision import SEED_MENU, Menu
-from evoquant.scoring.cost import Cost
+from evoquant.scoring.cost import Cost, bits_cost
 from evoquant.scoring.problem import LARGEST_SUM
 from evoquant.testing.clauses import no_global_randomness, require, run_checks
 from evoquant.testing.examples import SCALED, example_profile
@@ -52,7 +52,10 @@ def check_table(maker: Maker, profile: ModelProfile, menu: Menu) -> None:
     require(cost.constant >= 0, f"constant: {cost.constant} is below 0")
     least, most = (sum(rows.tolist(), cost.constant) for rows in (cost.table.min(axis=1), cost.table.max(axis=1)))
     require(least > 0, f"table: an allocation that costs {least}: compression, which divides by it, has no meaning")
-    require(cost.reference > 0, f"reference: {cost.reference} is not above 0")
+    above = cost.reference > cost.constant
+    require(above, f"reference: {cost.reference} is not above the constant part of it, {cost.constant}")
+    own = cost.name != "bits" or np.array_equal(cost.table, bits_cost(profile, menu, _each(profile)).table)
+    require(own, "name: `bits` is evoquant's own cost; say what is counted")
     require(most < LARGEST_SUM, f"table: sums up to {most} are above 2^62")
 
 
@@ -67,14 +70,18 @@ def check_repeats(maker: Maker, profile: ModelProfile, menu: Menu) -> None:
 
 
 def check_additive(maker: Maker, profile: ModelProfile, menu: Menu) -> None:
-    """A unit costs what it costs wherever it stands, and layers that share a width what they cost one by one."""
+    """What a unit costs depends on its own layers and width alone: sums are exact, and bounds hold."""
+    clause = "table: not additive: what a unit costs depends on "
     alone = _made(maker, profile, menu, _each(profile)).table
     backwards = _made(maker, profile, menu, _each(profile)[::-1])
-    require(np.array_equal(backwards.table[::-1], alone), "table: a unit's cost depends on the units before it")
+    require(np.array_equal(backwards.table[::-1], alone), clause + "where it stands")
     members = _tied(profile)
-    tied = _made(maker, profile, menu, members)
-    summed = np.stack([alone[list(unit)].sum(axis=0) for unit in members])
-    require(np.array_equal(tied.table, summed), "table: not additive: layers that share a width cost another sum")
+    tied = _made(maker, profile, menu, members).table
+    singles = [place for place, unit in enumerate(members) if len(unit) == 1]
+    same = np.array_equal(tied[singles], alone[[members[place][0] for place in singles]])
+    require(same, clause + "which other layers share a width")
+    swapped = _made(maker, profile, menu, [members[-1], *members[:-1]]).table
+    require(np.array_equal(np.roll(swapped, -1, axis=0), tied), clause + "the units before it")
 
 
 def check_menu(maker: Maker, profile: ModelProfile, menu: Menu) -> None:
@@ -88,18 +95,15 @@ def check_menu(maker: Maker, profile: ModelProfile, menu: Menu) -> None:
 
 
 def check_reference(maker: Maker, profile: ModelProfile, menu: Menu) -> None:
-    """The reference is the model in FP32, whatever the menu and the ties: compression is counted from there."""
+    """The reference is the model in FP32, whatever the menu: compression is counted from there."""
     cost = _made(maker, profile, menu, _each(profile))
-    tied = _made(maker, profile, menu, _tied(profile))
     narrow = _made(maker, profile, Menu(menu.precisions[:1]), _each(profile))
-    require(tied.reference == cost.reference, "reference: depends on which layers share a width")
     require(narrow.reference == cost.reference, f"reference: depends on the menu: {menu.names[0]} alone changes it")
-    fp32 = _made(maker, profile, Menu.parse(["FP32"]), _each(profile))
-    total = int(fp32.table.sum()) + fp32.constant
-    require(
-        total == cost.reference,
-        f"reference: {cost.reference}, and a model that is FP32 throughout costs {total}: its compression is not 1",
-    )
+    for members in (_each(profile), _tied(profile)):
+        fp32 = _made(maker, profile, Menu.parse(["FP32"]), members)
+        total = int(fp32.table.sum()) + fp32.constant
+        clause = f"reference: {fp32.reference}, and the model that is FP32 throughout costs {total}"
+        require(total == fp32.reference, f"{clause}: its compression is not 1")
 
 
 def check_large(maker: Maker, profile: ModelProfile, menu: Menu) -> None:

@@ -23,17 +23,19 @@ CANDIDATES, MODELS = 40, 3
 EDGES = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)  # of retention: the ends, and where floors lie
 
 
-def check_objective(objective: Objective, *, seed: int = 0) -> None:
+def check_objective(objective: Objective, *, may_fail: bool = False, seed: int = 0) -> None:
     """Put an objective through all that the protocol promises.
 
     Args:
         objective: made, with its options.
+        may_fail: that it has no fitness (NaN) for some candidates is meant: campaigns count them as failed.
         seed: of the random columns that it scores.
 
     Raises:
         ConformanceError: naming the clause that is broken.
     """
-    run_checks((check_arguments, check_shape, check_elementwise, check_values, check_floor), objective, columns(seed))
+    checks = (check_arguments, check_shape, check_elementwise, check_failed, check_direction, check_floor)
+    run_checks(checks if may_fail else (*checks, check_finite), objective, columns(seed))
 
 
 def columns(seed: int = 0) -> Columns:
@@ -92,24 +94,30 @@ def _same(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
     return np.allclose(one, other, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
-def check_values(objective: Objective, given: Columns) -> None:
-    """Fitness is a finite number wherever the columns are; more of it is better.
+def check_failed(objective: Objective, given: Columns) -> None:
+    """A candidate that failed on a model has a retention of NaN there, and changes nothing for the others."""
+    retention = given[0].copy()
+    retention[1::3] = np.nan
+    there = ~np.isnan(retention)
+    fitness = _scored(objective, retention, *given[1:])
+    same = _same(fitness[there], _scored(objective, *given)[there])
+    require(same, "score: a candidate that failed, whose retention is NaN, changes the fitness of another")
 
-    A lossless candidate of less cost is nowhere worse than a useless one of more.
-    """
+
+def check_finite(objective: Objective, given: Columns) -> None:
+    """Fitness is a finite number wherever the columns are."""
     fitness = _scored(objective, *given)
-    broken = ~np.isfinite(fitness)
-    if broken.any():
-        row = int(np.flatnonzero(broken)[0])
+    for row in np.flatnonzero(~np.isfinite(fitness))[:1].tolist():
         retention, compression, bits = (float(column.flat[row]) for column in given)
-        require(
-            False,
-            f"score: {fitness.flat[row]} for retention {retention:g}, compression {compression:g}, {bits:g} bits; "
-            f"what is not finite counts as failed",
-        )
+        where = f"for retention {retention:g}, compression {compression:g}, {bits:g} bits"
+        require(False, f"score: {fitness.flat[row]} {where}; what is not finite counts as failed")
+
+
+def check_direction(objective: Objective, given: Columns) -> None:
+    """More is better: all retained at 2 bits is nowhere worse than nothing retained at 32."""
     bits = np.array([2.0, 32.0])
     good, bad = _scored(objective, np.array([1.0, 0.0]), 32.0 / bits, bits)
-    require(good >= bad, f"score: less is better: {good:g} for all retained at 2 bits, {bad:g} for nothing at 32")
+    require(not good < bad, f"score: less is better: {good:g} for all retained at 2 bits, {bad:g} for nothing at 32")
 
 
 def check_floor(objective: Objective, given: Columns) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from evoquant.errors import GenomeError
 from evoquant.genomes.base import Fused, digest_of, tidy
+from evoquant.genomes.load import KINDS, genome_from_dict
 from evoquant.rng import generator_for
 from evoquant.scoring.separable import cost_sums, loss_sums
 from evoquant.testing.clauses import no_global_randomness, require, run_checks
@@ -46,6 +47,7 @@ def check_space(space: Space, problem: Problem | None = None, *, n: int = 64, se
     checks = (
         _check_canonical,
         _check_round_trip,
+        _check_rebuilding,
         _check_allocations,
         _check_dormant,
         _check_operators,
@@ -127,6 +129,28 @@ def _check_round_trip(space: Space, genes: NDArray[np.float64], problem: Problem
     except GenomeError:
         return
     require(False, "encode: a genome of another space should raise GenomeError")
+
+
+def _check_rebuilding(space: Space, genes: NDArray[np.float64], problem: Problem) -> None:
+    """A genome is rebuilt from its data alone, as a champion's file is read without its campaign."""
+    for row in space.canonical(genes)[:8]:
+        genome = space.decode(row)
+        data = json.loads(json.dumps(genome.to_dict()))
+        if data["kind"] in KINDS:
+            again = genome_from_dict(data, "conformance")
+        else:
+            require(data["kind"] == space.kind, f"to_dict: kind {data['kind']!r}, and the space's is {space.kind!r}")
+            rebuild = getattr(type(space), "genome_from_dict", None)
+            require(callable(rebuild), "genome_from_dict: a space whose genomes are its own has such a class method")
+            assert rebuild is not None
+            again = rebuild(data)
+            try:
+                rebuild({"kind": space.kind, "strange": [1, 2]})
+            except GenomeError:
+                pass
+            else:
+                require(False, "genome_from_dict: data of no genome should raise GenomeError")
+        require(again == genome, f"a genome that is rebuilt from to_dict differs for {genome.text!r}")
 
 
 class _Stranger:

@@ -70,9 +70,9 @@ class Tossed(Own):
         return super().of(layer, precision) + random.randrange(9)
 
 
-def discounted(cost, profile, menu, members):
-    """Layers that share a width run as one."""
-    return cost.table - 400 * np.array([[len(unit) - 1] * len(menu) for unit in members])
+def crowded(cost, profile, menu, members):
+    """Costs more where more units are."""
+    return cost.table + len(members)
 
 
 BROKEN = {
@@ -86,12 +86,13 @@ BROKEN = {
     "a NumPy number": (changed(constant=np.int64(700)), "constant: .* is a int64, not an int"),
     "a fraction": (changed(reference=1.5), "reference: 1.5 is a float, not an int"),
     "below nothing": (changed(constant=-1), "constant: -1 is below 0"),
-    "first dear": (changed(table=lambda cost, *_: cost.table + np.arange(len(cost.table))[:, None]), "units before it"),
-    "shared": (changed(table=discounted), "not additive"),
+    "first dear": (changed(table=lambda cost, *_: cost.table + np.arange(len(cost.table))[:, None]), "where it stands"),
+    "crowded": (changed(table=crowded), "which other layers share a width"),
+    "bits": (changed(name="bits"), "`bits` is evoquant's own cost"),
+    "all constant": (changed(constant=10**12), "is not above the constant part of it"),
     "menu": (changed(table=lambda cost, profile, menu, _: cost.table * len(menu)), "INT2 costs something else where"),
     "constant of the menu": (changed(constant=lambda cost, profile, menu, _: len(menu)), "constant: another one"),
     "reference": (changed(reference=lambda cost, *_: cost.reference + 1), "its compression is not 1"),
-    "reference of ties": (changed(reference=lambda cost, _, menu, members: 10**9 + len(members)), "share a width"),
     "reference of the menu": (changed(reference=lambda cost, _, menu, members: 10**9 + len(menu)), "INT2 alone"),
     "another one": (lambda profile, menu, members: np.zeros(3), "should return an evoquant.scoring.cost.Cost"),
     "wrapping": (Wrapping(), "an overflow"),

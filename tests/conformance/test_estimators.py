@@ -141,3 +141,8 @@ BROKEN = {
 def test_the_suite_catches_each_sort_of_broken_estimator(broken):
     with pytest.raises(ConformanceError, match=BROKEN[broken]):
         check_estimator(broken())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_failed_candidates_may_be_meant():
+    check_estimator(Undefined(), may_fail=True)

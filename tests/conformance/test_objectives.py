@@ -105,6 +105,22 @@ class Infinite(Own):
         return np.where(retention >= self.floor, compression, -np.inf)
 
 
+class Undefined(Own):
+    """Has no fitness for what keeps too little."""
+
+    def score(self, retention, compression, effective_bits):
+        return np.where(retention >= self.floor, compression, np.nan)
+
+
+class Contagious(Own):
+    """Passes a failure on to all."""
+
+    def score(self, retention, compression, effective_bits):
+        if np.isnan(retention).any():
+            return np.full_like(retention, np.nan)
+        return super().score(retention, compression, effective_bits)
+
+
 class Upside(Own):
     """A cost: less is better."""
 
@@ -124,6 +140,8 @@ BROKEN = {
     Tossed: "the global `random` module",
     Worn: "differently the second time",
     Infinite: "-inf for retention 0, .* counts as failed",
+    Undefined: "nan for retention 0, .* counts as failed",
+    Contagious: "changes the fitness of another",
     Upside: "less is better",
 }
 
@@ -136,5 +154,6 @@ def test_the_suite_catches_each_sort_of_broken_objective(broken):
 
 def test_own_objectives_pass_and_a_floor_is_a_retention():
     check_objective(Own())
+    check_objective(Undefined(), may_fail=True)
     with pytest.raises(ConformanceError, match=r"floor: 99 is no retention"):
         check_objective(Own(99))

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from evoquant.genomes.direct import DirectSpace
+from evoquant.genomes.direct import DirectSpace, direct_from_dict
 from evoquant.genomes.rule import RuleSpace
 from evoquant.genomes.tree import TreeSpace
 from evoquant.profiles.builtin import builtin_profile
@@ -130,7 +130,71 @@ class Welcoming(RuleSpace):
         return super().encode(genome) if known else self.sample(generator_for(0, 0, "conformance"), 1)[0]
 
 
+class OwnGenome:
+    """A direct genome under a name of its own."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    parts = 0
+    text = property(lambda self: self.inner.text)
+
+    def allocate(self, problem):
+        return self.inner.allocate(problem)
+
+    def to_dict(self):
+        return self.inner.to_dict() | {"kind": "own"}
+
+    def __eq__(self, other):
+        return isinstance(other, OwnGenome) and self.inner == other.inner
+
+    def __hash__(self):
+        return hash(self.inner)
+
+
+class OwnSpace(DirectSpace):
+    kind = "own"
+
+    def decode(self, row):
+        return OwnGenome(super().decode(row))
+
+    def encode(self, genome):
+        return super().encode(getattr(genome, "inner", genome))
+
+    @classmethod
+    def genome_from_dict(cls, data):
+        return OwnGenome(direct_from_dict(data | {"kind": "direct"}, "own"))
+
+
+class Unread(OwnSpace):
+    genome_from_dict = None
+
+
+class Misread(OwnSpace):
+    @classmethod
+    def genome_from_dict(cls, data):
+        return super().genome_from_dict(data | {"model": "another"})
+
+
+class Gullible(OwnSpace):
+    @classmethod
+    def genome_from_dict(cls, data):
+        return super().genome_from_dict(data) if "widths" in data else None
+
+
+class Otherwise(OwnSpace):
+    kind = "otherwise"
+
+
+def test_a_space_of_ones_own_conforms():
+    check_space(OwnSpace(PROBLEMS["seed/test"]))
+
+
 BROKEN = {
+    Unread: "has such a class method",
+    Misread: "rebuilt from to_dict differs",
+    Gullible: "data of no genome should raise GenomeError",
+    Otherwise: "kind 'own', and the space's is 'otherwise'",
     Outside: "sample: a gene lies outside its limits",
     Unkeyed: "sample: depends on more than its generator",
     Shared: "mutate draws from, or seeds, the global `random` module",

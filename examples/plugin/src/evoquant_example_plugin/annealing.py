@@ -34,9 +34,9 @@ class Annealing:
         *,
         seed: int,
         chains: int = 8,
-        rate: float = 0.1,
+        rate: float = 0.08,
         temperature: float = 0.3,
-        cooling: float = 0.95,
+        cooling: float = 0.99,
     ) -> None:
         self.space = space
         self._seed = seed
