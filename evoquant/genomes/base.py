@@ -1,23 +1,44 @@
-"""Genome and Space: the two protocols, and gene tables that searches can vary without knowing the genome."""
+"""Gene tables that searches can vary without knowing the genome; the protocols of genomes under one name."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evoquant.files import canonical_json
+from evoquant.genomes.protocol import Fused, Gene, GeneKind, Genome, Space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from evoquant.scoring.problem import Problem
 
-GeneKind = Literal["flag", "option", "width", "fraction", "log"]
+__all__ = [
+    "ABSENT_RATE",
+    "ALWAYS",
+    "DROP_RATE",
+    "FLAG_RATE",
+    "FRACTION_SIGMA",
+    "LOG_SIGMA",
+    "RESAMPLE_RATE",
+    "TUNE_SIGMA",
+    "WIDTH_STEP_RATE",
+    "Fused",
+    "Gene",
+    "GeneKind",
+    "Genome",
+    "Linkage",
+    "NumericOperators",
+    "Space",
+    "digest_of",
+    "mutate_genes",
+    "sample_genes",
+    "tidy",
+]
 
 FLAG_RATE = 0.25
 ABSENT_RATE = 0.5
@@ -27,25 +48,6 @@ FRACTION_SIGMA = 0.05
 LOG_SIGMA = 0.7  # e^0.7 ≈ 2: a threshold is typically doubled or halved
 RESAMPLE_RATE = 0.2  # share of fraction and threshold mutations that draw afresh
 TUNE_SIGMA = 0.2  # a tuned number typically moves by a fifth
-
-
-@dataclass(frozen=True)
-class Gene:
-    """One column of a population.
-
-    Attributes:
-        name: for reports.
-        kind: `flag` 0 or 1; `option` an unordered code, where 0 means absent; `width` a menu index; `fraction` of the
-            layers, where 0 means none; `log` a positive threshold that is varied on a log scale.
-        low, high: inclusive limits.
-        group: genes of one group are inherited together.
-    """
-
-    name: str
-    kind: GeneKind
-    low: float
-    high: float
-    group: int
 
 
 ALWAYS = (-1, -1)
@@ -67,90 +69,6 @@ class Linkage:
     wakers: tuple[tuple[int, int], ...]
     ladder: tuple[int, int, int] = (0, 0, 0)
     counted: tuple[int, ...] | None = None
-
-
-class Genome(Protocol):
-    """A heuristic: immutable data."""
-
-    @property
-    def parts(self) -> int:
-        """How complicated it is; of equally fit genomes the one with fewer parts wins."""
-        ...
-
-    @property
-    def text(self) -> str:
-        """One readable line."""
-        ...
-
-    def allocate(self, problem: Problem) -> NDArray[np.int8]:
-        """`(units,)` menu indices, each allowed."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data from which the genome is rebuilt."""
-        ...
-
-
-class Space(Protocol):
-    """A genome space whose populations are `(n, genes)` float64 arrays."""
-
-    kind: str
-    genes: tuple[Gene, ...]
-
-    def sample(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-        """`(n, genes)` random genomes."""
-        ...
-
-    def dormant(self, genes: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """`(n, genes)`: genes that have no effect where they are."""
-        ...
-
-    def cross(
-        self, first: NDArray[np.float64], second: NDArray[np.float64], rng: np.random.Generator
-    ) -> NDArray[np.float64]:
-        """`(n, genes)` children, row for row, of two parents each."""
-        ...
-
-    def mutate(self, genes: NDArray[np.float64], rate: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """`(n, genes)` with every gene changed with probability `rate`."""
-        ...
-
-    def tune(self, genes: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """`(n, genes)` with only the numbers changed, a little: thresholds, fractions, constants."""
-        ...
-
-    def canonical(self, genes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """`(n, genes)` with equal rows for equal heuristics."""
-        ...
-
-    def parts(self, genes: NDArray[np.float64]) -> NDArray[np.int64]:
-        """`(n,)` parts of each genome."""
-        ...
-
-    def allocate(self, genes: NDArray[np.float64], problem: Problem) -> NDArray[np.int8]:
-        """`(n, units)` menu indices, each allowed."""
-        ...
-
-    def encode(self, genome: Any) -> NDArray[np.float64]:
-        """`(genes,)` row of a genome.
-
-        Raises:
-            GenomeError: the genome is not of this space.
-        """
-        ...
-
-    def decode(self, row: NDArray[np.float64]) -> Genome:
-        """The genome of one row."""
-        ...
-
-
-@runtime_checkable
-class Fused(Protocol):
-    """A space that scores populations without writing their allocations down."""
-
-    def sums(self, genes: NDArray[np.float64], problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """`(n,)` summed integer losses and costs, exactly those of `allocate`, the constant part included."""
-        ...
 
 
 class NumericOperators:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from evoquant.scoring.protocol import Objective
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,17 +16,20 @@ if TYPE_CHECKING:
 
     from evoquant.scoring.problem import Problem
 
+__all__ = [
+    "OBJECTIVES",
+    "Aggregate",
+    "BitBudget",
+    "Cliff",
+    "FeasibleFirst",
+    "Objective",
+    "Scores",
+    "combine",
+    "retention_floor",
+    "score",
+]
+
 Aggregate = Literal["mean", "min", "geometric"]
-
-
-class Objective(Protocol):
-    """Anything that turns retention and size into a fitness where more is better."""
-
-    def score(
-        self, retention: NDArray[np.float64], compression: NDArray[np.float64], effective_bits: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Fitness, of the arguments' shape. Retention comes clipped to [0, 1]."""
-        ...
 
 
 @dataclass(frozen=True)
