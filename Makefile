@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= runs/journey-42
 PYTEST_ARGS ?=
+DOCS_OUT ?= docs/_build
 
 BIN := $(VENV)/bin
 # -qq: errors only. The constraints pin every version; the stamps make a second call instant.
@@ -24,7 +25,7 @@ FUZZ_TARGETS ?= profile rule tree direct champion config
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-onnx test-openvino test-llm test-long fuzz lint format results results-full install install-torch install-onnx \
+.PHONY: help run test test-onnx test-openvino test-llm test-long fuzz lint format docs results results-full install install-torch install-onnx \
     install-openvino install-llm install-report install-all install-dev clean
 
 help:  ## list the targets
@@ -66,6 +67,11 @@ lint: $(ALL)  ## ruff (lint, format) and mypy --strict
 format: $(DEV)  ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# -W: warnings are errors; nothing is fetched. The notebooks run anew: DOCS_OUT=elsewhere for another folder.
+docs: $(ALL)  ## build the documentation site, its notebooks executed, in docs/_build
+	@$(BIN)/python -m sphinx -W --keep-going -q -c docs -d '$(DOCS_OUT)/.doctrees' . '$(DOCS_OUT)'
+	@echo '$(DOCS_OUT)/index.html'
 
 results: $(ALL)  ## render README, docs and results/ from the rows, and measure a random 2% of them again: minutes
 	@$(BIN)/python experiments/results.py
@@ -133,7 +139,7 @@ $(REPORT): $(CORE)
 # All in one call: pip resolves and builds once instead of once for each extra.
 $(ALL): pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing evoquant with all extras and the development tools into $(VENV) (a few minutes the first time)' >&2
-	@$(PIP) -e '.[all,dev]'
+	@$(PIP) -e '.[all,docs,dev]'
 	@touch $(CORE) $(DEV) $(TORCH) $(ONNX) $(OPENVINO) $(LLM) $(REPORT) $@
 
 $(FUZZ): $(CORE)
