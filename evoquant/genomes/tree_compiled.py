@@ -9,7 +9,6 @@ import numpy as np
 
 from evoquant.genomes.expression import ROUNDS
 from evoquant.genomes.tree_numpy import state_of, widest
-from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.problem import LOSS_UNITS
 from evoquant.scoring.threads import in_threads
 
@@ -123,7 +122,9 @@ def _settle(
     evaluate(np.arange(len(genes)), everything, chosen)
     for _ in range(ROUNDS - 1):
         # Equal states lead to equal allocations.
-        after = everything[rows][:, ::-1] / np.array([BIT_UNITS, LOSS_UNITS]) / np.array([float(problem.weights), 1.0])
+        after = (
+            everything[rows][:, ::-1] / np.array([problem.bit, LOSS_UNITS]) / np.array([float(problem.weights), 1.0])
+        )
         moved = (after != state[rows]).any(axis=1)
         rows = rows[moved]
         if not len(rows):

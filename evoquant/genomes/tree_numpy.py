@@ -9,7 +9,6 @@ import numpy as np
 
 from evoquant.errors import ProfileError
 from evoquant.genomes.expression import IS_TYPE, LARGEST, OPERATOR, PER_UNIT, ROUNDS, SIZE_SHARE, STATE, reads_state
-from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.problem import LOSS_UNITS, Problem
 
 if TYPE_CHECKING:
@@ -62,9 +61,9 @@ def _compile(problem: Problem, name: str) -> Values:
     if name == "model_loss":
         return np.asarray(_loss(problem, name).sum(axis=0, keepdims=True)) / LOSS_UNITS
     if name == "bits":
-        return np.asarray(problem.cost.table / BIT_UNITS / problem.signal("parameters")[:, None])
+        return np.asarray(problem.cost.table / problem.bit / problem.signal("parameters")[:, None])
     if name in ("size", SIZE_SHARE):
-        return np.asarray(problem.cost.table / BIT_UNITS / problem.weights)
+        return np.asarray(problem.cost.table / problem.bit / problem.weights)
     if name == "share":
         return problem.signal("parameters")[:, None] / problem.weights
     if name == "units":
@@ -117,7 +116,7 @@ def state_of(problem: Problem, allocation: NDArray[np.int8]) -> dict[str, np.flo
     """
     rows = np.arange(len(allocation))
     bits = problem.cost.table[rows, allocation].sum(dtype=np.int64)
-    state = {"mean_bits": np.float64(bits) / BIT_UNITS / np.float64(problem.weights)}
+    state = {"mean_bits": np.float64(bits) / problem.bit / np.float64(problem.weights)}
     if problem.loss is not None:
         state["total_loss"] = np.float64(problem.loss[rows, allocation].sum(dtype=np.int64)) / LOSS_UNITS
     return state

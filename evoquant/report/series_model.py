@@ -69,7 +69,7 @@ class Subject:
 
     def bits_of(self, cost: NDArray[np.float64]) -> NDArray[np.float64]:
         """Effective bits per weight."""
-        return (cost - self.problem.cost.constant) / (BIT_UNITS * float(self.problem.weights))
+        return (cost - self.problem.cost.constant) / (self.problem.bit * float(self.problem.weights))
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def goal_of(run: RunData, subject: Subject | None) -> Goal:
         bits = made.effective_bits if isinstance(made, BitBudget) else None
     compression = None
     if bits is not None and problem is not None:
-        compression = problem.cost.reference / (bits * BIT_UNITS * problem.weights + problem.cost.constant)
+        compression = problem.cost.reference / (bits * problem.bit * problem.weights + problem.cost.constant)
     return Goal(effective_bits=bits, compression=compression, fitness=0.0 if sharp else None, name="budget")
 
 

@@ -99,7 +99,8 @@ class Scores:
         per_model: `(n, m)` fitness on each model, never a share.
         retention: `(n, m)` as estimated, not clipped.
         compression: `(n, m)` all-FP32 cost / cost.
-        effective_bits: `(n, m)` bits per weight, scales counted.
+        effective_bits: `(n, m)` bits per weight, scales counted; under a cost of one's own 32 times the share of the
+            FP32 cost.
         cost: `(n,)` cost summed over the models, the last tie-break before the digest.
     """
 
@@ -132,7 +133,7 @@ def score(
     """
     reference = np.array([p.cost.reference for p in problems], dtype=np.float64)
     constant = np.array([p.cost.constant for p in problems], dtype=np.int64)
-    scale = np.array([p.weights for p in problems], dtype=np.float64) * 1024.0
+    scale = np.array([p.weights for p in problems], dtype=np.float64) * np.array([p.bit for p in problems])
     compression = reference / costs.astype(np.float64)
     effective_bits = (costs - constant).astype(np.float64) / scale
     clipped = np.clip(retention, 0.0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from evoquant.errors import PrecisionError, ProfileError, suggestion
 from evoquant.profiles.model import PER_WIDTH
-from evoquant.scoring.cost import BIT_UNITS, Cost, bits_cost
+from evoquant.scoring.cost import BIT_UNITS, Cost, bits_cost, checked_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from evoquant.profiles.model import LayerProfile, ModelProfile
     from evoquant.quantization.precision import Menu
+    from evoquant.scoring.protocol import CostMaker
 
 Array = TypeVar("Array", bound="NDArray[Any]")
 
@@ -56,9 +58,10 @@ class Problem:
         scalars: signal name → `(units,)` float64.
         widths: signal name → precision name → `(units,)` float64, for the widths that the profile knows.
         loss: `(units, P)` int64, −ln(1 − s) in units of 2^−40; None where the profile lacks it for some width.
-        cost: the bits.
+        cost: what choices cost: bits, or what a campaign counts instead.
         allowed: `(units, P)` bool.
         weights: parameters of the whole model that widths apply to.
+        bits: the bits, whatever `cost` is.
     """
 
     name: str
@@ -74,6 +77,15 @@ class Problem:
     cost: Cost
     allowed: NDArray[np.bool_]
     weights: int
+    bits: Cost
+
+    @property
+    def bit(self) -> float:
+        """What one bit of one weight costs, on average, in the cost's unit: 1024 for bits.
+
+        So bits per weight are 32 times the share of the FP32 cost, whatever is counted.
+        """
+        return (self.cost.reference - self.cost.constant) / (32.0 * float(self.weights))
 
     def signal(self, name: str) -> NDArray[np.float64]:
         """`(units,)` values of a signal: `gradient_sensitivity`, `loss:FP16`, `fisher_per_bit:INT4`, ….
@@ -113,7 +125,7 @@ class Problem:
             below, above = (self.signal(f"{kind}:{self.menu.names[i]}") for i in (narrow, narrow + 1))
             rise = below - above
         cost = self.cost.table
-        saved = (cost[:, narrow + 1] - cost[:, narrow]) / (BIT_UNITS * float(self.weights))
+        saved = (cost[:, narrow + 1] - cost[:, narrow]) / (self.bit * float(self.weights))
         prices: NDArray[np.float64] = np.full(len(rise), NO_SAVING)
         np.divide(rise, saved, out=prices, where=saved > 0)
         return prices
@@ -174,15 +186,21 @@ class Problem:
         return tuple(names[allocation[unit]] for unit in self.unit_of_layer)
 
 
-def compile_problem(profile: ModelProfile, menu: Menu) -> Problem:
+def compile_problem(profile: ModelProfile, menu: Menu, maker: CostMaker = bits_cost) -> Problem:
     """Compile a profile for a menu: tie groups become units, signals are merged, scores become integers.
 
     Losses of a unit's members combine as s = 1 − Π(1 − s); parameters, divergences, Fisher and Hessian costs and
     squared errors are summed;
     ranges take the maximum; gradient sensitivity, mean and std are weighted by parameters; position is the mean.
 
+    Args:
+        profile: the model.
+        menu: the P precisions.
+        maker: of the cost table; bits by default.
+
     Raises:
         ProfileError: nothing is allowed for a unit, or the sums would not fit 62 bits.
+        InputError: `maker` made no such table, or cannot make one; the message says which model.
     """
     layers = profile.layers
     if profile.parameters * 32 * BIT_UNITS > LARGEST_SUM:
@@ -201,7 +219,9 @@ def compile_problem(profile: ModelProfile, menu: Menu) -> Problem:
         unit_of_layer[indices] = unit
     grouped = [[layers[i] for i in indices] for indices in members]
     widths = _merge_widths(grouped)
-    cost = bits_cost(profile, menu, members)
+    bits = bits_cost(profile, menu, members)
+    bits = dataclasses.replace(bits, table=_frozen(bits.table))
+    cost = bits if maker is bits_cost else checked_cost(maker, profile, menu, members)
     problem = Problem(
         name=profile.name,
         menu=menu,
@@ -213,11 +233,12 @@ def compile_problem(profile: ModelProfile, menu: Menu) -> Problem:
         scalars={name: _frozen(np.array([_merge_scalar(name, unit) for unit in grouped])) for name in SCALAR_SIGNALS},
         widths=widths,
         loss=_integer_loss(grouped, menu),
-        cost=Cost(cost.name, _frozen(cost.table), cost.constant, cost.reference),
+        cost=cost,
         allowed=_frozen(_merge_allowed(profile.name, units, grouped, menu)),
         weights=profile.parameters,
+        bits=bits,
     )
-    for what, table in (("bits", problem.cost.table), ("loss", problem.loss)):
+    for what, table in ((cost.name, problem.cost.table), ("loss", problem.loss)):
         largest = int(np.abs(table).max()) if table is not None else 0
         if len(units) * largest > LARGEST_SUM or problem.cost.reference > LARGEST_SUM:
             raise ProfileError(

@@ -1,4 +1,4 @@
-"""What searches share: the batches and the protocol under one name, digests that are remembered, ask and tell in turn."""
+"""What searches share: batches and protocol under one name, digests that are remembered, ask and tell in turn."""
 
 from __future__ import annotations
 

@@ -286,7 +286,7 @@ class _Goal:
         retention = np.clip(np.exp(-(mean[:, None] + deviation[:, None] * quantiles)), 0.0, 1.0)
         costs = cost_sums(self._problem, allocations)
         compression = self._problem.cost.reference / costs.astype(np.float64)
-        bits = (costs - self._problem.cost.constant) / (self._problem.weights * 1024.0)
+        bits = (costs - self._problem.cost.constant) / (self._problem.weights * self._problem.bit)
         shape = retention.shape
         return self._objective.score(
             retention, np.broadcast_to(compression[:, None], shape), np.broadcast_to(bits[:, None], shape)
@@ -317,7 +317,7 @@ def front_vertices(table: NDArray[np.float64], problem: Problem) -> NDArray[np.i
 
     The vertices of the convex front of a separable table (Shoham & Gersho, IEEE Trans. ASSP 36(9), 1988).
     """
-    cost = problem.cost.table / 1024.0
+    cost = problem.cost.table / problem.bit
     forbidden = np.where(problem.allowed, 0.0, np.inf)
     saved = np.abs(cost[:, 1:] - cost[:, :-1]).ravel()
     rise = np.abs(table[:, :-1] - table[:, 1:]).ravel()[saved > 0] / saved[saved > 0]
