@@ -41,8 +41,13 @@ PRINTS = "evoquant.cli"
 # The second seeds DEAP's `random`, and restores it; the third looks whether others leave it alone; the last seeds all
 # streams of the process around each call of another library, and restores them.
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators", "evoquant.testing.clauses", "evoquant.search.outside")
-# The first two: `module:attribute` that the user has named. The last: modules of its own tables.
-LOADS_CODE = ("evoquant.campaign.build", "evoquant.models.torch_factory", "evoquant.search.outside")
+# The first two: `module:attribute` that the user has named. Then classes of a live network, in workers; tables.
+LOADS_CODE = (
+    "evoquant.campaign.build",
+    "evoquant.models.torch_factory",
+    "evoquant.models.shipped",
+    "evoquant.search.outside",
+)
 HEAVY = (
     *("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna", "pymoo", "openvino"),
     *("ribs",),

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "tree": {"kind": "genetic", "population": 20},
 }
 GENERATIONS = 1000
+EXECUTORS = ("local", "ray", "auto")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def optimize(
     block: int = 512,
     batch: int = 128,
     executor: str = "local",
+    workers: int | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
 ) -> Result:
@@ -116,7 +118,8 @@ def optimize(
         tie_groups: group → layers that share a width.
         types: layer → type, over what is found.
         block, batch: samples that are measured together, and samples a forward pass.
-        executor: `local`; a model in memory is measured where it is.
+        executor, workers: `local`, in this process; `ray`, where workers get the model once, as plain data, and import
+            its classes and a metric from their modules; `auto`, what is faster. They change no result.
         cache: a folder to keep outcomes in for other runs; by default they stay in the run directory.
         observer: hears of every generation.
 
@@ -127,20 +130,26 @@ def optimize(
         Interrupted: by the user; the same call with the same `run_dir` goes on.
         CampaignError: the campaign failed.
     """
-    _check(floor, budget, seed, genome, executor, block, batch)
+    _check(floor, budget, genome, executor, seed=seed, workers=workers, block=block, batch=batch)
     with _measurable(model):
         splits, drawn = split_samples(calibration, selection, test, seed)
         called = _name(model, name)
         given = _given(model, splits, drawn, metric, called, seed, block, batch, tie_groups, types)
-        _check_names(given.task)
+        task = _sendable(given.task, metric) if executor != "local" else given.task
         goal = dict(objective) if objective is not None else {"kind": "feasible_first", "floor": floor}
         data = {
             **{"name": called, "seed": seed, "task": _task_data(given, metric, seed, block, batch), "objective": goal},
             **{"deploy_to": list(deploy_to), "genome": {"kind": genome}, "search": dict(SEARCHES[genome])},
-            **{"stop": {"passes": float(budget), "generations": GENERATIONS}, "executor": {"kind": "local"}},
-            **({} if menu is None else {"menu": [menu] if isinstance(menu, str) else list(menu)}),
+            **_settings(budget, executor, workers, menu),
         }
-        return _run(_config(data, given.task, start_from), given.task, run_dir, cache, observer)
+        return _run(_config(data, task, start_from), task, run_dir, cache, observer)
+
+
+def _settings(budget: float, executor: str, workers: int | None, menu: Sequence[str] | None) -> dict[str, Any]:
+    """What is said in the config as it is given."""
+    plain: dict[str, Any] = {"stop": {"passes": float(budget), "generations": GENERATIONS}}
+    plain["executor"] = {"kind": executor, "workers": workers}
+    return plain if menu is None else {**plain, "menu": [menu] if isinstance(menu, str) else list(menu)}
 
 
 def _config(data: dict[str, Any], task: MeasuredTask, start_from: Result | str | Path | None) -> CampaignConfig:
@@ -176,7 +185,8 @@ def _run(
         try:
             if is_file(place / RESOLVED):
                 require_same_call(place, config)
-                campaigns.resume(place, cache=outcomes, observer=observer)
+                where = config.executor
+                campaigns.resume(place, executor=where.kind, workers=where.workers, cache=outcomes, observer=observer)
             else:
                 campaigns.begin(config, text, place, SOURCE, cache=outcomes, observer=observer)
         except CampaignError:
@@ -210,7 +220,7 @@ def _check_reference(task: MeasuredTask) -> None:
         raise InputError("model: the FP32 outputs on the calibration data are not finite; mend the model or the data.")
 
 
-def _check(floor: Any, budget: Any, seed: Any, genome: Any, executor: Any, block: Any, batch: Any) -> None:
+def _check(floor: Any, budget: Any, genome: Any, executor: Any, **counts: Any) -> None:
     """The plain arguments.
 
     Raises:
@@ -223,16 +233,16 @@ def _check(floor: Any, budget: Any, seed: Any, genome: Any, executor: Any, block
         )
     if not _is_number(budget) or budget <= 0:
         raise InputError(f"budget: is {shown_value(budget)}; it is passes over the calibration data, such as 80.")
-    for name, value, least in (("seed", seed, 0), ("block", block, 1), ("batch", batch, 1)):
+    for name, value in counts.items():
+        least = 0 if name == "seed" else 1
+        if name == "workers" and value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 2**32:
             raise InputError(f"{name}: is {shown_value(value)}; it is a whole number of at least {least}.")
     if genome not in SEARCHES:
         raise InputError(f"genome: unknown kind {quoted(genome)}.{suggestion(str(genome), SEARCHES)}")
-    if executor != "local":
-        raise InputError(
-            f"executor: is {shown_value(executor)}; a model in memory is measured in its own process: leave it out, or "
-            f"run a config with task: {{kind: torch, factory: module:function}}, which Ray's workers can call."
-        )
+    if executor not in EXECUTORS:
+        raise InputError(f"executor: is {shown_value(executor)}; it is {', '.join(EXECUTORS)}.")
 
 
 def _check_names(task: MeasuredTask) -> None:
@@ -276,13 +286,29 @@ def _given(
             tie_groups=tie_groups,
             types=types,
         )
+        _check_names(opened)
         return _Given(opened, "onnx", splits, drawn)
     from evoquant.models.torch_memory import Sizes, torch_memory_task
 
     task = torch_memory_task(
         model, splits, metric, name=name, seed=seed, sizes=Sizes(block, batch), tie_groups=tie_groups, types=types
     )
+    _check_names(task)
     return _Given(task, "torch", splits, drawn)
+
+
+def _sendable(task: MeasuredTask, metric: Any) -> MeasuredTask:
+    """The same task, for workers in other processes.
+
+    Raises:
+        InputError: something of it lives in this process alone.
+    """
+    from evoquant.models.shipped import shipped
+    from evoquant.models.torch_task import TorchTask
+
+    if callable(metric):
+        shipped(metric, "metric")
+    return replace(task, travels=True) if isinstance(task, TorchTask) else task
 
 
 def _task_data(given: _Given, metric: Any, seed: int, block: int, batch: int) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from evoquant.models.onnx_task import OnnxTask, load_onnx_task
 from evoquant.models.torch_data import INPUTS, TARGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -87,10 +89,18 @@ def _input(key: str, inputs: Sequence[str], split: str) -> str:
     return inputs[place]
 
 
-def _own(metric: Callable[..., Any]) -> OwnMetric:
-    def of_first(outputs: list[NDArray[np.generic]], targets: NDArray[np.generic] | None) -> NDArray[np.generic]:
-        return np.asarray(metric(np.asarray(outputs[0]), targets))
+@dataclass(frozen=True)
+class FirstOutput:
+    """A score of the first output alone, as a function of all outputs; workers import it by name."""
 
+    function: Callable[..., Any]
+
+    def __call__(self, outputs: list[NDArray[np.generic]], targets: NDArray[np.generic] | None) -> NDArray[np.generic]:
+        """`(samples,)` scores."""
+        return np.asarray(self.function(np.asarray(outputs[0]), targets))
+
+
+def _own(metric: Callable[..., Any]) -> OwnMetric:
     name = str(getattr(metric, "__qualname__", type(metric).__name__))
     lower = bool(getattr(metric, "lower_is_better", False))
-    return OwnMetric(of_first, name, lower, getattr(metric, "retention", None))
+    return OwnMetric(FirstOutput(metric), name, lower, getattr(metric, "retention", None))

@@ -17,6 +17,7 @@ from evoquant.errors import InputError, suggestion
 from evoquant.files import canonical_json
 from evoquant.models.arrays import digest_arrays
 from evoquant.models.base import REFERENCE, SPLITS, Block, Measure, Split
+from evoquant.models.code import code_digest
 from evoquant.models.onnx_data import SLICES, TARGETS, InputSpec, Samples, read_npz, split_samples
 from evoquant.models.onnx_measurer import Network, numeric_environment, open_session, require_onnx
 from evoquant.models.onnx_outcomes import Kind, OwnMetric, Score, Scoring
@@ -336,6 +337,9 @@ def _code_digest(own: OwnMetric | None) -> str:
     """sha256 of the file that defines an own metric: edited, it gives other outcomes."""
     if own is None:
         return ""
+    held = getattr(own.function, "function", None)  # of a function that a program holds, perhaps without a file
+    if held is not None:
+        return f", code {code_digest([held])}"
     try:
         file = inspect.getsourcefile(own.function)
         return f", code {hashlib.sha256(Path(file).read_bytes()).hexdigest()}" if file else ""

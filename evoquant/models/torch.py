@@ -12,7 +12,7 @@ import numpy as np
 from evoquant.errors import InputError
 from evoquant.models.arrays import unpack_arrays
 from evoquant.models.base import REFERENCE, Failed, Measure, Outcome, Request
-from evoquant.models.networks import build_network, require_torch
+from evoquant.models.networks import require_torch
 from evoquant.models.torch_data import TARGETS, call_on_tensors, input_tensors, samples_of
 from evoquant.models.torch_quantize import fake_quantize_activations_tensor, fake_quantize_tensor
 from evoquant.models.torch_threads import one_thread, tensor_bytes
@@ -74,20 +74,20 @@ def start_measurer(payload: dict[str, Any]) -> Measure:
     require_torch("measuring a network")
     from evoquant.models.torch_kinds import Judge
     from evoquant.models.torch_layers import Layer
+    from evoquant.models.torch_payload import network_of
 
     block, batch = payload["block"], payload["batch"]
-    if "architecture" not in payload:
+    if "identity" in payload:
         from evoquant.models.torch_factory import live_task
 
         task = live_task(payload)
         judge = Judge(task.kind, task.variance, task.own)
         return Measurer(task.network, task.found, task.data, judge, block=block, batch=batch)
-    weights = unpack_arrays(payload["weights"], "the task's weights")
-    network = build_network(payload["architecture"], weights).requires_grad_(False)
+    network, own = network_of(payload)
     data = {split: unpack_arrays(packed, f"the task's {split} data") for split, packed in payload["data"].items()}
     layers = [Layer.from_dict(row) for row in payload["layers"]]
     variance = payload["variance"]
-    judge = Judge(payload["kind"], None if variance is None else np.array(variance))
+    judge = Judge(payload["kind"], None if variance is None else np.array(variance), own)
     return Measurer(network, layers, data, judge, block=block, batch=batch)
 
 

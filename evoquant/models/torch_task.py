@@ -25,7 +25,7 @@ import numpy as np
 
 from evoquant.errors import EvoquantError, InputError
 from evoquant.files import canonical_json
-from evoquant.models.arrays import Arrays, digest_arrays, pack_arrays
+from evoquant.models.arrays import Arrays, digest_arrays
 from evoquant.models.base import SPLITS, Block, Measure, Split
 from evoquant.models.code import code_digest, structure_of
 from evoquant.models.networks import require_torch
@@ -96,7 +96,8 @@ class TorchTask:
         factory: `module:factory`, where it is somebody's own.
         tie_groups: name → layers that share a width; these win over what is found. A group of one unties its layer.
         types: layer → type, over what is inferred.
-        own: a metric of one's own; only with `factory`.
+        own: a metric of one's own; only with `factory`, or of a network in memory.
+        travels: whether a network in memory is sent to other processes, see `evoquant.models.shipped`.
     """
 
     name: str
@@ -111,6 +112,7 @@ class TorchTask:
     tie_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
     own: OwnMetric | None = None
+    travels: bool = False
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -152,7 +154,7 @@ class TorchTask:
         """sha256 over the architecture and its code, the layers that take a width, and the bytes of the weights."""
         structure = self.architecture or structure_of(self.network)
         table = [[layer.parameter, layer.channel_axis] for layer in self.found]
-        return hashlib.sha256(canonical_json([structure, table, digest_arrays(self._state())]).encode()).hexdigest()
+        return hashlib.sha256(canonical_json([structure, table, digest_arrays(self.state())]).encode()).hexdigest()
 
     @property
     def numeric_environment(self) -> str:
@@ -173,27 +175,15 @@ class TorchTask:
     def payload(self) -> dict[str, Any]:
         """For `evoquant.models.measurer.start_measurer`.
 
-        A network of ours travels as plain data and bytes. Of somebody's own only the name of its factory does: in
-        this process the live network is measured, another process calls the factory.
+        A network of ours travels as plain data and bytes, and one in memory likewise where it `travels`. Of somebody's
+        own with a factory only its name does: in this process the live network is measured, another calls the factory.
+
+        Raises:
+            InputError: what should travel cannot.
         """
-        common = {"runtime": "torch", "block": self.block, "batch": self.batch}
-        if self.architecture is None:
-            LIVE[self.identity] = self
-            return {**common, "factory": self.factory, "seed": self.seed, "identity": self.identity}
-        if self.own is not None:
-            raise InputError(f"task {self.name!r}: a metric of one's own needs a factory of one's own; name it.")
-        data = {
-            split: pack_arrays({name: a for name, a in self.data[split].items() if name != SLICES}) for split in SPLITS
-        }
-        return {
-            **common,
-            "architecture": self.architecture,
-            "kind": self.kind,
-            "variance": None if self.variance is None else self.variance.tolist(),
-            "layers": [layer.to_dict() for layer in self.found],
-            "weights": pack_arrays(self._state()),
-            "data": data,
-        }
+        from evoquant.models.torch_payload import payload_of
+
+        return payload_of(self)
 
     @functools.cached_property
     def _blocks(self) -> dict[str, tuple[Block, ...]]:
@@ -259,7 +249,8 @@ class TorchTask:
             "environment": self.numeric_environment,
         }
 
-    def _state(self) -> Arrays:
+    def state(self) -> Arrays:
+        """Parameters and buffers by name."""
         return {name: tensor.detach().numpy() for name, tensor in self.network.state_dict().items()}
 
 
