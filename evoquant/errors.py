@@ -214,9 +214,10 @@ def describe_validation(error: ValidationError, source: str, known_keys: Iterabl
         if fault["type"] == "union_tag_invalid":
             context = fault["ctx"]
             expected = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
-            known = [tag for tag in expected if tag != "code"]
+            known = [tag for tag in expected if tag not in ("code", "memory")]
             tag = context["tag"]
-            lines.append(f"{source}: {place}.kind: unknown kind {quoted(tag, LONGEST_VALUE)}.{suggestion(tag, known)}")
+            meant = suggestion(tag, known) or " Name your own class as module:Class."
+            lines.append(f"{source}: {place}.kind: unknown kind {quoted(tag, LONGEST_VALUE)}.{meant}")
         elif fault["type"] == "extra_forbidden":
             key = str(fault["loc"][-1])
             meant = " It is known elsewhere, not here." if key in keys else suggestion(key, keys)

@@ -9,13 +9,29 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, JsonValue, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from evoquant.campaign.config_base import CODE, Closed, tag
+from evoquant.campaign.config_base import Closed, tag
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
+from evoquant.campaign.config_objective import (
+    BudgetConfig,
+    CertifiedConfig,
+    CliffConfig,
+    FeasibleFirstConfig,
+    ObjectiveConfig,
+)
 from evoquant.campaign.config_outside import SEARCH_KINDS, AnySearch, OutsideConfig
-from evoquant.campaign.config_search import GeneticConfig, known_strategy
+from evoquant.campaign.config_own import PARTS, CodeConfig, HeldConfig, OwnPart, own_code
+from evoquant.campaign.config_replay import CandidateConfig, ReplayConfig
+from evoquant.campaign.config_search import GeneticConfig
 from evoquant.campaign.config_trackers import Trackers
 from evoquant.campaign.yaml_file import parse_yaml
 from evoquant.errors import (
@@ -24,8 +40,6 @@ from evoquant.errors import (
     PrecisionError,
     ProfileError,
     describe_validation,
-    quoted,
-    suggestion,
 )
 from evoquant.files import canonical_json, read_text
 from evoquant.profiles.builtin import expand_names
@@ -33,6 +47,25 @@ from evoquant.quantization.precision import Menu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+__all__ = [
+    "MAX_CONFIG_BYTES",
+    "MAX_MODELS",
+    "NOT_HASHED",
+    "BudgetConfig",
+    "CampaignConfig",
+    "CandidateConfig",
+    "CliffConfig",
+    "CodeConfig",
+    "ExecutorConfig",
+    "FeasibleFirstConfig",
+    "HeldConfig",
+    "ModelsConfig",
+    "ReplayConfig",
+    "StopConfig",
+    "config_from_dict",
+    "load_config",
+]
 
 MAX_CONFIG_BYTES = 2**20
 
@@ -42,13 +75,6 @@ NOT_HASHED = ("executor", "cache", "out", "trackers")
 Positive = Annotated[int, Field(ge=1, le=10_000_000)]
 Retention = Annotated[float, Field(gt=0, lt=1)]
 MAX_MODELS = 256
-
-
-class CodeConfig(Closed):
-    """An own class, named as `module:Class`, with its keyword arguments."""
-
-    kind: Annotated[str, Field(pattern=CODE.pattern)]
-    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class ModelsConfig(Closed):
@@ -68,97 +94,6 @@ class ModelsConfig(Closed):
             return expand_names(names, MAX_MODELS)
         except ProfileError as error:
             raise ValueError(str(error).removesuffix(".")) from None
-
-
-class CliffConfig(Closed):
-    """The published objective."""
-
-    kind: Literal["cliff"] = "cliff"
-    threshold: Retention = 0.95
-
-
-class FeasibleFirstConfig(Closed):
-    """Compression among what keeps the floor."""
-
-    kind: Literal["feasible_first"]
-    floor: Retention = 0.95
-
-
-class BudgetConfig(Closed):
-    """Retention within a size: effective bits per weight or, where one model is searched, megabytes (10^6 bytes)."""
-
-    kind: Literal["budget"]
-    effective_bits: Annotated[float, Field(gt=0, le=64)] | None = None
-    megabytes: Annotated[float, Field(gt=0, le=1e9)] | None = None
-
-    @model_validator(mode="after")
-    def _one_of(self) -> BudgetConfig:
-        if (self.effective_bits is None) == (self.megabytes is None):
-            raise ValueError("a budget has either `effective_bits` or `megabytes`")
-        return self
-
-
-class PublishedConfig(Closed):
-    """Figures as printed in the published tables, with their digits: '0.0935', '93.5%', '2.43x'."""
-
-    fitness: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
-    retention: Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] | None = None
-    compression: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
-
-
-class ChangeConfig(Closed):
-    """A change to a rule strategy."""
-
-    edges: Annotated[float, Field(ge=0, le=1)] | None = None
-    edge_width: str | None = None
-    threshold: float | None = None
-    protect: list[str] = Field(default_factory=list)
-    unprotect: list[str] = Field(default_factory=list)
-
-
-class CandidateConfig(Closed):
-    """One candidate of a replay: a strategy, changed or not, or so many random rules."""
-
-    strategy: str | None = None
-    change: ChangeConfig | None = None
-    random: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    data: str
-    published: PublishedConfig | None = None
-    reason: str | None = None
-
-    @model_validator(mode="after")
-    def _one_of(self) -> CandidateConfig:
-        if (self.strategy is None) == (self.random is None):
-            raise ValueError("a candidate has either `strategy` or `random`")
-        if self.strategy is not None:
-            known_strategy(self.strategy)
-        return self
-
-
-class GenerationConfig(Closed):
-    """One generation of a replay; `afterwards` ones are compared with the champion and do not replace it."""
-
-    generation: str
-    candidates: Annotated[list[CandidateConfig], Field(min_length=1)]
-    afterwards: bool = False
-
-
-class ReplayConfig(Closed):
-    """A fixed list of candidates; `data` names the models that they are judged on."""
-
-    kind: Literal["replay"]
-    data: Annotated[dict[str, str], Field(min_length=1)]
-    generations: Annotated[list[GenerationConfig], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _known_data(self) -> ReplayConfig:
-        for generation in self.generations:
-            for candidate in generation.candidates:
-                if candidate.data not in self.data:
-                    raise ValueError(
-                        f"data {quoted(candidate.data)} is not defined.{suggestion(candidate.data, self.data)}"
-                    )
-        return self
 
 
 class StopConfig(Closed):
@@ -182,15 +117,11 @@ class ExecutorConfig(Closed):
     limit_s: Annotated[float, Field(gt=0)] | None = None
 
 
-ObjectiveConfig = Annotated[
-    Annotated[CliffConfig, Tag("cliff")]
-    | Annotated[FeasibleFirstConfig, Tag("feasible_first")]
-    | Annotated[BudgetConfig, Tag("budget")]
-    | Annotated[CodeConfig, Tag("code")],
-    tag("cliff", ("cliff", "feasible_first", "budget")),
-]
 SearchConfig = Annotated[
-    AnySearch | Annotated[ReplayConfig, Tag("replay")] | Annotated[CodeConfig, Tag("code")],
+    AnySearch
+    | Annotated[ReplayConfig, Tag("replay")]
+    | Annotated[CodeConfig, Tag("code")]
+    | Annotated[HeldConfig, Tag("memory")],
     tag("genetic", (*SEARCH_KINDS, "replay")),
 ]
 
@@ -210,6 +141,8 @@ class CampaignConfig(Closed):
     objective: ObjectiveConfig = CliffConfig()
     aggregate: Literal["mean", "min", "geometric"] = "mean"
     relative_to_optimum: bool = False
+    cost: OwnPart | None = None
+    estimator: OwnPart | None = None
     genome: GenomeConfig = RuleSpaceConfig()
     search: SearchConfig = GeneticConfig()
     stop: StopConfig = StopConfig()
@@ -261,8 +194,7 @@ class CampaignConfig(Closed):
             )
         if self.relative_to_optimum and (self.task or isinstance(self.search, ReplayConfig)):
             raise ValueError("relative_to_optimum is for campaigns on profiles (`models`)")
-        if self.relative_to_optimum and isinstance(self.objective, CodeConfig):
-            raise ValueError("relative_to_optimum needs a built-in objective: the optimum of your own is not certified")
+        self._own_parts()
         if self.stop.passes is not None and self.task is None:
             raise ValueError("stop.passes is for measured tasks; use stop.evaluations")
         if getattr(self.search, "in_flight", None) is not None and self.task is None:
@@ -277,6 +209,20 @@ class CampaignConfig(Closed):
             raise ValueError("executor.limit_s is for measured tasks; a profile is scored in microseconds")
         return self
 
+    def _own_parts(self) -> None:
+        """What parts of one's own do not go with."""
+        if self.relative_to_optimum and not isinstance(self.objective, CertifiedConfig):
+            raise ValueError("relative_to_optimum needs a built-in objective: the optimum of your own is not certified")
+        if self.relative_to_optimum and self.estimator is not None:
+            raise ValueError("relative_to_optimum needs the separable estimator: of another nothing is certified")
+        if self.estimator is not None and self.task is not None:
+            raise ValueError("estimator is for campaigns on profiles (`models`); the retention of a task is measured")
+        for key in ("cost", "estimator"):
+            if getattr(self, key) is not None and isinstance(self.search, ReplayConfig):
+                raise ValueError(f"a replay repeats published figures, by their own {key}; leave {key} out")
+        if isinstance(self.objective, BudgetConfig) and (self.objective.cost is None) != (self.cost is None):
+            raise ValueError("objective.cost is a budget in the unit of the campaign's own `cost`; give both, or none")
+
     @property
     def resolved_menu(self) -> Menu:
         """The menu, or its default: nominal widths for profiles, per channel for real networks."""
@@ -287,7 +233,7 @@ class CampaignConfig(Closed):
 
     def code(self) -> list[str]:
         """Every `module:attribute` that the config names."""
-        own = {part.kind for part in (self.objective, self.search) if isinstance(part, CodeConfig)}
+        own = own_code(*(getattr(self, part) for part in PARTS))
         if isinstance(self.search, OutsideConfig) and ":" in self.search.chosen[1]:
             own.add(self.search.chosen[1])
         return sorted(own | set(task_code(self.task)))
@@ -303,8 +249,9 @@ class CampaignConfig(Closed):
         plain["menu"] = list(self.resolved_menu.names)
         if not self.deploy_to:  # unknown to configs that deploy nowhere, whose hashes stay
             del plain["deploy_to"]
-        if not self.trackers:
-            del plain["trackers"]
+        for key in ("trackers", "cost", "estimator"):
+            if not plain[key]:
+                del plain[key]
         if self.task is None:  # a campaign on profiles has neither
             del plain["signals"], plain["racing"]
         else:

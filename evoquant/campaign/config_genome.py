@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag, field_validator
 
 from evoquant.campaign.config_base import Closed, tag
+from evoquant.campaign.config_own import CodeConfig, HeldConfig
 from evoquant.errors import quoted, suggestion
 from evoquant.genomes.expression import ALL_SIGNALS, MAX_DEPTH, MAX_NODES, OPERATOR
 
@@ -56,6 +57,8 @@ class DirectSpaceConfig(Closed):
 GenomeConfig = Annotated[
     Annotated[RuleSpaceConfig, Tag("rule")]
     | Annotated[TreeSpaceConfig, Tag("tree")]
-    | Annotated[DirectSpaceConfig, Tag("direct")],
+    | Annotated[DirectSpaceConfig, Tag("direct")]
+    | Annotated[CodeConfig, Tag("code")]
+    | Annotated[HeldConfig, Tag("memory")],
     tag("rule", ("rule", "tree", "direct")),
 ]

@@ -28,6 +28,8 @@ WORDS: dict[str, dict[str, str]] = {
         "objective": "what fitness is",
         "aggregate": "how the fitness on several models becomes one number",
         "relative_to_optimum": "count each model as a share of its own certified optimum",
+        "cost": "what a choice of widths costs, by your own module:Class; bits by default",
+        "estimator": "how retention is estimated on profiles, by your own module:Class; separable by default",
         "genome": "what is evolved: rules and formulas carry over to other models, direct is for one model",
         "search": "how it is searched",
         "stop": "when to end: whichever comes first",
@@ -42,6 +44,11 @@ WORDS: dict[str, dict[str, str]] = {
     "CodeConfig": {
         "kind": "your own class as module:Class",
         "options": "its keyword arguments",
+    },
+    "HeldConfig": {
+        "kind": "an object that a Python program holds; evoquant.run and evoquant.optimize write it",
+        "what": "the name of its class",
+        "code": "digest of its code and of what it holds",
     },
     "ModelsConfig": {
         "train": "models whose fitness is searched for",
@@ -60,6 +67,7 @@ WORDS: dict[str, dict[str, str]] = {
         "kind": "retention within a size",
         "effective_bits": "bits per weight, scales included",
         "megabytes": "10^6 bytes of weights and scales; of one model",
+        "cost": "in the unit of the campaign's own cost; of one model",
     },
     "RuleSpaceConfig": {
         "kind": "rules: protected layer types, edges, then thresholds on signals",
