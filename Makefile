@@ -25,8 +25,8 @@ FUZZ_TARGETS ?= profile rule tree direct champion config
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-onnx test-openvino test-llm test-long fuzz lint format docs results results-full install install-torch install-onnx \
-    install-openvino install-llm install-report install-all install-dev clean
+.PHONY: help run test test-onnx test-openvino test-llm test-long fuzz lint format docs package results results-full install \
+    install-torch install-onnx install-openvino install-llm install-report install-all install-dev clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -72,6 +72,9 @@ format: $(DEV)  ## let ruff format and fix what it can
 docs: $(ALL)  ## build the documentation site, its notebooks executed, in docs/_build
 	@$(BIN)/python -m sphinx -W --keep-going -q -c docs -d '$(DOCS_OUT)/.doctrees' . '$(DOCS_OUT)'
 	@echo '$(DOCS_OUT)/index.html'
+
+package: $(DEV)  ## build wheel and sdist in dist/, and check what they hold
+	@$(BIN)/python tests/package/make_package.py
 
 results: $(ALL)  ## render README, docs and results/ from the rows, and measure a random 2% of them again: minutes
 	@$(BIN)/python experiments/results.py
