@@ -43,7 +43,7 @@ PRINTS = "evoquant.cli"
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators", "evoquant.testing.clauses", "evoquant.search.outside")
 # The first two: `module:attribute` that the user has named. Then classes of a live network, in workers; tables.
 LOADS_CODE = (
-    "evoquant.campaign.build",
+    "evoquant.campaign.own",
     "evoquant.models.torch_factory",
     "evoquant.models.shipped",
     "evoquant.search.outside",

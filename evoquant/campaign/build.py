@@ -1,34 +1,28 @@
 """From a config to the parts of a campaign: literal tables, name → class.
 
-Beside a built-in name, `kind: module:Class` takes anyone's own class. This is the one place that imports code by
-name, and it does so only for names that the user gave.
+Beside a built-in name, `kind: module:Class` takes anyone's own class; see `evoquant.campaign.own`.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evoquant.campaign.config import (
-    BudgetConfig,
-    CampaignConfig,
-    CodeConfig,
-    ModelsConfig,
-    ReplayConfig,
-)
+from evoquant.campaign.build_scoring import compiled, make_objective, retention_model
+from evoquant.campaign.config import CampaignConfig, CodeConfig, HeldConfig, ModelsConfig, ReplayConfig
 from evoquant.campaign.config_genome import DirectSpaceConfig, TreeSpaceConfig
+from evoquant.campaign.config_objective import CertifiedConfig
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
-from evoquant.errors import ConfigError, InputError, quoted, raised_by, suggestion
+from evoquant.campaign.own import check_own_space, know_space, load_code, own_part
+from evoquant.errors import ConfigError, InputError, quoted, suggestion
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
 from evoquant.profiles.builtin import any_profile
 from evoquant.profiles.model import ModelProfile
-from evoquant.scoring.cost import BIT_UNITS
-from evoquant.scoring.objective import OBJECTIVES, BitBudget, Objective
+from evoquant.scoring.objective import Objective
 from evoquant.scoring.problem import Problem, compile_problem
 
 if TYPE_CHECKING:
@@ -41,6 +35,21 @@ if TYPE_CHECKING:
     from evoquant.genomes.base import Space
     from evoquant.search.base import Search
     from evoquant.store import Store
+
+__all__ = [
+    "Campaign",
+    "allow_genomes",
+    "build_campaign",
+    "check_signals",
+    "deployed_profile",
+    "load_code",
+    "make_executor",
+    "make_objective",
+    "make_search",
+    "make_space",
+    "require_allowed",
+    "searched_profile",
+]
 
 
 @dataclass
@@ -82,11 +91,12 @@ class Campaign:
     def optimum(self, split: str) -> NDArray[np.float64] | None:
         """`(models,)` certified upper bounds on the fitness that any allocation of each model of `split` can have.
 
-        None where that is not known: with an objective of one's own, which need not be monotone, where a network is
-        measured, or where a profile has no losses.
+        None where that is not known: with an objective of one's own, which need not be monotone, or an estimator of
+        one's own, where a network is measured, or where a profile has no losses.
         """
         known = all(problem.loss is not None for problem in self.problems[split])
-        if self.measured or isinstance(self.config.objective, CodeConfig) or not known:
+        certified = isinstance(self.config.objective, CertifiedConfig) and self.config.estimator is None
+        if self.measured or not certified or not known:
             return None
         if split not in self._optima:
             self._optima[split] = _optima(self.problems[split], self.objective)
@@ -105,21 +115,6 @@ class Campaign:
         finally:
             if self.store is not None:
                 self.store.close()
-
-
-def load_code(name: str) -> Any:
-    """The attribute that `module:attribute` names.
-
-    Raises:
-        ConfigError: it cannot be imported.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
-    except Exception as error:  # whatever the module may raise
-        raise ConfigError(f"{name}: importing {module} raised {raised_by(error)}") from error
 
 
 def searched_profile(config: CampaignConfig, name: str) -> ModelProfile:
@@ -146,42 +141,6 @@ def deployed_profile(config: CampaignConfig, profile: ModelProfile) -> ModelProf
         return constrained(profile, config.resolved_menu, config.deploy_to)
     except InputError as error:
         raise InputError(f"{profile.name}: {error}") from None
-
-
-def make_objective(config: CampaignConfig, problems: tuple[Problem, ...] = ()) -> Objective:
-    """The objective of a config.
-
-    Args:
-        config: with it.
-        problems: the models searched: megabytes are a size of one of them.
-
-    Raises:
-        ConfigError: megabytes of several models.
-    """
-    options = config.objective.model_dump()
-    kind = options.pop("kind")
-    if isinstance(config.objective, BudgetConfig):
-        return BitBudget(config.objective.effective_bits or _bits_of(config.objective.megabytes, problems))
-    if isinstance(config.objective, CodeConfig):
-        made: Objective = load_code(kind)(**options["options"])
-        return made
-    return OBJECTIVES[kind](**options)
-
-
-def _bits_of(megabytes: float | None, problems: tuple[Problem, ...]) -> float:
-    """Effective bits per weight at which a model takes so many megabytes, what no width applies to included."""
-    if len(problems) != 1 or megabytes is None:
-        raise ConfigError(
-            f"objective.megabytes: is a size of one model, and there are {len(problems)}; give effective_bits."
-        )
-    (problem,) = problems
-    left = megabytes * 8e6 * BIT_UNITS - problem.cost.constant
-    if left <= 0:
-        raise ConfigError(
-            f"objective.megabytes: {megabytes:g} is less than the {problem.cost.constant / BIT_UNITS / 8e6:.4g} of "
-            f"{problem.name!r} that no width applies to; raise it."
-        )
-    return left / BIT_UNITS / problem.weights
 
 
 def make_executor(kind: str, workers: int | None, address: str | None) -> Executor:
@@ -221,14 +180,13 @@ def build_campaign(config: CampaignConfig, cache: Path) -> Campaign:
 
 def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
     models = config.models or ModelsConfig()
-    menu = config.resolved_menu
     profiles = {
         split: [searched_profile(config, name) for name in names] for split, names in models.model_dump().items()
     }
-    problems = {split: tuple(compile_problem(p, menu) for p in found) for split, found in profiles.items()}
-    for split in problems.values():
-        for problem in split:
-            problem.separable_loss()
+    problems = {split: tuple(compiled(config, p) for p in found) for split, found in profiles.items()}
+    model = retention_model(config, (p for split in problems.values() for p in split))
+    for problem in (p for split in problems.values() for p in split if model is None):
+        problem.separable_loss()
     if isinstance(config.genome, DirectSpaceConfig) and len({p.digest for s in profiles.values() for p in s}) > 1:
         raise ConfigError(
             "genome.kind: direct searches one model's allocation; give the same single model under models.train and "
@@ -244,7 +202,7 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
         for name, values in optima.items():
             _check_positive(problems[name], values)
     estimator = SeparableEstimator(
-        space, problems["train"], objective, config.aggregate, config.executor.batch, optima.get("train")
+        space, problems["train"], objective, config.aggregate, config.executor.batch, optima.get("train"), model
     )
     estimator.use(executor)
     inputs = {
@@ -303,9 +261,13 @@ def make_space(config: CampaignConfig, problems: tuple[Problem, ...]) -> Space:
     """The genome space; types and signals default to the published ones and those of the models.
 
     Raises:
-        ConfigError: a type that no model has.
+        ConfigError: a type that no model has, or a space of one's own that cannot be made.
     """
     genome, menu = config.genome, config.resolved_menu
+    if isinstance(genome, (CodeConfig, HeldConfig)):
+        made: Space = own_part(genome, "genome", problems)
+        check_own_space(made, genome.kind if isinstance(genome, CodeConfig) else genome.what, config.seed)
+        return made
     if isinstance(genome, DirectSpaceConfig):
         from evoquant.genomes.direct import DirectSpace
 
@@ -353,8 +315,8 @@ def make_search(config: CampaignConfig, space: Space, problems: Sequence[Problem
     """The search of a config over `space`, on these models."""
     search = config.search
     assert not isinstance(search, ReplayConfig)
-    if isinstance(search, CodeConfig):
-        made: Search = load_code(search.kind)(space, seed=config.seed, **search.options)
+    if isinstance(search, (CodeConfig, HeldConfig)):
+        made: Search = own_part(search, "search", space, seed=config.seed)
         return made
     from evoquant.campaign.build_search import built_in_search
 
@@ -364,10 +326,26 @@ def make_search(config: CampaignConfig, space: Space, problems: Sequence[Problem
 def require_allowed(config: CampaignConfig, allowed: Sequence[str], source: Path) -> None:
     """Refuse to run code that a run directory's config names unless the user names it again.
 
+    Genomes of a space of one's own can be read from then on.
+
     Raises:
-        InputError: listing what would have to be allowed.
+        InputError: listing what would have to be allowed, or the space cannot be imported.
     """
     missing = [name for name in config.code() if name not in allowed]
     if missing:
         flags = " ".join(f"--allow-code {name}" for name in missing)
         raise InputError(f"{source}: its config names code ({', '.join(missing)}); to run it, repeat it: {flags}")
+    if isinstance(config.genome, CodeConfig):
+        allow_genomes([config.genome.kind])
+
+
+def allow_genomes(names: Sequence[str]) -> None:
+    """Read genomes of these spaces, each `module:Class`, from now on.
+
+    Raises:
+        ConfigError: it cannot be imported, or does not say how to read one.
+    """
+    for name in names:
+        space = load_code(name)
+        if hasattr(space, "genome_from_dict"):  # else its genomes are of ours
+            know_space(space, name)

@@ -18,6 +18,7 @@ from evoquant.campaign.build import (
     make_search,
     make_space,
 )
+from evoquant.campaign.build_scoring import compiled, cost_maker
 from evoquant.campaign.config_measured import MemoryTaskConfig, OnnxTaskConfig, TorchTaskConfig
 from evoquant.campaign.in_memory import borrowed
 from evoquant.campaign.measure import MeasuredEstimator
@@ -25,6 +26,7 @@ from evoquant.campaign.measurer import Measurer
 from evoquant.campaign.racing import Racing
 from evoquant.campaign.signals import profile_signals
 from evoquant.models.tasks import load_task
+from evoquant.scoring.cost import bits_cost
 from evoquant.scoring.problem import compile_problem
 from evoquant.search.base import Archiving
 from evoquant.store import Store
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from evoquant.profiles.model import ModelProfile
     from evoquant.quantization.precision import Menu
     from evoquant.scoring.problem import Problem
+    from evoquant.scoring.protocol import CostMaker
 
 
 BLOCK, BATCH = 512, 128  # samples of a network of one's own, where the config does not say
@@ -99,6 +102,7 @@ def open_network(
     cache: Path,
     executor: Executor,
     limit_s: float | None = None,
+    maker: CostMaker = bits_cost,
 ) -> Opened:
     """Profile a task for a menu, with its measurements on `executor`.
 
@@ -110,7 +114,7 @@ def open_network(
         measurer = Measurer(task, store)
         measurer.use(executor, limit_s)
         profile = task.profile(menu, measurer.outcomes, signals)
-        return Opened(measurer, profile, compile_problem(profile, menu), store)
+        return Opened(measurer, profile, compile_problem(profile, menu, maker), store)
     except BaseException:
         store.close()
         raise
@@ -165,7 +169,8 @@ def build_measured(config: CampaignConfig, cache: Path, executor: Executor) -> C
     """
     assert config.task is not None
     task = make_task(config.task, cache)
-    opened = open_network(task, config.resolved_menu, profile_signals(config), cache, executor, config.executor.limit_s)
+    limit_s, maker = config.executor.limit_s, cost_maker(config)
+    opened = open_network(task, config.resolved_menu, profile_signals(config), cache, executor, limit_s, maker)
     try:
         return _campaign(config, deployable_only(config, opened), executor)
     except BaseException:
@@ -182,7 +187,7 @@ def deployable_only(config: CampaignConfig, opened: Opened) -> Opened:
     if not config.deploy_to:
         return opened
     profile = deployed_profile(config, opened.profile)
-    return replace(opened, profile=profile, problem=compile_problem(profile, config.resolved_menu))
+    return replace(opened, profile=profile, problem=compiled(config, profile))
 
 
 def estimator_class(config: CampaignConfig) -> type[MeasuredEstimator]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from evoquant.execution.base import Failure
+from evoquant.execution.base import CAUGHT, Failure, raised
 from evoquant.genomes.base import Fused, digest_of
+from evoquant.scoring.estimated import UNKNOWN, losses_of
 from evoquant.scoring.objective import Aggregate, Objective, Scores, score
-from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
+from evoquant.scoring.separable import cost_sums, retention_of
 from evoquant.scoring.threads import in_threads
 from evoquant.search.base import (
     CENSORED,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from evoquant.execution.base import Executor
     from evoquant.genomes.base import Genome, Space
     from evoquant.scoring.problem import Problem
+    from evoquant.scoring.protocol import RetentionModel
 
 
 THREADS_FROM = 2**15  # rows that are looked through for copies on all cores
@@ -105,25 +107,58 @@ def separable_worker(
     space, problems = payload
 
     def sums(rows: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        losses, costs = [], []
-        for problem in problems:
-            if isinstance(space, Fused) and isinstance(rows, np.ndarray):
-                loss, cost = space.sums(rows, problem)
-            else:
-                if space is not None and isinstance(rows, np.ndarray):
-                    allocations = space.allocate(rows, problem)
-                else:
-                    allocations = np.stack([genome.allocate(problem) for genome in rows])
-                loss, cost = loss_sums(problem, allocations), cost_sums(problem, allocations)
-            losses.append(loss)
-            costs.append(cost)
-        return np.stack(losses, axis=1), np.stack(costs, axis=1)
+        return _sums_of(space, problems, None, rows)
 
     return sums
 
 
+def own_worker(payload: tuple[Space | None, tuple[Problem, ...], RetentionModel | None]) -> Callable[[Any], Sums]:
+    """The same where space or estimator are somebody's own, of which one candidate may raise.
+
+    It alone has failed then, whoever shares its batch: that depends on the number of workers.
+    """
+    space, problems, model = payload
+
+    def sums(rows: Any) -> Sums:
+        try:
+            losses, costs = _sums_of(space, problems, model, rows)
+        except CAUGHT as error:
+            if len(rows) == 1:
+                shape = (1, len(problems))
+                return np.zeros(shape, dtype=np.int64), np.ones(shape, dtype=np.int64), {0: raised(error).reason}
+            alone = [sums(rows[place : place + 1]) for place in range(len(rows))]
+            reasons = {place: found[2][0] for place, found in enumerate(alone) if found[2]}
+            return np.concatenate([found[0] for found in alone]), np.concatenate([found[1] for found in alone]), reasons
+        unknown = (losses == UNKNOWN).any(axis=1)
+        return (
+            np.where(unknown[:, None], 0, losses),
+            costs,
+            dict.fromkeys(np.flatnonzero(unknown).tolist(), "not_finite"),
+        )
+
+    return sums
+
+
+def _sums_of(
+    space: Space | None, problems: tuple[Problem, ...], model: RetentionModel | None, rows: Any
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    losses, costs = [], []
+    for problem in problems:
+        if model is None and isinstance(space, Fused) and isinstance(rows, np.ndarray):
+            loss, cost = space.sums(rows, problem)
+        else:
+            if space is not None and isinstance(rows, np.ndarray):
+                allocations = space.allocate(rows, problem)
+            else:
+                allocations = np.stack([genome.allocate(problem) for genome in rows])
+            loss, cost = losses_of(problem, allocations, model), cost_sums(problem, allocations)
+        losses.append(loss)
+        costs.append(cost)
+    return np.stack(losses, axis=1), np.stack(costs, axis=1)
+
+
 class SeparableEstimator:
-    """Scores candidates on profiles: Π (1 − s), exact integer sums."""
+    """Scores candidates on profiles: Π (1 − s), or by an estimator of one's own; exact integer sums."""
 
     def __init__(
         self,
@@ -133,6 +168,7 @@ class SeparableEstimator:
         aggregate: Aggregate,
         batch: int,
         optimum: NDArray[np.float64] | None = None,
+        model: RetentionModel | None = None,
     ) -> None:
         self.counters = Counters()
         self._space = space
@@ -141,6 +177,8 @@ class SeparableEstimator:
         self._aggregate = aggregate
         self._batch = batch
         self._optimum = optimum
+        self._model = model
+        self._own = model is not None or not is_ours(space)
         self._executor: Executor | None = None
         self._digest = None if space is None else DigestMemo(space)
         self._dear = bool(getattr(space, "dear", False))
@@ -148,7 +186,10 @@ class SeparableEstimator:
 
     def use(self, executor: Executor) -> None:
         """Place space and problems on the executor's workers."""
-        executor.start(separable_worker, (self._space, self._problems))
+        if self._own:
+            executor.start(own_worker, (self._space, self._problems, self._model))
+        else:
+            executor.start(separable_worker, (self._space, self._problems))
         self._executor = executor
 
     def evaluate(self, batch: CandidateBatch, known_failures: Mapping[int, KnownFailure]) -> EvaluationBatch:
@@ -189,7 +230,9 @@ class SeparableEstimator:
             if isinstance(result, Failure):
                 failed.update(dict.fromkeys(range(rows.start, rows.stop), result.reason))
             else:
-                losses[rows], costs[rows] = result
+                losses[rows], costs[rows] = result[:2]
+                for reasons in result[2:]:
+                    failed.update({start + place: reason for place, reason in reasons.items()})
         return losses, costs, failed
 
     def state(self) -> dict[str, Any]:
@@ -232,10 +275,25 @@ def score_genomes(
     objective: Objective,
     aggregate: Aggregate,
     optimum: NDArray[np.float64] | None = None,
+    model: RetentionModel | None = None,
 ) -> Scores:
-    """Separable scores of a few genomes on models that no search has seen: finalists, champions, baselines."""
-    losses, costs = separable_worker((None, problems))(genomes)
-    return score(objective, problems, retention_of(losses), costs, aggregate, optimum)
+    """Scores of a few genomes on models that no search has seen: finalists, champions, baselines.
+
+    By the separable estimate, or by `model`; what that fails on has retention NaN, and so has its fitness.
+    """
+    if model is None:
+        losses, costs = separable_worker((None, problems))(genomes)
+        failed: dict[int, str] = {}
+    else:
+        losses, costs, failed = own_worker((None, problems, model))(genomes)
+    retention = retention_of(losses)
+    retention[list(failed)] = np.nan
+    return score(objective, problems, retention, costs, aggregate, optimum)
+
+
+def is_ours(space: Space | None) -> bool:
+    """Whether a space is one of evoquant's, of which nothing raises for one candidate alone."""
+    return space is None or type(space).__module__.startswith("evoquant.")
 
 
 def as_evaluations(

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.campaign.build_scoring import retention_model
 from evoquant.campaign.champion import Champion
 from evoquant.campaign.evaluate import score_genomes
+from evoquant.errors import CampaignError
 from evoquant.genomes.load import genome_from_dict
+from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.objective import combine
+from evoquant.scoring.separable import cost_sums, table_sums
 from evoquant.search.base import best_first
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from evoquant.campaign.build import Campaign
     from evoquant.genomes.base import Genome
     from evoquant.scoring.objective import Aggregate, Scores
+    from evoquant.scoring.problem import Problem
 
 
 def choose_champion(campaign: Campaign, records: Sequence[dict[str, Any]], provenance: Mapping[str, Any]) -> Champion:
@@ -77,6 +82,27 @@ def figures(
     return plain
 
 
+def size_figures(allocations: Sequence[NDArray[np.int8]], problems: tuple[Problem, ...]) -> dict[str, Any]:
+    """`effective_bits` as a mean over models, and `cost` with its `name`, `value` and FP32 `reference` as sums.
+
+    Empty where bits are the cost, which all figures count then.
+
+    Args:
+        allocations: `(units,)` of each model.
+        problems: the models.
+    """
+    if all(problem.cost is problem.bits for problem in problems):
+        return {}
+    pairs = list(zip(problems, allocations, strict=True))
+    bits = [float(table_sums(problem.bits, row[None])[0]) / (BIT_UNITS * problem.weights) for problem, row in pairs]
+    cost = {
+        "name": problems[0].cost.name,
+        "value": sum(int(cost_sums(problem, row[None])[0]) for problem, row in pairs),
+        "reference": sum(problem.cost.reference for problem in problems),
+    }
+    return {"effective_bits": float(np.mean(bits)), "cost": cost}
+
+
 def _order(scores: Scores, records: Sequence[dict[str, Any]]) -> np.ndarray:
     parts = np.array([record["parts"] for record in records], dtype=np.int64)
     return best_first(scores.fitness, parts, scores.cost, lambda row: str(records[row]["digest"]))
@@ -85,22 +111,22 @@ def _order(scores: Scores, records: Sequence[dict[str, Any]]) -> np.ndarray:
 def _separable(
     campaign: Campaign, records: Sequence[dict[str, Any]], genomes: Sequence[Genome], provenance: Mapping[str, Any]
 ) -> Champion:
-    aggregate = campaign.config.aggregate
+    aggregate, model = campaign.config.aggregate, retention_model(campaign.config)
     best = 0
     if campaign.problems["valid"]:
         relative = campaign.optimum("valid") if campaign.config.relative_to_optimum else None
-        valid = score_genomes(genomes, campaign.problems["valid"], campaign.objective, aggregate, relative)
+        valid = score_genomes(genomes, campaign.problems["valid"], campaign.objective, aggregate, relative, model)
         best = int(_order(valid, records)[0])
-    scores = {
-        split: figures(
-            score_genomes([genomes[best]], campaign.problems[split], campaign.objective, aggregate),
-            0,
-            aggregate,
-            campaign.optimum(split),
-        )
-        for split in ("train", "valid", "test")
-        if campaign.problems[split]
-    }
+    scores = {}
+    for split in ("train", "valid", "test"):
+        problems = campaign.problems[split]
+        if problems:
+            found = score_genomes([genomes[best]], problems, campaign.objective, aggregate, model=model)
+            if np.isnan(found.retention).any():
+                raise CampaignError(f"the champion has no retention on {split}: estimator gave no number from 0 up.")
+            scores[split] = figures(found, 0, aggregate, campaign.optimum(split)) | size_figures(
+                [genomes[best].allocate(problem) for problem in problems], problems
+            )
     return Champion(genomes[best], scores, {**provenance, **origin(records[best], len(records))})
 
 

@@ -1,19 +1,21 @@
-"""Networks that a Python program holds: a campaign on one finds it here while the program lends it."""
+"""Networks and parts that a Python program holds: a campaign finds them here while the program lends them."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from evoquant.errors import InputError
+from evoquant.errors import InputError, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from evoquant.campaign.config_measured import MemoryTaskConfig
+    from evoquant.campaign.config_own import HeldConfig
     from evoquant.models.base import MeasuredTask
 
 _LENT: dict[tuple[str, str], MeasuredTask] = {}
+_PARTS: dict[tuple[str, str], Any] = {}
 
 
 @contextlib.contextmanager
@@ -45,3 +47,29 @@ def borrowed(config: MemoryTaskConfig) -> MeasuredTask:
             "and verifies."
         )
     return task
+
+
+@contextlib.contextmanager
+def lent_parts(parts: Mapping[str, tuple[HeldConfig, Any]]) -> Iterator[None]:
+    """Within, campaigns whose config names these parts find the objects: key → its value in the config, object."""
+    before = dict(_PARTS)
+    _PARTS.update({(key, config.code): thing for key, (config, thing) in parts.items()})
+    try:
+        yield
+    finally:
+        _PARTS.clear()
+        _PARTS.update(before)
+
+
+def borrowed_part(config: HeldConfig, key: str) -> Any:
+    """The object that a part of a config stands for.
+
+    Raises:
+        InputError: no program lends it here.
+    """
+    if (key, config.code) not in _PARTS:
+        raise InputError(
+            f"{key}.kind: memory: {quoted(config.what)} was in the memory of a Python program, and no file holds it; "
+            f"make the same call there again: it goes on, and its result exports."
+        )
+    return _PARTS[key, config.code]

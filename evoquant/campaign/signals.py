@@ -37,7 +37,7 @@ def profile_signals(config: CampaignConfig) -> tuple[str, ...]:
     if config.signals is not None:
         return tuple(name for name in SIGNALS if name in config.signals)
     read = set(_cheap(config))
-    if not isinstance(config.genome, DirectSpaceConfig) and config.genome.signals is not None:
+    if isinstance(config.genome, (RuleSpaceConfig, TreeSpaceConfig)) and config.genome.signals is not None:
         read = set(_cheap(config)[:1]) | _kinds(config.genome.signals)
     read |= _kinds(_read_by_start(config))
     return tuple(name for name in SIGNALS if name in read)

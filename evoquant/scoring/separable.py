@@ -11,12 +11,18 @@ from evoquant.scoring.problem import LOSS_UNITS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from evoquant.scoring.cost import Cost
     from evoquant.scoring.problem import Problem
 
 
 def loss_sums(problem: Problem, allocations: NDArray[np.int8]) -> NDArray[np.int64]:
     """`(n,)` summed integer losses of `(n, units)` allocations."""
     return _sums(problem.separable_loss(), allocations)
+
+
+def table_sums(cost: Cost, allocations: NDArray[np.int8]) -> NDArray[np.int64]:
+    """`(n,)` cost of `(n, units)` allocations by any table, without its constant part."""
+    return _sums(cost.table, allocations)
 
 
 def cost_sums(problem: Problem, allocations: NDArray[np.int8]) -> NDArray[np.int64]:

@@ -1,0 +1,110 @@
+"""From a config to how candidates are scored: objective, cost, estimator of retention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evoquant.campaign.config import BudgetConfig, CampaignConfig, CodeConfig, HeldConfig
+from evoquant.campaign.own import own_part
+from evoquant.errors import ConfigError, InputError, raised_by
+from evoquant.scoring.cost import BIT_UNITS, bits_cost
+from evoquant.scoring.estimated import estimated_losses
+from evoquant.scoring.objective import OBJECTIVES, BitBudget, Objective
+from evoquant.scoring.problem import Problem, compile_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from evoquant.profiles.model import ModelProfile
+    from evoquant.scoring.protocol import CostMaker, RetentionModel
+
+
+def compiled(config: CampaignConfig, profile: ModelProfile) -> Problem:
+    """A profile as a campaign scores it: with its menu, by its cost.
+
+    Raises:
+        InputError: it cannot be compiled, or the config's own cost cannot be made.
+    """
+    return compile_problem(profile, config.resolved_menu, cost_maker(config))
+
+
+def cost_maker(config: CampaignConfig) -> CostMaker:
+    """What makes the cost tables of a config: bits, or its own.
+
+    Raises:
+        InputError: its own cannot be made.
+    """
+    if config.cost is None:
+        return bits_cost
+    made: CostMaker = own_part(config.cost, "cost")
+    return made
+
+
+def retention_model(config: CampaignConfig, problems: Iterable[Problem] = ()) -> RetentionModel | None:
+    """The estimator of one's own that a config names; None for the separable one.
+
+    Args:
+        config: with it.
+        problems: models to try it on, once, so that a fault is told before the search.
+
+    Raises:
+        InputError: it cannot be made, or cannot be asked about a model.
+    """
+    if config.estimator is None:
+        return None
+    made: RetentionModel = own_part(config.estimator, "estimator")
+    for problem in problems:
+        widest = np.full((1, len(problem.units)), len(problem.menu) - 1, dtype=np.int8)
+        try:
+            estimated_losses(made, problem, problem.repair(widest))
+        except InputError as error:
+            raise InputError(f"{problem.name}: {error}") from None
+        except Exception as error:  # whatever it may raise
+            raise ConfigError(
+                f"estimator.kind: retention() of {type(made).__name__} raised {raised_by(error)} for {problem.name!r}."
+            ) from error
+    return made
+
+
+def make_objective(config: CampaignConfig, problems: tuple[Problem, ...] = ()) -> Objective:
+    """The objective of a config.
+
+    Args:
+        config: with it.
+        problems: the models searched: megabytes are a size of one of them.
+
+    Raises:
+        ConfigError: megabytes of several models.
+        InputError: an objective of one's own cannot be made.
+    """
+    objective = config.objective
+    if isinstance(objective, (CodeConfig, HeldConfig)):
+        made: Objective = own_part(objective, "objective")
+        return made
+    if isinstance(objective, BudgetConfig):
+        return BitBudget(objective.effective_bits or _bits_of(objective, problems))
+    options = objective.model_dump()
+    return OBJECTIVES[options.pop("kind")](**options)
+
+
+def _bits_of(objective: BudgetConfig, problems: tuple[Problem, ...]) -> float:
+    """Effective bits per weight at which a model takes so many megabytes, or so much of its campaign's own cost.
+
+    What no width applies to is included in both.
+    """
+    key = "megabytes" if objective.cost is None else "cost"
+    limit = objective.megabytes or objective.cost
+    if len(problems) != 1 or limit is None:
+        instead = "give effective_bits" if objective.cost is None else "leave one of them"
+        raise ConfigError(f"objective.{key}: is of one model, and there are {len(problems)}; {instead}.")
+    (problem,) = problems
+    unit = 8e6 * BIT_UNITS if objective.cost is None else 1.0
+    left = limit * unit - problem.cost.constant
+    if left <= 0:
+        raise ConfigError(
+            f"objective.{key}: {limit:g} is less than the {problem.cost.constant / unit:.4g} of {problem.name!r} that "
+            f"no width applies to; raise it."
+        )
+    return left / problem.bit / problem.weights
