@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.api.campaigns import Job, Run, Silent, begin, load, pick, resume, run, run_all
 from evoquant.campaign.finished import gated, resolved_config
-from evoquant.profiles.builtin import any_profile as profile
 
 if TYPE_CHECKING:
     from evoquant.api.ask_loop import AskTell
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from evoquant.api.asktell import ask_tell
     from evoquant.api.memory import Result, optimize
     from evoquant.api.networks import bound, profile_network, score
+    from evoquant.api.profiling import profile
     from evoquant.export.deploy import deploy, recipe, verify
 
 __all__ = [
@@ -61,6 +61,10 @@ def __getattr__(name: str) -> Any:
         from evoquant.api import asktell
 
         return getattr(asktell, name)
+    if name == "profile":
+        from evoquant.api import profiling
+
+        return profiling.profile
     if name in ("Result", "optimize"):
         from evoquant.api import memory
 

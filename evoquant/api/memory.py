@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-import re
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoquant.api import campaigns
+from evoquant.api.given import Given, given_model, measurable, name_of, sendable
 from evoquant.api.result import Result, Temporary, read_result
 from evoquant.api.same_call import require_same_call
 from evoquant.campaign.config import CampaignConfig, config_from_dict
@@ -26,12 +24,12 @@ from evoquant.models.memory_data import data_digest, split_samples
 from evoquant.models.torch_data import samples_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    import onnx
     import torch
 
     from evoquant.campaign.observer import Observer
-    from evoquant.models.arrays import Arrays
     from evoquant.models.base import MeasuredTask
 
 __all__ = ["Result", "optimize"]
@@ -46,25 +44,8 @@ GENERATIONS = 1000
 EXECUTORS = ("local", "ray", "auto")
 
 
-@dataclass(frozen=True)
-class _Given:
-    """A model with its data, ready to be measured.
-
-    Attributes:
-        task: of both.
-        runtime: torch or onnx.
-        splits: as drawn.
-        drawn: which were.
-    """
-
-    task: MeasuredTask
-    runtime: str
-    splits: Mapping[str, Arrays]
-    drawn: tuple[str, ...]
-
-
 def optimize(
-    model: torch.nn.Module | str | Path,
+    model: torch.nn.Module | onnx.ModelProto | str | Path | bytes,
     calibration: Any,
     *,
     selection: Any = None,
@@ -94,7 +75,7 @@ def optimize(
     The same call gives the same journal, byte for byte. The model is copied and stays as it is.
 
     Args:
-        model: a torch module, or the path of an ONNX file.
+        model: a torch module; or an ONNX file's path or bytes, or an object of the onnx package.
         calibration: `(inputs, targets)`, inputs alone, a dict of inputs by name (with `targets`, where there are any),
             or an iterable of batches of these, such as a DataLoader. Several inputs are a tuple or a dict.
         selection, test: likewise. What is not given is drawn from `calibration` (30% and 20%), and the result says so.
@@ -130,18 +111,19 @@ def optimize(
         Interrupted: by the user; the same call with the same `run_dir` goes on.
         CampaignError: the campaign failed.
     """
-    _check(floor, budget, genome, executor, seed=seed, workers=workers, block=block, batch=batch)
-    with _measurable(model):
+    sizes = {"seed": seed, "block": block, "batch": batch}
+    _check(floor, budget, genome, executor, **sizes, workers=workers)
+    with measurable(model):
         splits, drawn = split_samples(calibration, selection, test, seed)
-        called = _name(model, name)
-        given = _given(model, splits, drawn, metric, called, seed, block, batch, tie_groups, types)
-        task = _sendable(given.task, metric) if executor != "local" else given.task
-        goal = dict(objective) if objective is not None else {"kind": "feasible_first", "floor": floor}
+        called = name_of(model, name)
+        shared: dict[str, Any] = {"tie_groups": tie_groups, "types": types}
+        given = given_model(model, splits, drawn, metric, name=called, **sizes, **shared)
         data = {
-            **{"name": called, "seed": seed, "task": _task_data(given, metric, seed, block, batch), "objective": goal},
-            **{"deploy_to": list(deploy_to), "genome": {"kind": genome}, "search": dict(SEARCHES[genome])},
-            **_settings(budget, executor, workers, menu),
+            **{"name": called, "seed": seed, "task": _task_data(given, metric, sizes), "deploy_to": list(deploy_to)},
+            **{"objective": objective or {"kind": "feasible_first", "floor": floor}, "genome": {"kind": genome}},
+            **{"search": dict(SEARCHES[genome]), **_settings(budget, executor, workers, menu)},
         }
+        task = sendable(given.task, metric) if executor != "local" else given.task
         return _run(_config(data, task, start_from), task, run_dir, cache, observer)
 
 
@@ -245,73 +227,11 @@ def _check(floor: Any, budget: Any, genome: Any, executor: Any, **counts: Any) -
         raise InputError(f"executor: is {shown_value(executor)}; it is {', '.join(EXECUTORS)}.")
 
 
-def _check_names(task: MeasuredTask) -> None:
-    """Refuse before the search what no profile may hold.
-
-    Raises:
-        InputError: the name of a layer cannot be printed.
-    """
-    for name in task.layers:
-        if not name.isprintable():
-            raise InputError(f"model: the layer {quoted(name)} has characters that cannot be printed; rename it.")
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _given(
-    model: Any,
-    splits: Mapping[str, Arrays],
-    drawn: tuple[str, ...],
-    metric: Any,
-    name: str,
-    seed: int,
-    block: int,
-    batch: int,
-    tie_groups: Mapping[str, Sequence[str]] | None,
-    types: Mapping[str, str] | None,
-) -> _Given:
-    if isinstance(model, (str, Path)):
-        from evoquant.models.onnx_memory import onnx_memory_task
-
-        opened = onnx_memory_task(
-            Path(model),
-            splits,
-            metric,
-            name=name,
-            seed=seed,
-            block=block,
-            batch=batch,
-            tie_groups=tie_groups,
-            types=types,
-        )
-        _check_names(opened)
-        return _Given(opened, "onnx", splits, drawn)
-    from evoquant.models.torch_memory import Sizes, torch_memory_task
-
-    task = torch_memory_task(
-        model, splits, metric, name=name, seed=seed, sizes=Sizes(block, batch), tie_groups=tie_groups, types=types
-    )
-    _check_names(task)
-    return _Given(task, "torch", splits, drawn)
-
-
-def _sendable(task: MeasuredTask, metric: Any) -> MeasuredTask:
-    """The same task, for workers in other processes.
-
-    Raises:
-        InputError: something of it lives in this process alone.
-    """
-    from evoquant.models.shipped import shipped
-    from evoquant.models.torch_task import TorchTask
-
-    if callable(metric):
-        shipped(metric, "metric")
-    return replace(task, travels=True) if isinstance(task, TorchTask) else task
-
-
-def _task_data(given: _Given, metric: Any, seed: int, block: int, batch: int) -> dict[str, Any]:
+def _task_data(given: Given, metric: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
     """The task as the run's config names it."""
     code = None
     if callable(metric):
@@ -326,30 +246,5 @@ def _task_data(given: _Given, metric: Any, seed: int, block: int, batch: int) ->
         "code": code,
         "samples": {split: samples_of(arrays) for split, arrays in given.splits.items()},
         "drawn": list(given.drawn),
-        "seed": seed,
-        "block": block,
-        "batch": batch,
+        **sizes,
     }
-
-
-def _name(model: Any, name: str | None) -> str:
-    if name is not None:
-        return name
-    text = Path(model).stem if isinstance(model, (str, Path)) else type(model).__name__
-    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:60]
-    return kept if kept else "model"
-
-
-@contextlib.contextmanager
-def _measurable(model: Any) -> Iterator[None]:
-    """Gradients on, whatever mode the caller is in: signals need them."""
-    if isinstance(model, (str, Path)):
-        yield
-        return
-    from evoquant.models.networks import require_torch
-
-    require_torch("optimizing a model in memory")
-    import torch
-
-    with torch.inference_mode(False), torch.enable_grad():
-        yield

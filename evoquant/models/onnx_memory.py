@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def onnx_memory_task(
-    model: Path,
+    model: Path | bytes,
     splits: Mapping[str, Arrays],
     metric: str | Callable[..., Any] | None,
     *,
@@ -50,7 +50,7 @@ def onnx_memory_task(
     require_onnx("an ONNX network")
     from evoquant.models.onnx_file import read_model
 
-    graph = read_model(model, str(model)).graph
+    graph = read_model(model, "the model" if isinstance(model, bytes) else str(model)).graph
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in weights]
     data = {

@@ -101,3 +101,29 @@ def test_a_file_that_is_none(tmp_path, x):
     (tmp_path / "bad.onnx").write_bytes(b"\xff" * 50)
     with pytest.raises(InputError, match=r"bad\.onnx"):
         evoquant.optimize(tmp_path / "bad.onnx", x, **BUDGET)
+
+
+def test_an_object_of_the_onnx_package_is_as_good_as_a_file(model, x):
+    loaded = onnx.load(model)
+    options = {"signals": ["loss"], "name": "net"}
+    found = evoquant.profile(loaded, x, **options)
+    assert found == evoquant.profile(model, x, **options) == evoquant.profile(loaded.SerializeToString(), x, **options)
+    assert found.passes == {"loss": 9.0, "divergence": 0.0}
+    assert journal(evoquant.optimize(loaded, x, **BUDGET, name="n")) == journal(
+        evoquant.optimize(model, x, **BUDGET, name="n")
+    )
+    with pytest.raises(InputError, match=r"calibration: .*small net\.onnx is profiled on data"):
+        evoquant.profile(model)
+
+
+def scored(outputs, targets):
+    return outputs[:, 0] * 0 + 0.5
+
+
+def test_what_workers_import_by_name(model, x):
+    from evoquant.models.onnx_memory import FirstOutput
+    from evoquant.models.shipped import rebuilt, shipped
+
+    assert rebuilt(shipped(FirstOutput(scored), "metric"), "metric").function is scored
+    with pytest.raises(InputError, match=r"metric: cannot be sent to Ray's workers: the function '.*<lambda>' has no"):
+        evoquant.optimize(model, x, metric=lambda o, t: scored(o, t), executor="ray", **BUDGET)
