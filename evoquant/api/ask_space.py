@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.build import check_signals, make_space
 from evoquant.campaign.config import CampaignConfig, config_from_dict
-from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig
+from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.signals import (
     PER_WIDTH,
     STATISTICS,
@@ -88,7 +88,8 @@ def search_space(
     named = kind if isinstance(kind, str) else type(kind).__qualname__
     source = f"search_space({named!r})"
     names = list(menu.names) if isinstance(menu, Menu) else menu if menu is None else list(menu)
-    genome = {"kind": kind, **options} if isinstance(kind, str) else {}
+    given = {"options": options} if ":" in named else options  # module:Class
+    genome = {"kind": kind, **given} if isinstance(kind, str) else {}
     config = config_from_dict({"name": "own-loop", "menu": names, "genome": genome}, source)
     listed = [profile] if not isinstance(profile, (list, tuple)) else profile
     profiles = [_profile(one, source) for one in listed]
@@ -121,7 +122,7 @@ def _profile(given: Any, source: str) -> ModelProfile:
 def _with_signals(config: CampaignConfig, problems: tuple[Problem, ...]) -> CampaignConfig:
     """The config with the signals that the models have, where it names none: a network's profile may lack losses."""
     genome = config.genome
-    if isinstance(genome, DirectSpaceConfig) or genome.signals is not None:
+    if not isinstance(genome, (RuleSpaceConfig, TreeSpaceConfig)) or genome.signals is not None:
         return config
     if isinstance(genome, RuleSpaceConfig):
         usual, has = rule_signals(config, problems), has_rule_signal

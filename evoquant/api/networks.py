@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evoquant.campaign.config_measured import TaskConfig
     from evoquant.profiles.model import ModelProfile
     from evoquant.scoring.objective import Objective
+    from evoquant.scoring.protocol import CostMaker
 
 
 def bound(
@@ -25,6 +26,7 @@ def bound(
     pins: Mapping[str, str] | None = None,
     front: bool = False,
     at_least: float | None = None,
+    cost: CostMaker | None = None,
 ) -> dict[str, Any]:
     """The certified optimum of a model's separable estimate, and its Pareto front, as plain data.
 
@@ -32,6 +34,7 @@ def bound(
         model: a profile, its file, or a built-in name such as `seed/test`.
         objective: what the optimum is of; the published cliff by default.
         menu, pins, front, at_least: see `evoquant.report.bound.bound_data`.
+        cost: a cost of one's own, made with its options; bits by default.
 
     Raises:
         InputError: no such profile, it lacks losses, a pin cannot be kept, or nothing has that retention.
@@ -39,10 +42,12 @@ def bound(
     from evoquant.profiles.model import ModelProfile
     from evoquant.report.allocation import load_any_profile
     from evoquant.report.bound import bound_data
+    from evoquant.scoring.cost import bits_cost
     from evoquant.scoring.objective import Cliff
 
     profile = model if isinstance(model, ModelProfile) else load_any_profile(str(model))
-    return bound_data(profile, objective or Cliff(), menu=menu, pins=pins, front=front, at_least=at_least)
+    maker = cost or bits_cost
+    return bound_data(profile, objective or Cliff(), menu=menu, pins=pins, front=front, at_least=at_least, maker=maker)
 
 
 def profile_network(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evoquant.campaign.config import BudgetConfig, CampaignConfig, CodeConfig, HeldConfig
+from evoquant.campaign.config_base import CODE
 from evoquant.campaign.own import own_part
 from evoquant.errors import ConfigError, InputError, raised_by
 from evoquant.scoring.cost import BIT_UNITS, bits_cost
@@ -39,6 +40,20 @@ def cost_maker(config: CampaignConfig) -> CostMaker:
     if config.cost is None:
         return bits_cost
     made: CostMaker = own_part(config.cost, "cost")
+    return made
+
+
+def named_cost(name: str | None) -> CostMaker:
+    """The maker that `module:Class` names, made without options; bits for None.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    if name is None:
+        return bits_cost
+    if not CODE.fullmatch(name):
+        raise ConfigError(f"--cost {name}: write it as module:Class.")
+    made: CostMaker = own_part(CodeConfig(kind=name), "cost")
     return made
 
 
@@ -98,7 +113,7 @@ def _bits_of(objective: BudgetConfig, problems: tuple[Problem, ...]) -> float:
     limit = objective.megabytes or objective.cost
     if len(problems) != 1 or limit is None:
         instead = "give effective_bits" if objective.cost is None else "leave one of them"
-        raise ConfigError(f"objective.{key}: is of one model, and there are {len(problems)}; {instead}.")
+        raise ConfigError(f"objective.{key}: is a size of one model, and there are {len(problems)}; {instead}.")
     (problem,) = problems
     unit = 8e6 * BIT_UNITS if objective.cost is None else 1.0
     left = limit * unit - problem.cost.constant

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import GenomeError, other_version, quoted, suggestion
-from evoquant.files import pretty_json, read_json
-from evoquant.genomes.load import genome_from_dict
+from evoquant.files import canonical_json, pretty_json, read_json
+from evoquant.genomes.load import OwnGenome, genome_from_dict, is_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ def champion_from_dict(data: Any, source: str) -> Champion:
         raise GenomeError(f"{source}: version: {other_version(version, VERSION)}")
     if unknown := sorted(set(data) - _KEYS):
         raise GenomeError(f"{source}: {quoted(unknown[0])}: unknown key.{suggestion(unknown[0], _KEYS)}")
-    genome = genome_from_dict(data.get("genome"), f"{source}: genome")
+    genome = _genome(data, source)
     for key in ("scores", "provenance"):
         if not isinstance(data.get(key), dict):
             raise GenomeError(f"{source}: {key}: should be an object.")
@@ -79,3 +79,17 @@ def champion_from_dict(data: Any, source: str) -> Champion:
         if not isinstance(figures, dict):
             raise GenomeError(f"{source}: scores.{split}: should be an object.")
     return Champion(genome, data["scores"], data["provenance"])
+
+
+def _genome(data: dict[str, Any], source: str) -> Genome:
+    """The genome; of a space from outside that nobody has named here only what is written of it."""
+    genome, provenance = data.get("genome"), data.get("provenance")
+    own = provenance.get("own") if isinstance(provenance, dict) else None
+    space = own.get("genome") if isinstance(own, dict) else None
+    kind = genome.get("kind") if isinstance(genome, dict) else None
+    if isinstance(genome, dict) and isinstance(space, dict) and isinstance(kind, str) and not is_known(kind):
+        held = space.get("kind") == "memory"
+        name = space.get("what" if held else "kind")
+        if isinstance(name, str) and isinstance(data.get("text"), str):
+            return OwnGenome(kind, name, str(data["text"]), canonical_json(genome), held)
+    return genome_from_dict(genome, f"{source}: genome")

@@ -221,7 +221,10 @@ class CampaignConfig(Closed):
             if getattr(self, key) is not None and isinstance(self.search, ReplayConfig):
                 raise ValueError(f"a replay repeats published figures, by their own {key}; leave {key} out")
         if isinstance(self.objective, BudgetConfig) and (self.objective.cost is None) != (self.cost is None):
-            raise ValueError("objective.cost is a budget in the unit of the campaign's own `cost`; give both, or none")
+            raise ValueError(
+                "objective: effective_bits and megabytes count bits; where the campaign has its own `cost`, and only "
+                "there, a budget is `cost`, in its unit"
+            )
 
     @property
     def resolved_menu(self) -> Menu:

@@ -28,6 +28,7 @@ class HeldConfig(Closed):
 
 
 OwnPart = Annotated[Annotated[CodeConfig, Tag("code")] | Annotated[HeldConfig, Tag("memory")], tag("", ())]
+OWN = (CodeConfig, HeldConfig)
 PARTS = ("objective", "genome", "search", "cost", "estimator")  # keys of a config that take one
 
 

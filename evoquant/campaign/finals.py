@@ -91,7 +91,7 @@ def size_figures(allocations: Sequence[NDArray[np.int8]], problems: tuple[Proble
         allocations: `(units,)` of each model.
         problems: the models.
     """
-    if all(problem.cost is problem.bits for problem in problems):
+    if not any(problem.own_cost for problem in problems):
         return {}
     pairs = list(zip(problems, allocations, strict=True))
     bits = [float(table_sums(problem.bits, row[None])[0]) / (BIT_UNITS * problem.weights) for problem, row in pairs]

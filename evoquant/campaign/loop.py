@@ -14,6 +14,7 @@ from evoquant.campaign.all_failed import all_failed
 from evoquant.campaign.archive import archive_data
 from evoquant.campaign.build import Campaign, make_executor
 from evoquant.campaign.checkpoint import Checkpoint, JournalDigest, kept_state, load_checkpoint, save_checkpoint
+from evoquant.campaign.config_own import OWN, PARTS
 from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finals import choose_champion
 from evoquant.campaign.hall import Hall
@@ -363,6 +364,9 @@ def _provenance(campaign: Campaign, state: _State, reason: str) -> dict[str, Any
         "inputs": campaign.inputs,
         "evoquant": record["packages"]["evoquant"],
     }
+    own = {key: part for key in PARTS if isinstance(part := getattr(config, key), OWN)}
+    if own:
+        provenance["own"] = {key: part.model_dump(mode="json") for key, part in own.items()}
     if campaign.profile is not None:
         signals = sum(campaign.profile.passes.values())
         provenance["budget"] = {"signal_passes": signals, "search_passes": round(counters.passes - signals, 6)}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.config_own import CodeConfig, HeldConfig
 from evoquant.campaign.in_memory import borrowed_part
-from evoquant.errors import ConfigError, EvoquantError, InputError, quoted, raised_by
+from evoquant.errors import ConfigError, InputError, quoted, raised_by
 from evoquant.genomes.base import Space, digest_of
 from evoquant.genomes.load import KINDS, genome_from_dict, know_genomes
 from evoquant.rng import generator_for
@@ -103,21 +103,20 @@ def is_maker(key: str, thing: Any) -> bool:
 def _made(
     thing: Any, key: str, name: str, options: dict[str, Any], args: tuple[Any, ...], given: dict[str, Any]
 ) -> Any:
+    where = f"{key}.options" if options else f"{key}.kind"
     try:
         inspect.signature(thing).bind(*args, **given, **options)
     except TypeError as error:
-        raise ConfigError(
-            f"{key}.options: {quoted(name)} cannot be made of them: {error}; it is called as "
-            f"{name.rpartition(':')[2]}{PARTS[key].called}."
-        ) from None
+        called = f"{name.rpartition(':')[2]}{PARTS[key].called}"
+        raise ConfigError(f"{where}: {name} cannot be called as {called}: {error}.") from None
     except ValueError:  # built in, without a signature
         pass
     try:
         return thing(*args, **given, **options)
-    except EvoquantError as error:
-        raise type(error)(f"{key}: {name}: {error}") if type(error) in (ConfigError, InputError) else error from None
+    except InputError as error:
+        raise ConfigError(f"{where}: {name}: {error}") from None
     except Exception as error:  # whatever it may raise
-        raise ConfigError(f"{key}.kind: making {name} raised {raised_by(error)}.") from error
+        raise ConfigError(f"{where}: making {name} raised {raised_by(error)}.") from error
 
 
 def _checked(thing: Any, key: str, name: str) -> Any:

@@ -112,12 +112,17 @@ def apply(
     heuristic: Annotated[str, typer.Argument(metavar="CHAMPION|BASELINE", help="A champion file, or a strategy.")],
     model: Annotated[str, typer.Argument(metavar="PROFILE", help="A profile's JSON file or built-in name.")],
     menu: Annotated[str | None, typer.Option(help="Precisions, comma-separated; default: the profile's.")] = None,
+    allow_code: AllowOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show which width a heuristic gives to each layer of a model."""
     from evoquant.files import pretty_json
     from evoquant.report.allocation import allocate, allocation_table, load_any_profile, load_genome
 
+    if allow_code:
+        from evoquant.campaign.build import allow_genomes
+
+        allow_genomes(allow_code)
     genome, found = load_genome(heuristic), load_any_profile(model)
     allocation = allocate(genome, found, menu.split(",") if menu else None)
     if as_json:
@@ -139,9 +144,13 @@ def bound(
     ] = None,
     front: Annotated[bool, typer.Option("--front", help="Show the Pareto front of retention and size too.")] = False,
     at_least: Annotated[float | None, typer.Option(help="With --front: only points of that retention.")] = None,
+    cost: Annotated[
+        str | None, typer.Option(metavar="MODULE:CLASS", help="What is counted, as in a config; default: bits.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every layer and every point.")] = False,
 ) -> None:
     """Show the best that any allocation of a model can reach, with proof (separable estimate)."""
+    from evoquant.campaign.build_scoring import named_cost
     from evoquant.files import pretty_json
     from evoquant.report.allocation import load_any_profile
     from evoquant.report.bound import bound_data, bound_tables, parse_objective, parse_pins
@@ -156,6 +165,7 @@ def bound(
         pins=parse_pins(pin or ()),
         front=front,
         at_least=at_least,
+        maker=named_cost(cost),
     )
     if as_json:
         sys.stdout.write(pretty_json(data))
@@ -205,6 +215,7 @@ def _observer(mode: str | None, quiet: bool) -> Any:
 
 def _finish(outcome: Any, observer: Any) -> None:
     """The verdict, and where everything is."""
+    from evoquant.campaign.config_own import OWN
     from evoquant.report.data import load_run
     from evoquant.report.tables import run_tables
 
@@ -219,6 +230,9 @@ def _finish(outcome: Any, observer: Any) -> None:
 
         deployed = next(iter(data.config.deploy_to or ()), "onnx")
         target = f"{deployed} -o model{SUFFIXES[deployed]}"
-    show(f"results: {outcome.path}    report: evoquant report {outcome.path}")
+    named = "".join(f" --allow-code {name}" for name in data.config.code())
+    show(f"results: {outcome.path}    report: evoquant report {outcome.path}{named}")
+    if isinstance(data.config.genome, OWN):
+        target = "json"
     if getattr(data.config.task, "kind", None) != "memory":  # whose network only a Python program holds
-        show(f"export:  evoquant export {outcome.path} --to {target}")
+        show(f"export:  evoquant export {outcome.path} --to {target}{named}")

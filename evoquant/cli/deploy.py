@@ -75,6 +75,10 @@ def export(
             raise InputError(f"{to} needs no network; leave --task, --onnx and --base out.")
         if is_folder(source):
             _require_code(source, allow_code)
+        elif allow_code:
+            from evoquant.campaign.build import allow_genomes
+
+            allow_genomes(allow_code)
         emit(_rendered(source, to, model, ungated), out)
         return
     from evoquant import api
@@ -194,6 +198,7 @@ def _optional_network(
 def _rendered(source: Path, to: str, model: str | None, ungated: bool) -> str:
     """The exported text; one model's allocation of a measured run is what its gate recommends."""
     from evoquant import api
+    from evoquant.campaign.apply import load_any_champion
     from evoquant.export import TARGETS, render
     from evoquant.report.allocation import load_any_profile
 
@@ -202,4 +207,4 @@ def _rendered(source: Path, to: str, model: str | None, ungated: bool) -> str:
         found = api.gated(source, ungated=ungated)
         if found is not None and (profile is None or profile.digest == found[1].digest):
             return render(to, *found)
-    return render(to, api.load(source), profile)
+    return render(to, load_any_champion(source), profile)

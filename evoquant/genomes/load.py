@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import GenomeError, quoted, raised_by, suggestion
@@ -11,7 +13,11 @@ from evoquant.genomes.strategies import strategy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from evoquant.genomes.base import Genome
+    from evoquant.scoring.problem import Problem
 
 KINDS = ("rule", "tree", "direct", "strategy")
 _OWN: dict[str, tuple[Callable[[dict[str, Any]], Genome], str]] = {}
@@ -32,6 +38,60 @@ def know_genomes(kind: str, load: Callable[[dict[str, Any]], Genome], name: str)
 def is_known(kind: str) -> bool:
     """Whether genomes of this kind can be read here."""
     return kind in KINDS or kind in _OWN
+
+
+@dataclass(frozen=True)
+class OwnGenome:
+    """A genome of a space from outside, as it is written down: to be looked at; to be used once the space is known.
+
+    Attributes:
+        kind: of genome.
+        space: that it is of: `module:Class`, or a class's name.
+        text: one line.
+        data: its JSON text.
+        held: whether the space was in the memory of a Python program.
+    """
+
+    kind: str
+    space: str
+    text: str
+    data: str
+    held: bool
+
+    @property
+    def parts(self) -> int:
+        """How complicated it is.
+
+        Raises:
+            GenomeError: its space is not known here.
+        """
+        return self._whole().parts
+
+    def allocate(self, problem: Problem) -> NDArray[np.int8]:
+        """`(units,)` menu indices.
+
+        Raises:
+            GenomeError: its space is not known here, or it cannot be applied to this model.
+        """
+        return self._whole().allocate(problem)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as it was written."""
+        plain: dict[str, Any] = json.loads(self.data)
+        return plain
+
+    def _whole(self) -> Genome:
+        if self.kind in _OWN:
+            return genome_from_dict(self.to_dict(), "genome")
+        if self.held:
+            raise GenomeError(
+                f"the genome is of {quoted(self.space)}, which was in the memory of a Python program; make the same "
+                f"call there again: it goes on, and its result applies and exports."
+            )
+        raise GenomeError(
+            f"the genome is of {quoted(self.space)}, code from outside of evoquant; to run it, repeat it: "
+            f"--allow-code {quoted(self.space)[1:-1]}"
+        )
 
 
 def genome_from_dict(data: Any, source: str) -> Genome:

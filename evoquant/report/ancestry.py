@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.build import make_space, searched_profile
+from evoquant.campaign.build_scoring import compiled
 from evoquant.campaign.config import ModelsConfig
 from evoquant.campaign.storage import PROFILE
 from evoquant.errors import RunDirError
 from evoquant.genomes.load import genome_from_dict
 from evoquant.genomes.rule import Rule, changes
 from evoquant.profiles.model import load_profile
-from evoquant.scoring.problem import compile_problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,7 @@ def space_of(run: RunData) -> Space:
         profiles = [load_profile(run.path / PROFILE)]
     else:
         profiles = [searched_profile(config, name) for name in (config.models or ModelsConfig()).train]
-    return make_space(config, tuple(compile_problem(profile, config.resolved_menu) for profile in profiles))
+    return make_space(config, tuple(compiled(config, profile) for profile in profiles))
 
 
 class _Finder:

@@ -13,6 +13,7 @@ from evoquant.campaign.apply import profile_menu
 from evoquant.errors import InputError, suggestion
 from evoquant.quantization.precision import Menu
 from evoquant.report.table import Table
+from evoquant.scoring.cost import bits_cost
 from evoquant.scoring.objective import OBJECTIVES
 from evoquant.scoring.problem import compile_problem
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from evoquant.profiles.model import ModelProfile
     from evoquant.scoring.objective import Objective
     from evoquant.scoring.problem import Problem
+    from evoquant.scoring.protocol import CostMaker
 
 SHOWN = 24  # points of a front that a table shows
 
@@ -86,6 +88,7 @@ def bound_data(
     pins: Mapping[str, str] | None = None,
     front: bool = False,
     at_least: float | None = None,
+    maker: CostMaker = bits_cost,
 ) -> dict[str, Any]:
     """Plain data: `model`, `menu`, `objective`, `pins`, `optimum` and, where asked for, `front`.
 
@@ -96,17 +99,20 @@ def bound_data(
         pins: layer or unit name → precision name.
         front: whether to add the Pareto front, all points of it.
         at_least: only points of the front with at least this retention.
+        maker: of the cost table; bits by default. Under another cost compression is of that, and effective bits are 32
+            times the share of the FP32 cost.
 
     Raises:
         InputError: the profile lacks losses, a pin cannot be kept, or nothing has that retention.
     """
     precisions = profile_menu(profile) if menu is None else Menu.parse(name.strip() for name in menu)
-    problem = compile_problem(profile, precisions)
+    problem = compile_problem(profile, precisions, maker)
     data: dict[str, Any] = {
         "model": profile.name,
         "menu": list(precisions.names),
         "objective": _objective_data(objective),
         "pins": dict(pins or {}),
+        **({"cost": problem.cost.name} if problem.own_cost else {}),
         "optimum": _optimum_data(problem, certify(problem, objective, pins=pins)),
     }
     if front:
@@ -159,7 +165,7 @@ def bound_tables(data: Mapping[str, Any]) -> list[Table]:
     """The data of `bound_data` as tables: the optimum, its widths, and the front thinned out to what fits a screen."""
     tables = [_optimum_table(data), _widths_table(data["optimum"])]
     if "front" in data:
-        tables.append(_front_table(data["front"]))
+        tables.append(_front_table(data["front"], data))
     return tables
 
 
@@ -171,10 +177,12 @@ def _optimum_table(data: Mapping[str, Any]) -> Table:
         ("Gap", "none, proven optimal" if best["exact"] else f"at most {best['gap']:.2g} of the bound"),
         ("Retention", f"{best['retention']:.4%}"),
         ("Compression", f"{best['compression']:.4f}x"),
-        ("Effective bits", f"{best['effective_bits']:.4f}"),
+        (_size_column(data), _size(data, best["effective_bits"])),
         ("Method", best["method"]),
     ]
     notes = ["The optimum of the separable estimate, not of measured accuracy."]
+    if "cost" in data:
+        notes.append(f"Compression is of {data['cost']}, FP32 / this.")
     if best["ties"] > 1:
         more = "" if best["ties_complete"] else " or more"
         notes.append(f"{best['ties']}{more} allocations are equally good and equally large.")
@@ -184,20 +192,28 @@ def _optimum_table(data: Mapping[str, Any]) -> Table:
     return Table(title, ("Figure", "Value"), rows, tuple(notes))
 
 
+def _size_column(data: Mapping[str, Any]) -> str:
+    return "Share of FP32's" if "cost" in data else "Effective bits"
+
+
+def _size(data: Mapping[str, Any], bits: float) -> str:
+    return f"{bits / 32.0:.4%}" if "cost" in data else f"{bits:.4f}"
+
+
 def _widths_table(best: Mapping[str, Any]) -> Table:
     total = sum(taken["weights"] for taken in best["widths"].values())
     rows = [(name, f"{taken['units']:,}", f"{taken['weights'] / total:.2%}") for name, taken in best["widths"].items()]
     return Table("Widths that it gives", ("Precision", "Units", "Share of weights"), rows, numeric=frozenset({1, 2}))
 
 
-def _front_table(front: Mapping[str, Any]) -> Table:
+def _front_table(front: Mapping[str, Any], data: Mapping[str, Any]) -> Table:
     points = front["points"]
     bits = np.array([point["effective_bits"] for point in points])
     wanted = np.linspace(bits[0], bits[-1], SHOWN)
     shown = np.unique(np.append(np.searchsorted(bits, wanted[:-1], side="right") - 1, len(points) - 1))
     rows = [
         (
-            f"{points[i]['effective_bits']:.4f}",
+            _size(data, points[i]["effective_bits"]),
             f"{points[i]['compression']:.4f}x",
             f"{points[i]['retention']:.4%}",
         )
@@ -210,5 +226,5 @@ def _front_table(front: Mapping[str, Any]) -> Table:
         notes.append(
             f"Not the whole front ({front['method']}): at equal bits up to {front['epsilon']:.2g} more may exist."
         )
-    columns = ("Effective bits", "Compression", "Retention")
+    columns = (_size_column(data), "Compression", "Retention")
     return Table("Pareto front: the most retention for its size", columns, rows, tuple(notes), frozenset({0, 1, 2}))

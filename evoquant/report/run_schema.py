@@ -97,6 +97,12 @@ class _Metric(_Open):
     fp32: Number
 
 
+class _Cost(_Open):
+    name: str
+    value: Count
+    reference: Count
+
+
 class _Figures(_Open):
     fitness: Number
     retention: Number
@@ -110,6 +116,7 @@ class _Figures(_Open):
     per_model: _PerModel = ABSENT
     metric: _Metric = ABSENT
     samples: Count = ABSENT
+    cost: _Cost = ABSENT
 
 
 class _Budget(_Open):

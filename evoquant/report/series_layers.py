@@ -9,7 +9,7 @@ import numpy as np
 
 from evoquant.genomes.load import genome_from_dict
 from evoquant.report.series_model import BYTE_UNITS, frozen
-from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
+from evoquant.scoring.separable import cost_sums, loss_sums, retention_of, table_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +112,7 @@ def _champion_mark(run: RunData, subject: Subject, genome: Genome) -> Mark:
     cost = float(cost_sums(subject.problem, allocation[None])[0])
     source, interval = "profile", None
     if not subject.measured:
-        retention = float(retention_of(loss_sums(subject.problem, allocation[None]))[0])
+        retention = float(subject.retention_of(allocation[None])[0])
     elif run.gate is not None:
         source, retention = "gate", float(run.gate["champion"]["retention"])
         figures = run.champion.scores.get("gate", {}) if run.champion is not None else {}
@@ -139,8 +139,9 @@ def _uniform_marks(run: RunData, subject: Subject) -> list[Mark]:
         if label in rivals:
             row = rivals[label]
             made.append(_mark(label, name, subject, cost, float(row["retention"]), None, "gate"))
-        elif scored is not None:
-            retention = float(retention_of(loss_sums(scored, allocation))[0])
+        elif scored is not None or subject.model is not None:
+            separable = None if scored is None else retention_of(loss_sums(scored, allocation))
+            retention = float((subject.retention_of(allocation) if separable is None else separable)[0])
             source = "estimate" if subject.measured else "profile"
             made.append(_mark(label, name, subject, cost, retention, None, source))
     return made
@@ -173,10 +174,10 @@ def size_of(run: RunData, subject: Subject | None) -> Size | None:
     genome = _champion(run)
     if subject is None or genome is None:
         return None
-    cost = subject.problem.cost
-    champion = float(cost_sums(subject.problem, genome.allocate(subject.problem)[None])[0])
+    cost = subject.problem.bits
+    champion = float(table_sums(cost, genome.allocate(subject.problem)[None])[0])
     return Size(
-        (champion - cost.constant) / BYTE_UNITS,
+        champion / BYTE_UNITS,
         (cost.reference - cost.constant) / BYTE_UNITS,
         cost.constant / BYTE_UNITS,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.build import deployed_profile, make_objective, searched_profile
+from evoquant.campaign.build_scoring import compiled, retention_model
 from evoquant.campaign.config import (
     BudgetConfig,
     CampaignConfig,
@@ -24,8 +25,9 @@ from evoquant.profiles.builtin import any_profile
 from evoquant.profiles.model import load_profile
 from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.divergence import separable_problem
+from evoquant.scoring.estimated import UNKNOWN, losses_of
 from evoquant.scoring.objective import BitBudget
-from evoquant.scoring.problem import compile_problem
+from evoquant.scoring.separable import retention_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from evoquant.profiles.model import ModelProfile
     from evoquant.report.data import RunData
     from evoquant.scoring.problem import Problem
+    from evoquant.scoring.protocol import RetentionModel
 
 BYTE_UNITS = 8.0 * BIT_UNITS
 
@@ -49,6 +52,7 @@ class Subject:
         label: for people: `seed/train, the first of 12 train models`.
         column: its place in the journal's figures of several models.
         measured: whether the run measures it, so that what is separable only estimates.
+        model: the run's own estimator of retention; None for the separable one.
     """
 
     profile: ModelProfile
@@ -58,17 +62,27 @@ class Subject:
     label: str
     column: int
     measured: bool
+    model: RetentionModel | None = None
+
+    def retention_of(self, allocations: NDArray[np.int8]) -> NDArray[np.float64]:
+        """`(n,)` as the run estimates it, of `(n, units)` allocations; NaN where its own estimator gives no number.
+
+        Raises:
+            InputError: the run's own estimator cannot be asked.
+        """
+        losses = losses_of(self.problem, allocations, self.model)
+        return np.where(losses == UNKNOWN, np.nan, retention_of(losses))
 
     def bytes_of(self, cost: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Bytes of the model, of costs in the problem's unit."""
-        return cost / BYTE_UNITS
+        """Bytes of the model, of costs in the problem's unit; NaN where that is no bits."""
+        return np.full(cost.shape, np.nan) if self.problem.own_cost else cost / BYTE_UNITS
 
     def compression_of(self, cost: NDArray[np.float64]) -> NDArray[np.float64]:
         """All-FP32 cost / cost."""
         return self.problem.cost.reference / cost
 
     def bits_of(self, cost: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Effective bits per weight."""
+        """Effective bits per weight; under a cost of one's own 32 times the share of the FP32 cost."""
         return (cost - self.problem.cost.constant) / (self.problem.bit * float(self.problem.weights))
 
 
@@ -164,11 +178,12 @@ def _unchanged(run: RunData, profile: ModelProfile, name: str) -> ModelProfile:
 def _subject(
     config: CampaignConfig, profile: ModelProfile, name: str, label: str, column: int, *, measured: bool
 ) -> Subject:
-    problem = compile_problem(profile, config.resolved_menu)
+    problem = compiled(config, profile)
+    model = retention_model(config)
     scored = None
     with contextlib.suppress(ProfileError):
-        scored = separable_problem(problem)
-    return Subject(profile, problem, scored, name, label, column, measured)
+        scored = None if model is not None else separable_problem(problem)
+    return Subject(profile, problem, scored, name, label, column, measured, model)
 
 
 def goal_of(run: RunData, subject: Subject | None) -> Goal:

@@ -11,7 +11,7 @@ from evoquant.campaign.config import CampaignConfig, ReplayConfig
 from evoquant.campaign.replay import replay_plan
 from evoquant.report.ancestry import genes_of, space_of
 from evoquant.report.series_model import frozen, goal_of
-from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
+from evoquant.scoring.separable import cost_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +127,7 @@ class PointMaker:
         allocations = self._allocations([population["genes"][row] for row in rows.tolist()])
         cost = cost_sums(subject.problem, allocations).astype(np.float64)
         if "measured" not in record:
-            return retention_of(loss_sums(subject.problem, allocations)), cost, whole
+            return subject.retention_of(allocations), cost, whole
         known = measurements_of(record)
         found = [known[row] for row in rows.tolist()]
         retention = np.array([one.get("retention") for one in found], dtype=np.float64)

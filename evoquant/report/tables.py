@@ -8,13 +8,13 @@ import numpy as np
 
 from evoquant.campaign.archive import choosing_split
 from evoquant.campaign.build import make_objective, searched_profile
+from evoquant.campaign.build_scoring import compiled, retention_model
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.genomes.load import genome_from_dict
 from evoquant.report.ancestry import lineage
 from evoquant.report.journey import journey_tables
 from evoquant.report.table import Table, markdown
-from evoquant.scoring.problem import compile_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -160,7 +160,17 @@ def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
     kept = [i for i, name in enumerate(names) if name == "Split" or any(row[i] for row in rows)]
     columns = tuple(names[i] for i in kept)
     rows = [tuple(row[i] for i in kept) for row in rows]
-    return Table(f"Champion: {text}", columns, rows, numeric=frozenset(range(1, len(columns))))
+    return Table(f"Champion: {text}", columns, rows, _cost_notes(scores), frozenset(range(1, len(columns))))
+
+
+def _cost_notes(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """What compression is of, where that is no bits."""
+    costs = {split: figures["cost"] for split, figures in scores.items() if "cost" in figures}
+    if not costs:
+        return ()
+    name = next(iter(costs.values()))["name"]
+    each = ", ".join(f"{split} {cost['value']:,} of {cost['reference']:,}" for split, cost in costs.items())
+    return (f"Compression is of {name}, FP32 / champion: {each}.",)
 
 
 def _test_fitness(run: RunData) -> dict[int, float]:
@@ -169,8 +179,8 @@ def _test_fitness(run: RunData) -> dict[int, float]:
     models = run.config.models or ModelsConfig()
     if not models.test:
         return {}
-    menu = run.config.resolved_menu
-    problems = tuple(compile_problem(searched_profile(run.config, name), menu) for name in models.test)
+    problems = tuple(compiled(run.config, searched_profile(run.config, name)) for name in models.test)
     genomes = [genome_from_dict(record["genome"], str(run.path)) for record in champions.values()]
-    scores = score_genomes(genomes, problems, make_objective(run.config), run.config.aggregate)
+    model = retention_model(run.config)
+    scores = score_genomes(genomes, problems, make_objective(run.config), run.config.aggregate, model=model)
     return dict(zip(champions, scores.fitness.tolist(), strict=True))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.build import deployed_profile, make_objective, searched_profile
+from evoquant.campaign.build_scoring import compiled
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
 from evoquant.campaign.storage import PROFILE
 from evoquant.errors import InputError, ProfileError, RunDirError
@@ -18,7 +19,7 @@ from evoquant.genomes.load import genome_from_dict
 from evoquant.profiles.model import load_profile
 from evoquant.scoring.divergence import divergence_problem
 from evoquant.scoring.objective import retention_floor, score
-from evoquant.scoring.problem import LOSS_UNITS, compile_problem
+from evoquant.scoring.problem import LOSS_UNITS
 from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
 
 if TYPE_CHECKING:
@@ -112,8 +113,12 @@ def subject_of(run: RunData, measured: Mapping[str, Mapping[str, Any]]) -> Subje
         measured: digest → measurement in full of the journal, where the run is on a real network.
 
     Raises:
-        InputError: there is no champion yet, or its model cannot be read.
+        InputError: there is no champion yet, its model cannot be read, or retention is estimated by code of one's own.
     """
+    if run.config.estimator is not None:
+        raise InputError(
+            "its retention is estimated by code from outside, which need not be a sum over layers to take apart."
+        )
     genome, record = _best(run)
     names, others, count = _names(run.config, record)
     notes: list[str] = []
@@ -191,13 +196,13 @@ def _problem(run: RunData, name: str | None) -> Problem:
     """
     if name is None:
         profile = deployed_profile(run.config, load_profile(run.path / PROFILE))
-        return compile_problem(profile, run.config.resolved_menu)
+        return compiled(run.config, profile)
     profile = searched_profile(run.config, name)
     known = run.champion.provenance.get("inputs") if run.champion is not None else None
     read = known.get(name) if isinstance(known, dict) and name.endswith(".json") else None
     if read is not None and read != profile.digest:
         raise ProfileError(f"{name}: is another profile than the run has read; restore it.")
-    return compile_problem(profile, run.config.resolved_menu)
+    return compiled(run.config, profile)
 
 
 def _model(label: str, problem: Problem, objective: Objective) -> Model:

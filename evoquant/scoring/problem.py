@@ -80,6 +80,11 @@ class Problem:
     bits: Cost
 
     @property
+    def own_cost(self) -> bool:
+        """Whether something else than bits is counted."""
+        return self.cost.name != self.bits.name
+
+    @property
     def bit(self) -> float:
         """What one bit of one weight costs, on average, in the cost's unit: 1024 for bits.
 
