@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         check_executor,
         check_genome,
         check_objective,
+        check_rounding,
         check_search,
         check_space,
     )
@@ -32,6 +33,7 @@ __all__ = [
     "check_executor",
     "check_genome",
     "check_objective",
+    "check_rounding",
     "check_search",
     "check_space",
 ]

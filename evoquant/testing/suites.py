@@ -5,6 +5,7 @@ from evoquant.testing.costs import check_cost
 from evoquant.testing.estimators import check_estimator
 from evoquant.testing.executors import check_executor
 from evoquant.testing.objectives import check_objective
+from evoquant.testing.roundings import check_rounding
 from evoquant.testing.searches import check_search
 from evoquant.testing.spaces import check_genome, check_space
 
@@ -15,6 +16,7 @@ __all__ = [
     "check_executor",
     "check_genome",
     "check_objective",
+    "check_rounding",
     "check_search",
     "check_space",
 ]
