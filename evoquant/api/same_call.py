@@ -1,4 +1,4 @@
-"""Whether a call of `optimize` is the one that a run directory was started with."""
+"""Whether a call of `optimize` or `run` is the one that a run directory was started with."""
 
 from __future__ import annotations
 
@@ -25,11 +25,18 @@ _ARGUMENTS = {  # key of the config → the argument that it comes from
     "objective.floor": "floor",
     "genome.kind": "genome",
     "search.start": "start_from",
+    **{f"{key}.code": f"{key} (its code, or what it holds)" for key in ("search", "objective", "cost", "estimator")},
+    "genome.code": "space (its code, or what it holds)",
 }
 
 
-def require_same_call(place: Path, config: CampaignConfig) -> None:
+def require_same_call(place: Path, config: CampaignConfig, argument: str = "run_dir") -> None:
     """Whether a run directory is of the same model, data and arguments.
+
+    Args:
+        place: the run directory.
+        config: of the call.
+        argument: that named it.
 
     Raises:
         InputError: it is not; the message names what differs.
@@ -37,8 +44,8 @@ def require_same_call(place: Path, config: CampaignConfig) -> None:
     then = resolved_config(RunDir.open(place, hold=False))
     if then.hash() == config.hash():
         return
-    if not isinstance(then.task, MemoryTaskConfig):
-        raise InputError(f"{place}: holds a run of another kind; choose another run_dir=.")
+    if isinstance(then.task, MemoryTaskConfig) != isinstance(config.task, MemoryTaskConfig):
+        raise InputError(f"{place}: holds a run of another kind; choose another {argument}=.")
     before, after = (
         {key: value for key, value in _flat(one.to_dict()) if key.partition(".")[0] not in NOT_HASHED}
         for one in (then, config)
@@ -51,13 +58,13 @@ def require_same_call(place: Path, config: CampaignConfig) -> None:
         what = _ARGUMENTS.get(key, key)
         if key == "search.start":
             faults.append(f"{what}: it began with {len(old or ())} genomes, now with {len(new or ())}, or others")
-        elif key in ("task.model", "task.data", "task.code"):
+        elif key in ("task.model", "task.data") or key.endswith(".code"):
             faults.append(f"{what}: sha256 {str(old)[:12]}… then, {str(new)[:12]}… now")
         else:
             faults.append(f"{what}: {shown_value(old)} then, {shown_value(new)} now")
     raise InputError(
         f"{place}: was started with something else than is given now: {'; '.join(faults)}. Give what it was started "
-        f"with, or choose another run_dir="
+        f"with, or choose another {argument}="
         f"{' (start_from= begins with its allocations)' if any(f.startswith('the model') for f in faults) else ''}."
     )
 
