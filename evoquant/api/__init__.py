@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evoquant.api.campaigns import Job, Run, Silent, begin, load, pick, resume, run, run_all
+from evoquant.api.campaigns import Job, Run, Silent, begin, pick, resume, run, run_all
 from evoquant.campaign.finished import gated, resolved_config
 
 if TYPE_CHECKING:
     from evoquant.api.ask_loop import AskTell
     from evoquant.api.ask_space import SearchSpace, search_space
     from evoquant.api.asktell import ask_tell
+    from evoquant.api.loaded import load
     from evoquant.api.memory import Result, optimize
     from evoquant.api.networks import bound, profile_network, score
     from evoquant.api.profiling import profile
@@ -61,6 +62,10 @@ def __getattr__(name: str) -> Any:
         from evoquant.api import asktell
 
         return getattr(asktell, name)
+    if name == "load":
+        from evoquant.api import loaded
+
+        return loaded.load
     if name == "profile":
         from evoquant.api import profiling
 

@@ -6,9 +6,8 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from evoquant.campaign.apply import load_any_champion
 from evoquant.campaign.archive import Limits, read_archive
 from evoquant.campaign.archive import pick as pick_from
 from evoquant.campaign.build import build_campaign, require_allowed
@@ -36,7 +35,15 @@ from evoquant.report.trackers import tracked
 from evoquant.store import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from evoquant.genomes.base import Space
+    from evoquant.scoring.objective import Objective
+    from evoquant.scoring.protocol import CostMaker, RetentionModel
+    from evoquant.search.base import Search
+
+    Kept = TypeVar("Kept")
+    Part: TypeAlias = Kept | Callable[..., Kept] | Mapping[str, Any] | str | None
 
 
 class Silent:
@@ -80,17 +87,39 @@ def run(
     overrides: Sequence[str] = (),
     track: Sequence[str] = (),
     observer: Observer | None = None,
+    search: Part[Search] = None,
+    space: Part[Space] = None,
+    objective: Part[Objective] = None,
+    cost: Part[CostMaker] = None,
+    estimator: Part[RetentionModel] = None,
 ) -> Run:
     """Run the campaign of a YAML file; `overrides` are `key.path=value` as with `--set`, `track` names trackers.
 
+    Args:
+        config: the file.
+        out: the run directory; by default the config's, or runs/<name>-<seed>.
+        overrides, track, observer: as above.
+        search: instead of the config's: an object, or a class or function called as `(space, seed=seed)`; see
+            `evoquant.search.protocol`. `functools.partial` gives it options.
+        space: of genomes: an object, or what is called as `(problems)`; see `evoquant.genomes.protocol`.
+        objective, cost, estimator: objects, or what is called without arguments; see `evoquant.scoring.protocol`.
+
+    With an object the same call goes on with a run that it began, and returns a finished one; without, `resume` does.
+
     Raises:
-        InputError: the config, or what it names, is wrong; or the run directory holds a run already.
+        InputError: the config, or what it names, is wrong; or the run directory holds a run already, or one that was
+            begun with other objects.
         Interrupted: by the user; `resume` goes on.
         CampaignError: the campaign failed.
     """
     checked, text = load_config(Path(config), overrides)
-    chosen = out or checked.out or Path("runs") / f"{checked.name}-{checked.seed}"
-    return begin(checked, text, Path(chosen), str(config), track=track, observer=observer)
+    place = Path(out or checked.out or Path("runs") / f"{checked.name}-{checked.seed}")
+    given = (search, space, objective, cost, estimator)
+    if all(part is None for part in given):
+        return begin(checked, text, place, str(config), track=track, observer=observer)
+    from evoquant.api.parts import run_parts
+
+    return run_parts(checked, given, place, str(config), track=track, observer=observer)
 
 
 def begin(
@@ -199,15 +228,6 @@ def _require_known_cluster(config: CampaignConfig, executor: str | None, address
             f"{source}: its config names a Ray cluster, and a cluster can run code here; to join it, repeat it: "
             f"--address {named}; or go on with --executor local."
         )
-
-
-def load(path: str | Path) -> Champion:
-    """The champion of a finished run directory, or of a champion file.
-
-    Raises:
-        InputError: there is none.
-    """
-    return load_any_champion(Path(path))
 
 
 def pick(

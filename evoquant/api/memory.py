@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.api import campaigns
 from evoquant.api.given import Given, given_model, measurable, name_of, sendable
-from evoquant.api.result import Result, Temporary, read_result
+from evoquant.api.loaded import read_result
+from evoquant.api.result import Result, Temporary
 from evoquant.api.same_call import require_same_call
 from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.config_measured import MemoryTaskConfig
@@ -116,8 +117,7 @@ def optimize(
     with measurable(model):
         splits, drawn = split_samples(calibration, selection, test, seed)
         called = name_of(model, name)
-        shared: dict[str, Any] = {"tie_groups": tie_groups, "types": types}
-        given = given_model(model, splits, drawn, metric, name=called, **sizes, **shared)
+        given = given_model(model, splits, drawn, metric, name=called, tie_groups=tie_groups, types=types, **sizes)
         data = {
             **{"name": called, "seed": seed, "task": _task_data(given, metric, sizes), "deploy_to": list(deploy_to)},
             **{"objective": objective or {"kind": "feasible_first", "floor": floor}, "genome": {"kind": genome}},

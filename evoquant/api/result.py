@@ -1,4 +1,4 @@
-"""What `optimize` returns: champion, allocation, scores and gate, and what can be done with them."""
+"""What `optimize` and `load` return: champion, allocation, scores and gate, and what can be done with them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evoquant.campaign.finished import gated
+from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.in_memory import lent
 from evoquant.errors import InputError
 from evoquant.files import is_folder, write_atomic
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     import torch
 
     from evoquant.campaign.champion import Champion
-    from evoquant.campaign.config_measured import MemoryTaskConfig
+    from evoquant.campaign.config_measured import TaskConfig
     from evoquant.export.lint import Finding
+    from evoquant.genomes.base import Genome
     from evoquant.models.base import MeasuredTask
     from evoquant.profiles.model import ModelProfile
     from evoquant.quantization.precision import Menu
@@ -90,16 +92,18 @@ class Allocation(Mapping[str, str]):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A finished run on a model in memory. Its run directory is one that the command line reports and compares.
+    """A finished run. Its run directory is one that the command line reports and compares.
+
+    A search on profiles has found a heuristic: it has no gate, no model of its own, and `allocate` applies it to any.
 
     Attributes:
         path: the run directory; one that was not asked for (`run_dir=None`) lasts as long as this object.
         champion: the best genome that the search found, whatever the gate says of it.
         recommended: what the gate recommends, the champion or something simpler; what `allocation`, `scores`, `apply`
-            and `export` are about.
-        gate: the comparison with simpler ways, as in gate.json.
-        allocation: layer → width.
-        profile: of the model.
+            and `export` are about. Without a gate the champion.
+        gate: the comparison with simpler ways, as in gate.json; None for a search on profiles.
+        allocation: layer → width; None for a search on profiles.
+        profile: of the model; None for a search on profiles.
         samples: how many each split has.
         drawn: the splits that were drawn from the calibration data because they were not given.
     """
@@ -107,15 +111,26 @@ class Result:
     path: Path
     champion: Champion
     recommended: Champion
-    gate: Mapping[str, Any]
-    allocation: Allocation
-    profile: ModelProfile
+    gate: Mapping[str, Any] | None
+    allocation: Allocation | None
+    profile: ModelProfile | None
     samples: Mapping[str, int]
     drawn: tuple[str, ...]
-    _task: MeasuredTask = field(repr=False)
-    _source: MemoryTaskConfig = field(repr=False)
+    _task: MeasuredTask | None = field(repr=False)
+    _source: TaskConfig | None = field(repr=False)
     _menu: Menu = field(repr=False)
     _kept: Temporary | None = field(default=None, repr=False)
+    _allowed: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def genome(self) -> Genome:
+        """The champion's."""
+        return self.champion.genome
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The champion's: campaign, config hash, seed, versions, ancestry."""
+        return self.champion.provenance
 
     @property
     def scores(self) -> Mapping[str, Mapping[str, Any]]:
@@ -125,34 +140,46 @@ class Result:
     @property
     def verdict(self) -> str:
         """One sentence: what is recommended, and why."""
+        if self.gate is None:
+            return f"a heuristic, found on profiles: {self.champion.genome.text}"
         name = self.gate["recommended"]["name"]
         if name == "champion":
             beaten = sum(row.get("verdict") == "ahead" for row in self.gate["rivals"])
             return f"recommended: the champion; it beats {beaten} of {len(self.gate['rivals'])} rivals of the gate"
         return f"recommended: {name}, which the champion cannot be told from, or does not beat"
 
+    def allocate(self, profile: ModelProfile | str | Path, *, ungated: bool = False) -> Allocation:
+        """The widths that the heuristic gives to another model, which is not measured.
+
+        Args:
+            profile: of that model, its file, or a built-in name.
+            ungated: take the champion, whatever the gate recommends.
+
+        Raises:
+            InputError: no such profile, it lacks a signal, or the genome is an allocation of one model.
+        """
+        from evoquant.profiles.builtin import any_profile
+
+        model = any_profile(str(profile)) if isinstance(profile, (str, Path)) else profile
+        chosen = self.champion if ungated else self.recommended
+        return allocation_of(replace(chosen, scores={}), model, self._menu)
+
     def apply(self, model: torch.nn.Module | None = None, *, ungated: bool = False) -> torch.nn.Module:
         """A copy of the model with every layer at its width, by fake quantization: bit for bit what was measured.
 
         Args:
-            model: the module that was optimized, or one with the same layers; None for a copy of the former. It stays
-                as it is; the copy is float32, in eval mode, on the CPU.
+            model: the module that was optimized, or one with the same layers; None for a copy of the former, where it
+                is at hand. It stays as it is; the copy is float32, in eval mode, on the CPU.
             ungated: take the champion, whatever the gate recommends.
 
         Raises:
-            InputError: the model is an ONNX file, or has other layers; the message names one.
+            InputError: the model is an ONNX file, is not at hand, or has other layers; the message names one.
             PrecisionError: a weight that its width cannot hold.
         """
-        from evoquant.models.torch_task import TorchTask
-
-        if not isinstance(self._task, TorchTask):
-            raise InputError("apply: the model is an ONNX file; write the quantized one with .export('onnx', path).")
-        from evoquant.models.torch_memory import applied
+        from evoquant.api.loaded import applied_to
 
         chosen = self.champion if ungated else self.recommended
-        problem = compile_problem(self.profile, self._menu)
-        widths = problem.unfold(chosen.genome.allocate(problem))
-        return applied(self._task.network if model is None else model, self._task, widths)
+        return applied_to(model, chosen, self.profile, self._menu, self._source, self._network(model))
 
     def export(
         self, target: str, path: str | Path, *, ungated: bool = False, base: str | Path | None = None
@@ -160,7 +187,7 @@ class Result:
         """Write what is recommended in the form that a stack loads: the files, and the linter's warnings.
 
         Args:
-            target: onnx, openvino, recipe, …, as for `evoquant export --to`.
+            target: onnx, openvino, recipe, …, or json, yaml, python, rust, csv, as for `evoquant export --to`.
             path: the main file, or the folder.
             ungated: take the champion, whatever the gate recommends.
             base: for gguf, see `evoquant.export.deploy.deploy`.
@@ -169,10 +196,17 @@ class Result:
             InputError: the target cannot take it as it is, or a file cannot be written.
             MissingExtraError: the target's packages are not installed.
         """
+        from evoquant.export import TARGETS, render
         from evoquant.export.deploy import deploy
 
-        with lent(self._source, self._task):
-            return deploy(self.path, target, path, ungated=ungated, base=base)
+        if target in TARGETS:
+            of_model = self.profile is not None and TARGETS[target].one_model
+            chosen = self.recommended if of_model and not ungated else self.champion
+            more = (self.profile, self._menu) if of_model else ()
+            write_atomic(Path(path), render(target, chosen, *more))
+            return [Path(path)], []
+        with self._lending():
+            return deploy(self.path, target, path, ungated=ungated, base=base, allow_code=self._allowed)
 
     def verify(self, target: str, *, ungated: bool = False) -> dict[str, Any]:
         """Export, run the file in a fresh process of its consumer, and compare with what was promised.
@@ -182,8 +216,8 @@ class Result:
         """
         from evoquant.export.deploy import verify
 
-        with lent(self._source, self._task):
-            return verify(self.path, target, ungated=ungated)
+        with self._lending():
+            return verify(self.path, target, ungated=ungated, allow_code=self._allowed)
 
     def plot(self, path: str | Path | None = None, *, kind: str = "png") -> Plots:
         """The run's figures by name, drawn with matplotlib; a notebook shows them.
@@ -240,21 +274,22 @@ class Result:
         from evoquant.report.gate import gate_table
         from evoquant.report.tables import scores_table
 
-        return [
-            scores_table(self.champion.genome.text, self.champion.scores),
-            gate_table(self.gate, self.champion.provenance.get("warnings", ())),
-            self.allocation.table(),
-        ]
+        shown = [scores_table(self.champion.genome.text, self.champion.scores)]
+        if self.gate is not None:
+            shown.append(gate_table(self.gate, self.champion.provenance.get("warnings", ())))
+        return shown if self.allocation is None else [*shown, self.allocation.table()]
 
     def __str__(self) -> str:
         """The tables for a terminal."""
-        return f"{_drawn(self.tables())}\n{self.verdict}\n{self._said()}"
+        return "\n".join(filter(None, [_drawn(self.tables()), self.verdict, self._said()]))
 
     def __repr__(self) -> str:
         """One line."""
         return f"<evoquant.Result {str(self.path)!r}: {self.verdict}>"
 
     def _said(self) -> str:
+        if not self.samples:
+            return ""
         counts = ", ".join(f"{split} {count}" for split, count in self.samples.items())
         drawn = f"; {' and '.join(self.drawn)} drawn from the calibration data" if self.drawn else ""
         return f"samples: {counts}{drawn}"
@@ -262,7 +297,22 @@ class Result:
     def _repr_html_(self) -> str:
         from evoquant.report.page_html import element, joined, table_html
 
-        return str(joined([element("p", self.verdict), *map(table_html, self.tables()), element("p", self._said())]))
+        said = [element("p", text) for text in (self._said(),) if text]
+        return str(joined([element("p", self.verdict), *map(table_html, self.tables()), *said]))
+
+    def _network(self, model: Any) -> MeasuredTask | None:
+        """The network, live or made anew from the run's config; None where only a program that is gone has held it."""
+        if self._task is not None or model is not None or self._source is None or self._source.kind == "memory":
+            return self._task
+        from evoquant.campaign.build_measured import make_task
+        from evoquant.store import cache_folder
+
+        return make_task(self._source, cache_folder(None, self.path))
+
+    def _lending(self) -> AbstractContextManager[None]:
+        if self._task is None or not isinstance(self._source, MemoryTaskConfig):
+            return nullcontext()
+        return lent(self._source, self._task)
 
 
 class Plots(dict[str, Any]):
@@ -281,44 +331,6 @@ class Plots(dict[str, Any]):
         )
 
 
-def read_result(
-    path: Path,
-    task: MeasuredTask,
-    source: MemoryTaskConfig,
-    kept: Temporary | None = None,
-) -> Result:
-    """The result of a finished run directory.
-
-    Args:
-        path: of the run.
-        task: the model that it is about.
-        source: as the run's config names it.
-        kept: what the directory lives in.
-
-    Raises:
-        InputError: it is not finished, or damaged.
-    """
-    found = gated(path)
-    run = load_run(path)
-    if found is None or run.champion is None or run.gate is None:
-        raise InputError(f"{path}: holds no finished run on a network.")
-    recommended, profile, menu = found
-    return Result(
-        path,
-        run.champion,
-        recommended,
-        run.gate,
-        allocation_of(recommended, profile, menu),
-        profile,
-        source.samples,
-        tuple(source.drawn),
-        task,
-        source,
-        menu,
-        kept,
-    )
-
-
 def allocation_of(champion: Champion, profile: ModelProfile, menu: Menu) -> Allocation:
     """What a champion gives to each layer of a model."""
     from evoquant.quantization.precision import Precision
@@ -332,7 +344,7 @@ def allocation_of(champion: Champion, profile: ModelProfile, menu: Menu) -> Allo
         rows.append((layer.name, layer.type, layer.parameters, width, float(bits)))
     cost = float(cost_sums(problem, chosen[None])[0])
     compression = problem.cost.reference / cost
-    effective = (cost - problem.cost.constant) / (problem.weights * 1024.0)
+    effective = (cost - problem.cost.constant) / (problem.weights * problem.bit)
     totals = [f"compression {compression:.4f}x, {effective:.3f} bits per weight"]
     if "test" in champion.scores:
         figures = champion.scores["test"]

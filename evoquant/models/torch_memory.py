@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evoquant.models.arrays import Arrays
+    from evoquant.models.torch_layers import Layer
+    from evoquant.profiles.model import ModelProfile
 
 METRICS = ("accuracy", "r2", "perplexity", "agreement", "cosine")
 _KINDS: dict[str, Kind] = {
@@ -120,12 +122,12 @@ def usual_metric(outputs: NDArray[np.generic], calibration: Arrays) -> str:
     return "r2" if counted or (len(shape) > 1 and inner == shape[1:] and not single) else "accuracy"
 
 
-def applied(network: torch.nn.Module, task: TorchTask, widths: Sequence[str]) -> torch.nn.Module:
+def applied(network: torch.nn.Module, layers: Sequence[Layer], widths: Sequence[str]) -> torch.nn.Module:
     """A copy of a network with every layer at its width, by fake quantization; float32, eval mode, on the CPU.
 
     Args:
-        network: of the task, or one with the same layers.
-        task: whose layers `widths` are for.
+        network: that has these layers.
+        layers: that take a width.
         widths: a precision name for each.
 
     Raises:
@@ -139,7 +141,7 @@ def applied(network: torch.nn.Module, task: TorchTask, widths: Sequence[str]) ->
     made = _copied(network).requires_grad_(False)
     parameters = dict(made.named_parameters(remove_duplicate=False))
     modules = dict(made.named_modules())
-    for layer, width in zip(task.found, widths, strict=True):
+    for layer, width in zip(layers, widths, strict=True):
         parameter = parameters.get(layer.parameter)
         if parameter is None:
             close = suggestion(layer.parameter, parameters)
@@ -158,6 +160,35 @@ def applied(network: torch.nn.Module, task: TorchTask, widths: Sequence[str]) ->
         if precision.activation_bits is not None:
             modules[layer.module].register_forward_pre_hook(activation_hook(layer), with_kwargs=True)
     return made
+
+
+def layers_by_name(network: torch.nn.Module, profile: ModelProfile, widths: Sequence[str]) -> list[Layer]:
+    """The layers of a profile in a network that nobody has run yet, found by their names.
+
+    Raises:
+        InputError: the network is none, lacks one, or a width quantizes activations, which a name does not tell.
+    """
+    import torch
+
+    from evoquant.models.torch_layers import Layer
+    from evoquant.quantization.precision import Precision
+
+    if not isinstance(network, torch.nn.Module):
+        raise InputError(f"model: is a {type(network).__name__}; give a torch.nn.Module.")
+    known = dict(network.named_parameters(remove_duplicate=False))
+    found = []
+    for layer, width in zip(profile.layers, widths, strict=True):
+        if width != REFERENCE and Precision.parse(width).activation_bits is not None:
+            raise InputError(
+                f"apply: {quoted(layer.name)} is {width}, whose activations are quantized, too, and that takes the "
+                f"data; call evoquant.optimize again, with the same arguments and run_dir=."
+            )
+        called = (f"{layer.name}.weight", f"{layer.name}_weight")  # as layers are named, else as the parameter
+        parameter = next((name for name in called if name in known), layer.name)
+        found.append(
+            Layer(layer.name, layer.type, layer.name, parameter, layer.shape, layer.channel_axis, layer.fan_in or 1)
+        )
+    return found
 
 
 def _copied(network: torch.nn.Module) -> torch.nn.Module:

@@ -9,9 +9,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
+import evoquant
 from evoquant import api
 from evoquant.campaign.evaluate import KnownFailure
 from evoquant.errors import Interrupted, RunDirError
+from evoquant.models.tasks import load_task
 from evoquant.testing.interrupt import StopAfter
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -90,6 +92,21 @@ def test_a_failure_in_the_journal_stays_failed(cache, tmp_path):
         campaign.close()
     assert evaluations.reasons == {2: "time_limit"}
     assert 2 not in evaluations.best(len(batch)).tolist()
+
+
+def test_a_loaded_run_makes_its_network_anew(whole, monkeypatch, cache, tmp_path):
+    import torch
+
+    monkeypatch.setenv("EVOQUANT_CACHE", str(cache))
+    found = evoquant.load(whole)
+    assert found.samples["test"] == found.scores["test"]["samples"]
+    task = load_task("digits", seed=0, cache=cache)
+    made = found.apply()
+    x = torch.from_numpy(task.data["test"]["inputs"][:50])
+    with torch.no_grad():
+        assert torch.equal(made(x), found.apply(task.network)(x))
+        assert not torch.equal(made(x), task.network(x))
+    assert [file.name for file in found.export("recipe", tmp_path / "r.json")[0]] == ["r.json", "r.safetensors"]
 
 
 def test_page_of_a_measured_run(whole):

@@ -10,13 +10,17 @@ torch = pytest.importorskip("torch")
 
 import evoquant
 from evoquant.api.result import Allocation
+from evoquant.campaign.build_measured import bare_profile
 from evoquant.cli import main
 from evoquant.errors import InputError, Interrupted
 from evoquant.models.code import code_digest, compiled_text
 from evoquant.models.torch import Measurer
 from evoquant.models.torch_data import call_on_tensors, input_tensors
+from evoquant.models.torch_task import language_model
 from evoquant.models.torch_threads import one_thread
+from evoquant.quantization.precision import Menu
 from evoquant.testing.interrupt import StopAfter
+from tests.optional_torch.networks import Everything, seeded
 
 BUDGET = {"budget": 16, "floor": 0.95, "seed": 0}
 
@@ -127,6 +131,33 @@ def test_apply_refuses_another_network(result):
     other.head = torch.nn.Linear(64, 2)
     with pytest.raises(InputError, match=r"layer 'head' has shape \(2, 64\), the searched one \(1, 64\)"):
         result.apply(other)
+
+
+def test_a_run_that_is_loaded_is_applied_to_the_module_that_is_given(result, wave, data):
+    loaded = evoquant.load(result.path)
+    assert dict(loaded.allocation) == dict(result.allocation) and str(loaded) == str(result)
+    with torch.no_grad():
+        assert torch.equal(loaded.apply(wave)(data[0]), result.apply()(data[0]))
+    with pytest.raises(InputError, match=r"in the memory of a program; give it: \.apply\(model\)"):
+        loaded.apply()
+    with pytest.raises(InputError, match="no parameter 'first' of layer 'first'"):
+        loaded.apply(torch.nn.Linear(3, 3))
+    with pytest.raises(InputError, match=r"call evoquant\.optimize there again"):
+        loaded.export("onnx", "x.onnx")
+
+
+def test_names_of_layers_lead_to_their_parameters():
+    from evoquant.models.torch_memory import layers_by_name
+
+    network = seeded(Everything()).eval()
+    task = language_model(
+        network, **dict.fromkeys(("calibration", "selection", "test"), torch.arange(64).view(8, 8) % 20)
+    )
+    profile = bare_profile(task, Menu.parse(["INT8-channel", "INT8-channel-a8", "FP32"]))
+    found = layers_by_name(network, profile, ["FP32"] * len(task.layers))
+    assert [layer.parameter for layer in found] == [layer.parameter for layer in task.found]
+    with pytest.raises(InputError, match=r"'embed' is INT8-channel-a8, whose activations"):
+        layers_by_name(network, profile, ["INT8-channel-a8"] * len(task.layers))
 
 
 def test_export_to_onnx_computes_the_same(result, data, tmp_path):
