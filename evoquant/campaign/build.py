@@ -16,6 +16,7 @@ from evoquant.campaign.build_scoring import compiled, make_objective, retention_
 from evoquant.campaign.config import CampaignConfig, CodeConfig, HeldConfig, ModelsConfig, ReplayConfig
 from evoquant.campaign.config_genome import DirectSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.config_objective import CertifiedConfig
+from evoquant.campaign.config_own import EXECUTORS
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
 from evoquant.campaign.own import check_own_space, know_space, load_code, own_part
 from evoquant.errors import ConfigError, InputError, quoted, suggestion
@@ -26,9 +27,10 @@ from evoquant.scoring.objective import Objective
 from evoquant.scoring.problem import Problem, compile_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from pydantic import JsonValue
 
     from evoquant.campaign.measurer import Measurer
     from evoquant.execution.base import Executor
@@ -143,8 +145,18 @@ def deployed_profile(config: CampaignConfig, profile: ModelProfile) -> ModelProf
         raise InputError(f"{profile.name}: {error}") from None
 
 
-def make_executor(kind: str, workers: int | None, address: str | None) -> Executor:
-    """A local or Ray executor that has not started yet."""
+def make_executor(
+    kind: str, workers: int | None, address: str | None, options: Mapping[str, JsonValue] | None = None
+) -> Executor:
+    """An executor that has not started yet: local, of Ray, or one's own as `module:Class` with its options.
+
+    Raises:
+        ConfigError: one's own cannot be imported or made, or does not keep the protocol.
+    """
+    if kind not in EXECUTORS:
+        given = {} if workers is None else {"workers": workers}
+        own: Executor = own_part(CodeConfig(kind=kind, options=dict(options or {})), "executor", **given)
+        return own
     if kind == "ray":
         from evoquant.execution.ray import RayExecutor
 
@@ -154,17 +166,28 @@ def make_executor(kind: str, workers: int | None, address: str | None) -> Execut
     return LocalExecutor()
 
 
-def build_campaign(config: CampaignConfig, cache: Path) -> Campaign:
+def build_campaign(config: CampaignConfig, cache: Path, given: Executor | None = None) -> Campaign:
     """All parts of a campaign; a task's network is trained (or taken from `cache`) and profiled.
+
+    Args:
+        config: of the campaign.
+        cache: folder for outcomes and trained networks.
+        given: the executor, where a program has one; else the config's.
 
     Raises:
         InputError: whatever the config names cannot be used.
     """
-    executor = make_executor(
-        "local" if config.executor.kind == "auto" else config.executor.kind,
-        config.executor.workers,
-        config.executor.address or os.environ.get("RAY_ADDRESS"),
-    )
+    where = config.executor
+    if given is not None:
+        campaign = _built(config, cache, given)
+        campaign.picked = "the program's own"  # there is nothing left to choose
+        return campaign
+    address = where.address or os.environ.get("RAY_ADDRESS")
+    kind = "local" if where.kind == "auto" else where.kind
+    return _built(config, cache, make_executor(kind, where.workers, address, where.options))
+
+
+def _built(config: CampaignConfig, cache: Path, executor: Executor) -> Campaign:
     try:
         if isinstance(config.search, ReplayConfig):
             return _build_replay(config, config.search, executor)

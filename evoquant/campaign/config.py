@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     Field,
+    JsonValue,
     Tag,
     ValidationError,
     field_validator,
@@ -29,7 +30,7 @@ from evoquant.campaign.config_objective import (
     ObjectiveConfig,
 )
 from evoquant.campaign.config_outside import SEARCH_KINDS, AnySearch, OutsideConfig
-from evoquant.campaign.config_own import PARTS, CodeConfig, HeldConfig, OwnPart, own_code
+from evoquant.campaign.config_own import EXECUTORS, PARTS, CodeConfig, HeldConfig, OwnPart, known_executor, own_code
 from evoquant.campaign.config_replay import CandidateConfig, ReplayConfig
 from evoquant.campaign.config_search import GeneticConfig
 from evoquant.campaign.config_trackers import Trackers
@@ -110,11 +111,28 @@ class StopConfig(Closed):
 class ExecutorConfig(Closed):
     """Where candidates are evaluated; cannot change a result."""
 
-    kind: Literal["auto", "local", "ray"] = "auto"
+    kind: str = "auto"
+    options: dict[str, JsonValue] = Field(default={})
     workers: Annotated[int, Field(ge=1, le=4096)] | None = None
     address: str | None = None
     batch: Positive = 256
     limit_s: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return known_executor(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExecutorConfig:
+        if self.options and self.own is None:
+            raise ValueError(f"options are for an executor of your own, module:Class; {self.kind} takes none")
+        return self
+
+    @property
+    def own(self) -> str | None:
+        """`module:Class` of one's own, else None."""
+        return None if self.kind in EXECUTORS else self.kind
 
 
 SearchConfig = Annotated[

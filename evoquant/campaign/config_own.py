@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, Tag
 
 from evoquant.campaign.config_base import CODE, Closed, tag
+from evoquant.errors import quoted, suggestion
 
 
 class CodeConfig(Closed):
@@ -30,6 +31,21 @@ class HeldConfig(Closed):
 OwnPart = Annotated[Annotated[CodeConfig, Tag("code")] | Annotated[HeldConfig, Tag("memory")], tag("", ())]
 OWN = (CodeConfig, HeldConfig)
 PARTS = ("objective", "genome", "search", "cost", "estimator")  # keys of a config that take one
+
+
+EXECUTORS = ("auto", "local", "ray")
+
+
+def known_executor(kind: str) -> str:
+    """Check the name of an executor: one of `EXECUTORS`, or `module:Class`.
+
+    Raises:
+        ValueError: it is neither; the message says what is near.
+    """
+    if kind not in EXECUTORS and not CODE.fullmatch(kind):
+        close = suggestion(kind, EXECUTORS).removesuffix(".")
+        raise ValueError(f"no executor is called {quoted(kind)}.{close}, or name your own class as module:Class")
+    return kind
 
 
 def own_code(*parts: object) -> set[str]:

@@ -194,8 +194,8 @@ WORDS: dict[str, dict[str, str]] = {
         "wall_time_s": "pause after so many seconds; resume goes on",
     },
     "ExecutorConfig": {
-        "kind": "in this process, on Ray workers, or picked by measured cost",
-        "workers": "how many (Ray); by default one a core",
+        "kind": "in this process (local), on Ray workers (ray), what costs less (auto), or your own as module:Class",
+        "workers": "how many (Ray, your own); by default one a core",
         "address": "an existing Ray cluster",
         "batch": "candidates that a worker gets at a time, on profiles",
         "limit_s": "seconds that one measurement may take (measured networks)",

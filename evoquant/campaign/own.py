@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evoquant.campaign.config_own import CodeConfig, HeldConfig
 from evoquant.campaign.in_memory import borrowed_part
 from evoquant.errors import ConfigError, InputError, quoted, raised_by
+from evoquant.execution.protocol import Executor
 from evoquant.genomes.base import Space, digest_of
 from evoquant.genomes.load import KINDS, genome_from_dict, know_genomes
 from evoquant.rng import generator_for
@@ -47,6 +48,7 @@ PARTS = {
     "objective": Part(Objective, "(**options)", "evoquant.scoring.protocol", "check_objective"),
     "cost": Part(CostMaker, "(**options)", "evoquant.scoring.protocol", "check_cost"),
     "estimator": Part(RetentionModel, "(**options)", "evoquant.scoring.protocol", "check_estimator"),
+    "executor": Part(Executor, "(**options)", "evoquant.execution.protocol", "check_executor"),
     "genome": Part(Space, "(problems, **options)", "evoquant.genomes.protocol", "check_space"),
     "search": Part(Search, "(space, seed=seed, **options)", "evoquant.search.protocol", "check_search"),
 }
@@ -134,6 +136,7 @@ def _lacking(protocol: type, thing: Any) -> list[str]:
     """Names of the protocol that an object does not have, methods with their brackets."""
     names = [name for name in vars(protocol) if not name.startswith("_") and callable(getattr(protocol, name))]
     values = [name for name in getattr(protocol, "__annotations__", {}) if not name.startswith("_")]
+    values += [name for name, value in vars(protocol).items() if isinstance(value, property)]
     if "__call__" in vars(protocol):
         names.append("__call__")
     lacking = [f"{name}()" for name in names if not callable(getattr(thing, name, None))]
