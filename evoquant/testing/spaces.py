@@ -140,9 +140,8 @@ def _check_rebuilding(space: Space, genes: NDArray[np.float64], problem: Problem
             again = genome_from_dict(data, "conformance")
         else:
             require(data["kind"] == space.kind, f"to_dict: kind {data['kind']!r}, and the space's is {space.kind!r}")
-            rebuild = getattr(type(space), "genome_from_dict", None)
+            rebuild: Any = getattr(type(space), "genome_from_dict", None)
             require(callable(rebuild), "genome_from_dict: a space whose genomes are its own has such a class method")
-            assert rebuild is not None
             again = rebuild(data)
             try:
                 rebuild({"kind": space.kind, "strange": [1, 2]})

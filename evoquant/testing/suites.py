@@ -4,6 +4,7 @@ from evoquant.testing.clauses import ConformanceError
 from evoquant.testing.costs import check_cost
 from evoquant.testing.estimators import check_estimator
 from evoquant.testing.executors import check_executor
+from evoquant.testing.exporters import check_exporter
 from evoquant.testing.objectives import check_objective
 from evoquant.testing.roundings import check_rounding
 from evoquant.testing.searches import check_search
@@ -14,6 +15,7 @@ __all__ = [
     "check_cost",
     "check_estimator",
     "check_executor",
+    "check_exporter",
     "check_genome",
     "check_objective",
     "check_rounding",
