@@ -34,9 +34,13 @@ PYTHON
 "$venv/bin/python" -m pytest -q -p no:cacheprovider "$work/plugin/tests"
 
 evoquant=$venv/bin/evoquant
-code=(--allow-code evoquant_example_plugin:Annealing)
+code=(--allow-code evoquant_example_plugin:Annealing --allow-code evoquant_example_plugin:Latency)
 "$evoquant" run "$work/plugin/campaign.yaml" --out on-ray >/dev/null
 "$evoquant" run "$work/plugin/campaign.yaml" --out locally --executor local >/dev/null
 cmp on-ray/journal.jsonl locally/journal.jsonl
 echo "two Ray workers and none give the same journal: $(wc -l <on-ray/journal.jsonl) generations"
-"$evoquant" report on-ray "${code[@]}" | tail -n 12
+"$evoquant" report on-ray "${code[@]}" | tail -n 10
+"$evoquant" export on-ray --to evoquant_example_plugin:Markdown "${code[@]}" -o on-ray.md
+"$evoquant" export locally --to evoquant_example_plugin:Markdown "${code[@]}" -o locally.md
+cmp on-ray.md locally.md
+head -n 12 on-ray.md

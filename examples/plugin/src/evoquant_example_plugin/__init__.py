@@ -2,5 +2,6 @@
 
 from evoquant_example_plugin.annealing import Annealing
 from evoquant_example_plugin.latency import Latency
+from evoquant_example_plugin.markdown import Markdown
 
-__all__ = ["Annealing", "Latency"]
+__all__ = ["Annealing", "Latency", "Markdown"]
