@@ -79,7 +79,7 @@ def example_subject(takes: Takes, *, hostile: bool = False) -> Subject:
         return Subject(champion, menu, profile, widths)
     weights = _Weights(profile)
     recipe = build_recipe(profile, list(widths.values()), weights.weight, "0" * 64, {}, provenance)
-    return Subject(champion, menu, profile, widths, recipe, weights)  # type: ignore[arg-type]  # weights are all it has
+    return Subject(champion, menu, profile, widths, recipe, weights)  # weights are all it has
 
 
 def check_repeats(exporter: Exporter, subject: Subject) -> None:
