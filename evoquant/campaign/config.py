@@ -30,7 +30,16 @@ from evoquant.campaign.config_objective import (
     ObjectiveConfig,
 )
 from evoquant.campaign.config_outside import SEARCH_KINDS, AnySearch, OutsideConfig
-from evoquant.campaign.config_own import EXECUTORS, PARTS, CodeConfig, HeldConfig, OwnPart, known_executor, own_code
+from evoquant.campaign.config_own import (
+    EXECUTORS,
+    OWN,
+    PARTS,
+    CodeConfig,
+    HeldConfig,
+    OwnPart,
+    known_executor,
+    own_code,
+)
 from evoquant.campaign.config_replay import CandidateConfig, ReplayConfig
 from evoquant.campaign.config_search import GeneticConfig
 from evoquant.campaign.config_trackers import Trackers
@@ -251,6 +260,10 @@ class CampaignConfig(Closed):
             return Menu.parse(self.menu)
         suffix = "" if self.task is None else "-channel"
         return Menu.parse([f"INT{bits}{suffix}" for bits in (2, 4, 8)] + ["FP16", "FP32"])
+
+    def own_parts(self) -> dict[str, CodeConfig | HeldConfig]:
+        """The parts that come from outside, by key; executors, which change no result, left out."""
+        return {key: part for key in PARTS if isinstance(part := getattr(self, key), OWN)}
 
     def code(self) -> list[str]:
         """Every `module:attribute` that the config names."""

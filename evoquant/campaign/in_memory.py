@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from evoquant.errors import InputError, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from evoquant.campaign.config_measured import MemoryTaskConfig
     from evoquant.campaign.config_own import HeldConfig
+    from evoquant.execution.protocol import Executor
     from evoquant.models.base import MeasuredTask
 
 _LENT: dict[tuple[str, str], MeasuredTask] = {}
 _PARTS: dict[tuple[str, str], Any] = {}
+_EXECUTORS: list[Executor | Callable[..., Executor]] = []
 
 
 @contextlib.contextmanager
@@ -61,6 +63,19 @@ def lent_parts(parts: Mapping[str, tuple[HeldConfig, Any]]) -> Iterator[None]:
         _PARTS.update(before)
 
 
+def missing_parts(parts: Mapping[str, Any], *unneeded: str) -> list[str]:
+    """What of these was in the memory of a program, and is lent by none: `cost (mine.Latency)`.
+
+    Args:
+        parts: key of a config → its value there.
+        unneeded: keys that are not looked at.
+    """
+    held = {
+        key: part.what for key, part in parts.items() if key not in unneeded and getattr(part, "kind", None) == "memory"
+    }
+    return [f"{key} ({what})" for key, what in held.items() if (key, parts[key].code) not in _PARTS]
+
+
 def borrowed_part(config: HeldConfig, key: str) -> Any:
     """The object that a part of a config stands for.
 
@@ -73,3 +88,21 @@ def borrowed_part(config: HeldConfig, key: str) -> Any:
             f"make the same call there again: it goes on, and its result exports."
         )
     return _PARTS[key, config.code]
+
+
+@contextlib.contextmanager
+def lent_executor(executor: Executor | Callable[..., Executor] | str | None) -> Iterator[None]:
+    """Within, campaigns evaluate on this executor; on the config's where it is only a name, or None."""
+    if executor is None or isinstance(executor, str):
+        yield
+        return
+    _EXECUTORS.append(executor)
+    try:
+        yield
+    finally:
+        _EXECUTORS.pop()
+
+
+def borrowed_executor() -> Executor | Callable[..., Executor] | None:
+    """The executor that a program lends, or its class; None where the config's is meant."""
+    return _EXECUTORS[-1] if _EXECUTORS else None

@@ -14,7 +14,6 @@ from evoquant.campaign.all_failed import all_failed
 from evoquant.campaign.archive import archive_data
 from evoquant.campaign.build import Campaign, make_executor
 from evoquant.campaign.checkpoint import Checkpoint, JournalDigest, kept_state, load_checkpoint, save_checkpoint
-from evoquant.campaign.config_own import OWN, PARTS
 from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finals import choose_champion
 from evoquant.campaign.hall import Hall
@@ -364,7 +363,7 @@ def _provenance(campaign: Campaign, state: _State, reason: str) -> dict[str, Any
         "inputs": campaign.inputs,
         "evoquant": record["packages"]["evoquant"],
     }
-    own = {key: part for key in PARTS if isinstance(part := getattr(config, key), OWN)}
+    own = config.own_parts()
     if own:
         provenance["own"] = {key: part.model_dump(mode="json") for key, part in own.items()}
     if campaign.profile is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from evoquant.campaign.build import make_space, searched_profile
 from evoquant.campaign.build_scoring import compiled
 from evoquant.campaign.config import ModelsConfig
+from evoquant.campaign.config_own import OWN
 from evoquant.campaign.storage import PROFILE
 from evoquant.errors import RunDirError
 from evoquant.genomes.load import genome_from_dict
@@ -74,6 +75,9 @@ def steps_of(
     for generation, champion in changed:
         parents = champion["parents"]
         by = champion["operator"] + (f" of {' × '.join(f'#{parent}' for parent in parents)}" if parents else "")
+        if isinstance(run.config.genome, OWN):  # the text is all that is known of what differs
+            steps.append(Step(generation, champion, by, champion["text"]))
+            continue
         genome = genome_from_dict(champion["genome"], str(run.path))
         steps.append(Step(generation, champion, by, _change(genome, [find(parent) for parent in parents])))
     return steps

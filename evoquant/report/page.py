@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evoquant.campaign.in_memory import missing_parts
 from evoquant.errors import MissingExtraError
 from evoquant.report.figures import fitness_figure
 from evoquant.report.figures_front import front_figure
@@ -101,7 +102,11 @@ def _main(run: RunData, series: RunSeries, figures: Sequence[Figure]) -> Safe:
         if name in by_name:
             parts.append(section(name, by_name[name].title, _figure_html(by_name[name])))
         elif name == "front":
-            missing = "The run directory does not hold what it takes to place the candidates: the model's profile."
+            held = ", ".join(missing_parts(run.config.own_parts(), "search", "objective"))
+            missing = (
+                "The run directory does not hold what it takes to place the candidates: "
+                f"{f'{held}, in the memory of a Python program' if held else 'the model’s profile'}."
+            )
             parts.append(section("front", "Retention and size", element("p", missing)))
     if run.champion is not None:
         genome = run.champion.genome

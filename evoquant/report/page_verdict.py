@@ -108,7 +108,8 @@ def _judgement(run: RunData, goal: Goal, figures: Mapping[str, Any]) -> Safe:
     keeps = f"On {_where(run)} it keeps {figures['retention']:.2%} of what FP32 achieves"
     if per_model:
         keeps += f" on average ({min(per_model):.2%} to {max(per_model):.2%})"
-    keeps += f", {figures['compression']:.2f} times smaller."
+    counted = f"less in {figures['cost']['name']}" if "cost" in figures else "smaller"
+    keeps += f", {figures['compression']:.2f} times {counted}."
     kept: bool | None = None
     asked = ""
     if goal.floor is not None:
@@ -124,7 +125,8 @@ def _judgement(run: RunData, goal: Goal, figures: Mapping[str, Any]) -> Safe:
                 f" The chance that it does so on more data like these: {probability_words(figures['probability'])}."
             )
     elif goal.effective_bits is not None and "effective_bits" in figures:
-        kept = figures["effective_bits"] <= goal.effective_bits * (1 + 1e-9)
+        bits = 32.0 * figures["cost"]["value"] / figures["cost"]["reference"] if "cost" in figures else None
+        kept = (bits or figures["effective_bits"]) <= goal.effective_bits * (1 + 1e-9)
         asked = f"It {met_words(goal, kept)}."
     mark = {True: "good", False: "warning", None: "lead"}[kept]
     return joined([element("p", keeps, class_="lead"), element("p", asked, class_=mark) if asked else Safe("")])

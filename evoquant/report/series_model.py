@@ -18,6 +18,7 @@ from evoquant.campaign.config import (
     ModelsConfig,
     ReplayConfig,
 )
+from evoquant.campaign.in_memory import missing_parts
 from evoquant.campaign.storage import PROFILE
 from evoquant.errors import InputError, ProfileError, RunDirError, quoted
 from evoquant.files import is_file
@@ -118,6 +119,8 @@ class Goal:
 def subject_of(run: RunData, model: str | None = None) -> Subject | None:
     """The model that figures of a run are of; None for a network of which the run directory holds no profile.
 
+    None, too, where the run's cost, genomes or estimator were in the memory of a Python program that is not this one.
+
     The network, or the first train model; of a replay, whose candidates are judged on one model each, the champion's.
 
     Args:
@@ -128,6 +131,8 @@ def subject_of(run: RunData, model: str | None = None) -> Subject | None:
         InputError: the profile is not there any more, or was changed since the run; no model has that name.
     """
     config = run.config
+    if missing_parts(config.own_parts(), "search", "objective"):
+        return None
     if config.task is not None:
         if model is not None:
             raise InputError(f"{run.path}: measures one network; there is no model {quoted(model)} to choose.")

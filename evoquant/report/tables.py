@@ -11,6 +11,7 @@ from evoquant.campaign.build import make_objective, searched_profile
 from evoquant.campaign.build_scoring import compiled, retention_model
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
 from evoquant.campaign.evaluate import score_genomes
+from evoquant.campaign.in_memory import missing_parts
 from evoquant.genomes.load import genome_from_dict
 from evoquant.report.ancestry import lineage
 from evoquant.report.journey import journey_tables
@@ -60,6 +61,7 @@ def measured_tables(
 def generations_table(run: RunData) -> Table:
     """Generation by generation where the champion improved; with test figures where the config asks for them."""
     by_test = run.config.report_test_by_generation and run.config.task is None
+    by_test = by_test and not missing_parts(run.config.own_parts(), "search")
     test = _test_fitness(run) if by_test else {}
     steps = lineage(run)
     rows = []

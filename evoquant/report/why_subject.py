@@ -13,6 +13,7 @@ import numpy as np
 from evoquant.campaign.build import deployed_profile, make_objective, searched_profile
 from evoquant.campaign.build_scoring import compiled
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
+from evoquant.campaign.in_memory import missing_parts
 from evoquant.campaign.storage import PROFILE
 from evoquant.errors import InputError, ProfileError, RunDirError
 from evoquant.genomes.load import genome_from_dict
@@ -115,6 +116,8 @@ def subject_of(run: RunData, measured: Mapping[str, Mapping[str, Any]]) -> Subje
     Raises:
         InputError: there is no champion yet, its model cannot be read, or retention is estimated by code of one's own.
     """
+    if missing := missing_parts(run.config.own_parts(), "search"):
+        raise InputError(f"{', '.join(missing)}: in the memory of a Python program, and no file holds it.")
     if run.config.estimator is not None:
         raise InputError(
             "its retention is estimated by code from outside, which need not be a sum over layers to take apart."
