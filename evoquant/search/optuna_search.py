@@ -7,7 +7,8 @@ failed candidate is a failed trial. Start genomes are enqueued.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,7 @@ class OptunaSearch(Outside):
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         made = found_class(self._settings.sampler, SAMPLERS, "sampler", self.kind)
-        seed = {"seed": self._seed_of(restart)} if accepted(made, "seed") else {}
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        seed = {"seed": self._seed_of(restart)} if "seed" in accepted(made) else {}
         self._study = optuna.create_study(direction="maximize", sampler=made(**seed, **self._settings.options))
         self._distributions: dict[str, Any] = {}
         for j, gene in enumerate(self._genes):
@@ -94,6 +94,18 @@ class OptunaSearch(Outside):
                 self._study.tell(trial, fitness)
             else:
                 self._study.tell(trial, state=TrialState.FAIL)
+
+    @contextlib.contextmanager
+    def _library(self, purpose: str) -> Iterator[None]:
+        import optuna
+
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            with super()._library(purpose):
+                yield
+        finally:
+            optuna.logging.set_verbosity(before)
 
     def _name(self) -> str:
         return f"{self._settings.sampler}"

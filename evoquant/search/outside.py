@@ -219,12 +219,11 @@ def found_class(chosen: str | type, table: Mapping[str, str], key: str, kind: st
         raise MissingExtraError(f"search.kind: {kind}", str(error.name or kind), kind) from None
 
 
-def accepted(made: type, *names: str) -> set[str]:
-    """Those names that a class's constructor takes, by itself or for a class below it."""
+def accepted(made: type) -> set[str]:
+    """Names that a class's constructor takes, by itself or for a class below it."""
     import inspect
 
-    taken = {name for base in made.__mro__ for name in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
-    return taken & set(names)
+    return {name for base in made.__mro__ for name in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
 
 
 def to_unit(genes: Sequence[Gene], columns: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,12 +8,14 @@ varies options as categories and flags and widths as whole numbers. A failed can
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.errors import InputError, quoted, suggestion
 from evoquant.rng import generator_for
 from evoquant.search.cmaes import from_unit
 from evoquant.search.nsga2 import nondominated, thinned
@@ -102,7 +104,8 @@ class PymooSearch(Outside):
         from pymoo.algorithms.base.local import LocalSearch
         from pymoo.util.ref_dirs import get_reference_directions
 
-        options, takes = dict(self._settings.options), accepted(made, "repair", "sampling", "ref_dirs")
+        options, takes = dict(self._settings.options), accepted(made)
+        _check_known(made, options)
         size = int(options.get("pop_size", POPULATION))
         if "ref_dirs" in takes:  # as many as the population, which some do not let be named beside them
             options.pop("pop_size", None)
@@ -156,6 +159,25 @@ class PymooSearch(Outside):
 
     def _name(self) -> str:
         return f"{self._settings.algorithm}"
+
+
+def _check_known(made: type, options: Mapping[str, Any]) -> None:
+    """Refuse an option that pymoo would pass over in silence.
+
+    Raises:
+        InputError: neither the algorithm nor a part of its module takes it.
+    """
+    from pymoo.algorithms.soo.nonconvex.cmaes import CMAES
+
+    if issubclass(made, CMAES):  # hands them on to a package that refuses what it does not know
+        return
+    parts = [one for one in vars(sys.modules[made.__module__]).values() if isinstance(one, type)]
+    known = {name for one in (made, *parts) for name in accepted(one)} - {"self", "args", "kwargs"}
+    for key in options:
+        if key not in known:
+            raise InputError(
+                f"search.options: pymoo's {made.__name__} has no option {quoted(key)}.{suggestion(key, known)}"
+            )
 
 
 def _variables(genes: Sequence[Gene]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class RibsSearch(Outside):
                 "batch_size": settings.batch,
                 "seed": int(rng.integers(2**31)),
             }
-            takes = accepted(made, *own)
+            takes = accepted(made) & set(own)
             takes -= {"x0"} if "initial_solutions" in takes else set()
             self._emitters.append(made(self._archive, **{name: own[name] for name in takes} | dict(settings.options)))
         self._rows: list[NDArray[np.float64]] = []
