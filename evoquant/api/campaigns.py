@@ -13,9 +13,11 @@ from evoquant.campaign.archive import pick as pick_from
 from evoquant.campaign.build import build_campaign, require_allowed
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, load_config
+from evoquant.campaign.config_own import known_executor
 from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.gate_file import read_gate
+from evoquant.campaign.in_memory import lent_executor
 from evoquant.campaign.loop import run_loop
 from evoquant.campaign.observer import Observer, Progress
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REMEDY, REPORT, RESOLVED, RunDir
@@ -37,6 +39,7 @@ from evoquant.store import cache_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from evoquant.execution.protocol import Executor
     from evoquant.genomes.base import Space
     from evoquant.scoring.objective import Objective
     from evoquant.scoring.protocol import CostMaker, RetentionModel
@@ -92,6 +95,7 @@ def run(
     objective: Part[Objective] = None,
     cost: Part[CostMaker] = None,
     estimator: Part[RetentionModel] = None,
+    executor: Executor | Callable[..., Executor] | str | None = None,
 ) -> Run:
     """Run the campaign of a YAML file; `overrides` are `key.path=value` as with `--set`, `track` names trackers.
 
@@ -103,6 +107,8 @@ def run(
             `evoquant.search.protocol`. `functools.partial` gives it options.
         space: of genomes: an object, or what is called as `(problems)`; see `evoquant.genomes.protocol`.
         objective, cost, estimator: objects, or what is called without arguments; see `evoquant.scoring.protocol`.
+        executor: local, ray, auto, `module:Class`, or an object or a class of `evoquant.execution.protocol`; it changes
+            the time, never the result.
 
     With an object the same call goes on with a run that it began, and returns a finished one; without, `resume` does.
 
@@ -112,14 +118,16 @@ def run(
         Interrupted: by the user; `resume` goes on.
         CampaignError: the campaign failed.
     """
-    checked, text = load_config(Path(config), overrides)
+    named = [f"executor.kind={executor}"] if isinstance(executor, str) else []
+    checked, text = load_config(Path(config), [*overrides, *named])
     place = Path(out or checked.out or Path("runs") / f"{checked.name}-{checked.seed}")
     given = (search, space, objective, cost, estimator)
-    if all(part is None for part in given):
-        return begin(checked, text, place, str(config), track=track, observer=observer)
-    from evoquant.api.parts import run_parts
+    with lent_executor(executor):
+        if all(part is None for part in given):
+            return begin(checked, text, place, str(config), track=track, observer=observer)
+        from evoquant.api.parts import run_parts
 
-    return run_parts(checked, given, place, str(config), track=track, observer=observer)
+        return run_parts(checked, given, place, str(config), track=track, observer=observer)
 
 
 def begin(
@@ -181,7 +189,7 @@ def _run_job(job: Job) -> Path:
 def resume(
     path: str | Path,
     *,
-    executor: str | None = None,
+    executor: Executor | Callable[..., Executor] | str | None = None,
     workers: int | None = None,
     address: str | None = None,
     allow_code: Sequence[str] = (),
@@ -191,7 +199,8 @@ def resume(
 ) -> Run:
     """Go on with an interrupted campaign; a finished one is returned as it is.
 
-    `cache` is a folder for outcomes; by default the config's.
+    `executor` is local, ray, auto, `module:Class`, or an object or a class of `evoquant.execution.protocol`; `cache` is
+    a folder for outcomes. By default both are the config's.
 
     Raises:
         InputError: no run directory, another config than it was started with, or code that is not allowed.
@@ -205,14 +214,46 @@ def resume(
         if finished is not None:
             with tracked(config, directory, observer or Silent(), track, resumed=True):
                 return Run(directory.path, finished, fresh=False)
-        _require_known_cluster(config, executor, address, directory.path)
-        given = {"kind": executor, "workers": workers, "address": address}
-        changed = config.executor.model_copy(update={key: value for key, value in given.items() if value is not None})
+        changed = _other_executor(config, executor, workers, address, allow_code, directory.path)
         try:
-            with tracked(config, directory, observer or Silent(), track, resumed=True) as watching:
-                return _go(config.model_copy(update={"executor": changed}), directory, watching, cache)
+            with (
+                lent_executor(executor),
+                tracked(config, directory, observer or Silent(), track, resumed=True) as watching,
+            ):
+                return _go(changed, directory, watching, cache)
         except InputError as error:
             raise named_in(error, str(directory.path)) from None
+
+
+def _other_executor(
+    config: CampaignConfig,
+    executor: Executor | Callable[..., Executor] | str | None,
+    workers: int | None,
+    address: str | None,
+    allow_code: Sequence[str],
+    source: Path,
+) -> CampaignConfig:
+    """The config with the executor that a run goes on with.
+
+    Raises:
+        InputError: no such executor, or it would run code, here or on a cluster, that the user has not named.
+    """
+    given: dict[str, Any] = {"workers": workers, "address": address}
+    named = executor if isinstance(executor, str) or executor is None else "local"  # an object, in the place of any
+    if named is not None and named != config.executor.kind:
+        try:
+            given |= {"kind": known_executor(named), "options": {}}
+        except ValueError as error:
+            raise InputError(f"executor: {error}.") from None
+    own = config.executor.own
+    if own is not None and executor is None and own not in allow_code:
+        raise InputError(
+            f"{source}: its config names code for its executor ({own}); to run it, repeat it: --allow-code {own}; or "
+            f"go on with --executor local."
+        )
+    _require_known_cluster(config, named, address, source)
+    kept = {key: value for key, value in given.items() if value is not None}
+    return config.model_copy(update={"executor": config.executor.model_copy(update=kept)})
 
 
 def _require_known_cluster(config: CampaignConfig, executor: str | None, address: str | None, source: Path) -> None:
@@ -268,9 +309,10 @@ def _go(config: CampaignConfig, directory: RunDir, observer: Observer, cache: Pa
         raise
     except BaseException as error:
         campaign.close()
-        if isinstance(error, Exception) and not isinstance(error, EvoquantError) and config.code():
+        code = [*config.code(), *filter(None, [config.executor.own])]
+        if isinstance(error, Exception) and not isinstance(error, EvoquantError) and code:
             raise CampaignError(
-                f"{directory.path}: {', '.join(config.code())}: raised {raised_by(error)}. What is journalled is kept."
+                f"{directory.path}: {', '.join(code)}: raised {raised_by(error)}. What is journalled is kept."
             ) from error
         raise
     campaign.close()

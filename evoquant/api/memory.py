@@ -14,7 +14,7 @@ from evoquant.api.result import Result, Temporary
 from evoquant.api.same_call import require_same_call
 from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.config_measured import MemoryTaskConfig
-from evoquant.campaign.in_memory import lent
+from evoquant.campaign.in_memory import lent, lent_executor
 from evoquant.campaign.storage import RESOLVED
 from evoquant.errors import CampaignError, InputError, Interrupted, quoted, shown_value, suggestion
 from evoquant.files import is_file, pretty_json
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from evoquant.campaign.observer import Observer
+    from evoquant.execution.protocol import Executor
     from evoquant.models.base import MeasuredTask
 
 __all__ = ["Result", "optimize"]
@@ -66,7 +67,7 @@ def optimize(
     types: Mapping[str, str] | None = None,
     block: int = 512,
     batch: int = 128,
-    executor: str = "local",
+    executor: Executor | Callable[..., Executor] | str = "local",
     workers: int | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
@@ -101,7 +102,8 @@ def optimize(
         types: layer → type, over what is found.
         block, batch: samples that are measured together, and samples a forward pass.
         executor, workers: `local`, in this process; `ray`, where workers get the model once, as plain data, and import
-            its classes and a metric from their modules; `auto`, what is faster. They change no result.
+            its classes and a metric from their modules; `auto`, what is faster; or one of your
+            own, `module:Class`, an object or a class of `evoquant.execution.protocol`. They change no result.
         cache: a folder to keep outcomes in for other runs; by default they stay in the run directory.
         observer: hears of every generation.
 
@@ -114,14 +116,15 @@ def optimize(
     """
     sizes = {"seed": seed, "block": block, "batch": batch}
     _check(floor, budget, genome, executor, **sizes, workers=workers)
-    with measurable(model):
+    where = executor if isinstance(executor, str) else "local"  # what goes on where the object is not
+    with lent_executor(executor), measurable(model):
         splits, drawn = split_samples(calibration, selection, test, seed)
         called = name_of(model, name)
         given = given_model(model, splits, drawn, metric, name=called, tie_groups=tie_groups, types=types, **sizes)
         data = {
             **{"name": called, "seed": seed, "task": _task_data(given, metric, sizes), "deploy_to": list(deploy_to)},
             **{"objective": objective or {"kind": "feasible_first", "floor": floor}, "genome": {"kind": genome}},
-            **{"search": dict(SEARCHES[genome]), **_settings(budget, executor, workers, menu)},
+            **{"search": dict(SEARCHES[genome]), **_settings(budget, where, workers, menu)},
         }
         task = sendable(given.task, metric) if executor != "local" else given.task
         return _run(_config(data, task, start_from), task, run_dir, cache, observer)
@@ -223,8 +226,10 @@ def _check(floor: Any, budget: Any, genome: Any, executor: Any, **counts: Any) -
             raise InputError(f"{name}: is {shown_value(value)}; it is a whole number of at least {least}.")
     if genome not in SEARCHES:
         raise InputError(f"genome: unknown kind {quoted(genome)}.{suggestion(str(genome), SEARCHES)}")
-    if executor not in EXECUTORS:
-        raise InputError(f"executor: is {shown_value(executor)}; it is {', '.join(EXECUTORS)}.")
+    if executor is None or (isinstance(executor, str) and executor not in EXECUTORS and ":" not in executor):
+        raise InputError(
+            f"executor: is {shown_value(executor)}; it is {', '.join(EXECUTORS)}, module:Class, or an object."
+        )
 
 
 def _is_number(value: Any) -> bool:

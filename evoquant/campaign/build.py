@@ -18,7 +18,8 @@ from evoquant.campaign.config_genome import DirectSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.config_objective import CertifiedConfig
 from evoquant.campaign.config_own import EXECUTORS
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
-from evoquant.campaign.own import check_own_space, know_space, load_code, own_part
+from evoquant.campaign.in_memory import borrowed_executor
+from evoquant.campaign.own import check_own_space, given_part, is_maker, know_space, load_code, own_part
 from evoquant.errors import ConfigError, InputError, quoted, suggestion
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
 from evoquant.profiles.builtin import any_profile
@@ -166,20 +167,18 @@ def make_executor(
     return LocalExecutor()
 
 
-def build_campaign(config: CampaignConfig, cache: Path, given: Executor | None = None) -> Campaign:
+def build_campaign(config: CampaignConfig, cache: Path) -> Campaign:
     """All parts of a campaign; a task's network is trained (or taken from `cache`) and profiled.
-
-    Args:
-        config: of the campaign.
-        cache: folder for outcomes and trained networks.
-        given: the executor, where a program has one; else the config's.
 
     Raises:
         InputError: whatever the config names cannot be used.
     """
-    where = config.executor
-    if given is not None:
-        campaign = _built(config, cache, given)
+    where, lent = config.executor, borrowed_executor()
+    if lent is not None:
+        named = lent if hasattr(lent, "__qualname__") else type(lent)
+        workers = {} if where.workers is None or not is_maker("executor", lent) else {"workers": where.workers}
+        own = given_part(lent, "executor", str(getattr(named, "__qualname__", named)), **workers)
+        campaign = _built(config, cache, own)
         campaign.picked = "the program's own"  # there is nothing left to choose
         return campaign
     address = where.address or os.environ.get("RAY_ADDRESS")

@@ -43,8 +43,8 @@ def known_executor(kind: str) -> str:
         ValueError: it is neither; the message says what is near.
     """
     if kind not in EXECUTORS and not CODE.fullmatch(kind):
-        close = suggestion(kind, EXECUTORS).removesuffix(".")
-        raise ValueError(f"no executor is called {quoted(kind)}.{close}, or name your own class as module:Class")
+        close = suggestion(kind, EXECUTORS)
+        raise ValueError(f"no executor is called {quoted(kind)}.{close} Or name your own class as module:Class")
     return kind
 
 

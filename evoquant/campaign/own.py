@@ -85,13 +85,26 @@ def own_part(config: CodeConfig | HeldConfig, key: str, *args: Any, **given: Any
         thing = load_code(config.kind)
         if not callable(thing):
             raise ConfigError(f"{key}.kind: {name} is no class, so nothing can be made of it; name a class.")
-    else:
-        name, options = config.what, {}
-        thing = borrowed_part(config, key)
-        if not is_maker(key, thing):
-            # A search changes as it goes: the program's own stays as it was given.
-            return _checked(copy.deepcopy(thing) if key == "search" else thing, key, name)
-    return _checked(_made(thing, key, name, options, args, given), key, name)
+        return _checked(_made(thing, key, name, options, args, given), key, name)
+    return given_part(borrowed_part(config, key), key, config.what, *args, **given)
+
+
+def given_part(thing: Any, key: str, name: str, *args: Any, **given: Any) -> Any:
+    """The part of a campaign that an object is, or that a class or a function makes.
+
+    Args:
+        thing: from a program.
+        key: of the campaign's config.
+        name: for messages.
+        args, given: what evoquant makes it with.
+
+    Raises:
+        ConfigError: it cannot be made, or does not keep the protocol; the message says what to do.
+    """
+    if not is_maker(key, thing):
+        # A search changes as it goes: the program's own stays as it was given.
+        return _checked(copy.deepcopy(thing) if key == "search" else thing, key, name)
+    return _checked(_made(thing, key, name, {}, args, given), key, name)
 
 
 def is_maker(key: str, thing: Any) -> bool:

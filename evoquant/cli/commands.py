@@ -27,7 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ExecutorOption = Annotated[str | None, typer.Option("--executor", help="local, ray or auto.")]
+ExecutorOption = Annotated[
+    str | None, typer.Option("--executor", help="local, ray, auto, or your own as module:Class.")
+]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="How many workers (Ray).")]
 ProgressOption = Annotated[str | None, typer.Option("--progress", help="live, bar, plain, json or none, on stderr.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
@@ -79,8 +81,6 @@ def resume(
     """Go on with an interrupted campaign; the journal ends as if it had never stopped."""
     from evoquant import api
 
-    if executor not in (None, "local", "ray", "auto"):
-        raise InputError(f"--executor {executor}: choose local, ray or auto.")
     with _observer(progress, quiet) as observer:
         outcome = api.resume(
             run_dir,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -36,6 +37,9 @@ CACHE_SHARE = 1.5  # of the weights' bytes: the allocation at hand and half of a
 REFERENCE_BYTES = 256 << 20
 REUSE_BYTES = 512 << 20
 INPUT_BYTES = 256 << 20
+
+_IN_TURN = threading.RLock()
+"""Workers that are threads may share a network, whose weights are put in and out; PyTorch's threads they do share."""
 
 
 class Bounded(Generic[Value]):
@@ -134,7 +138,7 @@ class Measurer:
 
     def __call__(self, requests: Sequence[Request]) -> list[Outcome | Failed]:
         """The outcome of each request, in order."""
-        with one_thread():
+        with _IN_TURN, one_thread():
             reused = self._reuses
             answers = [self._answer(request) for request in requests]
             if reused and not self._reuses:  # it turned out to be wrong: so may be what was answered before
