@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import GenomeError, other_version, quoted, suggestion
-from evoquant.files import canonical_json, pretty_json, read_json
+from evoquant.files import pretty_json, read_json
 from evoquant.genomes.load import OwnGenome, genome_from_dict, is_known
 
 if TYPE_CHECKING:
@@ -91,5 +92,5 @@ def _genome(data: dict[str, Any], source: str) -> Genome:
         held = space.get("kind") == "memory"
         name = space.get("what" if held else "kind")
         if isinstance(name, str) and isinstance(data.get("text"), str):
-            return OwnGenome(kind, name, str(data["text"]), canonical_json(genome), held)
+            return OwnGenome(kind, name, str(data["text"]), json.dumps(genome, allow_nan=False), held)
     return genome_from_dict(genome, f"{source}: genome")

@@ -11,7 +11,7 @@ import numpy as np
 
 from evoquant.campaign.additivity import additivity_of
 from evoquant.campaign.champion import Champion
-from evoquant.campaign.finals import figures, origin
+from evoquant.campaign.finals import figures, origin, size_figures
 from evoquant.campaign.measure import MeasuredEstimator, measure_allocations
 from evoquant.campaign.measurer import reference_outcomes
 from evoquant.errors import CampaignError
@@ -153,7 +153,7 @@ def measured_figures(judge: Judge, allocation: NDArray[np.int8], split: Split) -
             f"task {task.name!r}: there is no retention on {split}: {task.metric.name} is {ours:.6g} against "
             f"{theirs:.6g} of the FP32 network; give that split more samples, or a metric that is above 0 there."
         )
-    plain = figures(scores, 0)
+    plain = figures(scores, 0) | size_figures([allocation], (judge.problem,))
     plain["standard_error"] = retentions[0].standard_error
     plain["interval"] = list(interval(resampled, INTERVAL_LEVEL))
     floor = retention_floor(judge.objective)

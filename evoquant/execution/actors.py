@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ PLACE_S = 60.0  # patience with a cluster that has no free CPU for a worker
 OWN_PLACE_S = 600.0  # with one of our own: nobody else takes its CPUs, so it is slow
 WATCH_S = 1.0  # so often is looked whether the cluster is still there, while nothing comes
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+MISSING = re.compile(r"No module named '[\w.]+'")
 
 _log = logging.getLogger(__name__)
 
@@ -260,6 +263,10 @@ def _outcome(reference: Any) -> tuple[Any, bool]:
     try:
         return ray.get(reference), True
     except ray.exceptions.RayTaskError as error:  # not from the function, which is guarded: what cannot be (un)pickled
+        missing = MISSING.search(str(error.cause))
+        if missing is not None:  # in the middle of a traceback of Ray's
+            remedy = "a worker imports what it is sent: install it there, or put it on PYTHONPATH before Ray starts"
+            return Failure("raised:ModuleNotFoundError", f"{missing[0]}; {remedy}."), True
         return raised(error.cause), True
     except ray.exceptions.RayError as error:
         return Failure("worker_lost", first_line(error)), False
