@@ -59,6 +59,8 @@ class Knockout:
 def knockout_data(subject: Subject, others: Callable[[], Sequence[Problem]] = tuple) -> dict[str, Any]:
     """Plain data: `rows`, those that change most first, and `nothing`: what changes nothing on any model.
 
+    `subtrees` says how many there are, and were tried, of a tree that has more than that.
+
     Args:
         subject: the champion on its models.
         others: the other train models, asked for only where something may go: it has to change nothing there, too.
@@ -80,6 +82,10 @@ def knockout_data(subject: Subject, others: Callable[[], Sequence[Problem]] = tu
         data |= _together(subject.genome, rows, places)
         data["checked"] = len(places)
     rows.sort(key=lambda row: (-math.inf if row["change"] is None else -abs(row["change"]), -row["layers"]))
+    if isinstance(subject.genome, Tree):
+        subtrees = sum(1 for _ in _subtrees(nested(simplify(subject.genome.expression))))
+        if subtrees > MOST_SUBTREES:
+            data["subtrees"] = {"of": subtrees, "tried": MOST_SUBTREES}
     return {
         **data,
         "rows": rows[:SHOWN],

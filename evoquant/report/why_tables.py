@@ -97,6 +97,12 @@ def _knockouts(data: Mapping[str, Any], champion: Mapping[str, Any], basis: str)
     notes = [basis]
     if data["of"] > len(rows):
         notes.append(f"The {len(rows)} that change most of {data['of']} are shown.")
+    if "subtrees" in data:
+        cut = data["subtrees"]
+        notes.append(
+            f"The formula has {cut['of']} parts; the {cut['tried']} nearest to its root were taken away, one at a "
+            f"time, the {cut['of'] - cut['tried']} below them were not."
+        )
     if data["nothing"] and data["kind"] == "tree":
         notes.append(f"Changes nothing and could go, one at a time: {_listed(data['nothing'])}.")
     if data.get("checked", 1) > 1 + len(labels):

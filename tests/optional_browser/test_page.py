@@ -208,6 +208,40 @@ def test_contrast_is_enough(desktop):
     assert found["poor"] == []
 
 
+def test_in_the_dark_the_page_is_dark_and_paper_stays_white(browser, page_file, folder):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    drawn = "[...document.querySelectorAll('.plot')].map(one => getComputedStyle(one).backgroundColor)"
+    with Visit(browser, page_file, viewport={"width": 1280, "height": 900}, color_scheme="dark") as visit:
+        page = visit.page
+        page.screenshot(path=folder / "page-dark.png")
+        assert page.evaluate(ground) == "rgb(18, 22, 28)"
+        assert set(page.evaluate(drawn)) == {"rgb(255, 255, 255)"}
+        page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
+        found = page.evaluate(CONTRAST)
+        assert found["seen"] > 100 and found["poor"] == []
+        page.emulate_media(media="print")
+        visit.until(ground + " === 'rgb(255, 255, 255)'")
+        assert page.evaluate(CONTRAST)["poor"] == []
+        assert visit.faults == []
+
+
+def test_print_breaks_no_word_and_leaves_no_head_alone(browser, page_file):
+    with Visit(browser, page_file, viewport={"width": 680, "height": 1000}) as visit:
+        visit.page.emulate_media(media="print")
+        broken = visit.page.evaluate(
+            "document.querySelectorAll('.scroll').forEach(one => { one.style.width = '9rem'; }),"
+            "[...document.querySelectorAll('tbody th, td:not(.number)')].filter(one => {"
+            "  const range = document.createRange(); range.selectNodeContents(one);"
+            "  const lines = new Set([...range.getClientRects()].map(box => Math.round(box.top)));"
+            "  return lines.size > 1 && /^[A-Za-z0-9_.]{1,9}$/.test(one.textContent);"
+            "}).map(one => one.textContent)"
+        )
+        assert broken == []
+        short = "table:not(:has(tbody tr:nth-child(16)))"
+        assert visit.page.locator(short).first.evaluate("one => getComputedStyle(one).breakInside") == "avoid"
+        assert visit.page.locator("thead").first.evaluate("one => getComputedStyle(one).breakAfter") == "avoid"
+
+
 def test_phone_has_no_horizontal_overflow(browser, page_file, folder):
     phone = {"width": 360, "height": 740}
     with Visit(browser, page_file, viewport=phone, has_touch=True, is_mobile=True) as visit:

@@ -466,3 +466,18 @@ def test_an_objective_of_one_s_own_may_refuse(tmp_path):
     assert data["swaps"][0]["fitness"][0] == pytest.approx(32 * 3 / (4 + 16 + 32))  # orders with `a` at INT4 have none
     assert json.dumps(data, allow_nan=False)
     assert why_tables(data)
+
+
+def test_a_formula_of_many_parts_says_that_not_all_were_taken_away(tmp_path):
+    def of(terms):
+        tree = Tree(("add",) * terms + ("loss",) + ("mul", 0.002, "bits") * terms)
+        return why_data(run_of(tmp_path, THREE, tree))
+
+    cut = of(30)
+    found = cut["knockouts"]["subtrees"]
+    assert found["tried"] == 64 < found["of"]
+    (said,) = [note for table in why_tables(cut) for note in table.notes if "nearest to its root" in note]
+    assert f"has {found['of']} parts; the 64 nearest" in said and f"the {found['of'] - 64} below them" in said
+    few = of(3)
+    assert "subtrees" not in few["knockouts"]
+    assert not any("nearest to its root" in note for table in why_tables(few) for note in table.notes)
