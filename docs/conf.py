@@ -54,6 +54,7 @@ default_role = "code"  # in docstrings, one backtick is what two are in reStruct
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_execution_timeout = 300
 nb_merge_streams = True
