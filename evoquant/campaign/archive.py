@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from evoquant.campaign.champion import Champion
+from evoquant.campaign.build_scoring import retention_model
+from evoquant.campaign.champion import Champion, written_genome
 from evoquant.campaign.evaluate import score_genomes
-from evoquant.campaign.finals import figures
+from evoquant.campaign.finals import figures, size_figures
 from evoquant.campaign.storage import ARCHIVE
 from evoquant.errors import ProfileError, RunDirError, describe_validation
 from evoquant.genomes.base import digest_of
-from evoquant.genomes.load import genome_from_dict
 from evoquant.scoring.hypervolume import hypervolume
 from evoquant.search.base import Archiving
 
@@ -127,7 +127,10 @@ def archive_data(campaign: Campaign) -> dict[str, Any] | None:
             "text": genome.text,
             "digest": digest_of(genome),
             "parts": genome.parts,
-            "scores": {split: figures(scores, i, aggregate, per_model=False) for split, scores in scored.items()},
+            "scores": {
+                split: figures(scores, i, aggregate, per_model=False) | _bits(genome, campaign.problems[split])
+                for split, scores in scored.items()
+            },
         }
         for i, genome in enumerate(genomes)
         if not any(np.isnan(scores.fitness[i]) for scores in scored.values())  # could not be measured again
@@ -135,9 +138,16 @@ def archive_data(campaign: Campaign) -> dict[str, Any] | None:
     if not entries:
         return None
     data: dict[str, Any] = {"of": len(rows), "entries": entries}
-    if "train" in scored and len(campaign.problems["train"]) == 1:
+    own = campaign.config.cost is not None or campaign.config.estimator is not None  # no front is known, or no bits
+    if "train" in scored and len(campaign.problems["train"]) == 1 and not own:
         data["hypervolume"] = _hypervolume(campaign.problems["train"][0], scored["train"])
     return data
+
+
+def _bits(genome: Genome, problems: tuple[Problem, ...]) -> dict[str, float]:
+    """The bits per weight that it takes, where something else is counted."""
+    found = size_figures([genome.allocate(problem) for problem in problems], problems)
+    return {key: found[key] for key in ("effective_bits",) if key in found}
 
 
 def _hypervolume(problem: Problem, scores: Scores) -> dict[str, Any]:
@@ -206,9 +216,9 @@ def pick(run: RunDir, champion: Champion, limits: Limits) -> Champion:
             f"per weight from {bits:.3f}, retention up to {retention:.2%}."
         )
     best = min(fit, key=lambda entry: (-entry["scores"][split]["fitness"], entry["parts"], entry["digest"]))
-    genome = genome_from_dict(best["genome"], str(run.path / ARCHIVE))
-    kept = ("campaign", "config_hash", "seed", "menu", "objective", "inputs", "evoquant")
+    kept = ("campaign", "config_hash", "seed", "menu", "objective", "own", "inputs", "evoquant")
     provenance = {key: champion.provenance[key] for key in kept if key in champion.provenance}
+    genome = written_genome(best["genome"], best["text"], provenance, str(run.path / ARCHIVE))
     return Champion(genome, best["scores"], {**provenance, "picked": limits.text})
 
 
@@ -224,4 +234,6 @@ def _scores(campaign: Campaign, split: str, genomes: Sequence[Genome]) -> Scores
 
         (problem,) = campaign.problems["calibration"]
         return measure_genomes(genomes, problem, campaign.measurer, "calibration", campaign.objective)[0]
-    return score_genomes(genomes, campaign.problems[split], campaign.objective, campaign.config.aggregate)
+    config = campaign.config
+    model = retention_model(config)
+    return score_genomes(genomes, campaign.problems[split], campaign.objective, config.aggregate, model=model)

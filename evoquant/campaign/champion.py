@@ -72,7 +72,7 @@ def champion_from_dict(data: Any, source: str) -> Champion:
         raise GenomeError(f"{source}: version: {other_version(version, VERSION)}")
     if unknown := sorted(set(data) - _KEYS):
         raise GenomeError(f"{source}: {quoted(unknown[0])}: unknown key.{suggestion(unknown[0], _KEYS)}")
-    genome = _genome(data, source)
+    genome = written_genome(data.get("genome"), data.get("text"), data.get("provenance"), f"{source}: genome")
     for key in ("scores", "provenance"):
         if not isinstance(data.get(key), dict):
             raise GenomeError(f"{source}: {key}: should be an object.")
@@ -82,15 +82,24 @@ def champion_from_dict(data: Any, source: str) -> Champion:
     return Champion(genome, data["scores"], data["provenance"])
 
 
-def _genome(data: dict[str, Any], source: str) -> Genome:
-    """The genome; of a space from outside that nobody has named here only what is written of it."""
-    genome, provenance = data.get("genome"), data.get("provenance")
+def written_genome(genome: Any, text: Any, provenance: Any, source: str) -> Genome:
+    """A genome as a file has it; of a space from outside that nobody has named here only what is written of it.
+
+    Args:
+        genome: from its `to_dict`.
+        text: its line.
+        provenance: which says of what space it is, where that is from outside.
+        source: messages begin with it.
+
+    Raises:
+        GenomeError: it is none.
+    """
     own = provenance.get("own") if isinstance(provenance, dict) else None
     space = own.get("genome") if isinstance(own, dict) else None
     kind = genome.get("kind") if isinstance(genome, dict) else None
-    if isinstance(genome, dict) and isinstance(space, dict) and isinstance(kind, str) and not is_known(kind):
+    if isinstance(space, dict) and isinstance(kind, str) and isinstance(text, str) and not is_known(kind):
         held = space.get("kind") == "memory"
         name = space.get("what" if held else "kind")
-        if isinstance(name, str) and isinstance(data.get("text"), str):
-            return OwnGenome(kind, name, str(data["text"]), json.dumps(genome, allow_nan=False), held)
-    return genome_from_dict(genome, f"{source}: genome")
+        if isinstance(name, str):
+            return OwnGenome(kind, name, text, json.dumps(genome, allow_nan=False), held)
+    return genome_from_dict(genome, source)
