@@ -35,6 +35,19 @@ def test_executor_conforms(name, request):
     assert ray.is_initialized() == (name == "ray"), "an executor should leave the caller's connection alone"
 
 
+class InProcess(LocalExecutor):
+    """Knows no limits, and so needs no other process."""
+
+    def start(self, factory, payload, limit_s=None):
+        super().start(factory, payload)
+
+
+def test_an_executor_within_the_process_is_told_and_not_killed():
+    with pytest.raises(ConformanceError, match=r"in_process=True\) leaves both out"):
+        executors.check_deaths(InProcess)
+    check_executor(InProcess, in_process=True)
+
+
 class Hasty(LocalExecutor):
     """Lets a map go ahead without its start."""
 
