@@ -10,7 +10,7 @@ import evoquant
 from evoquant.api.campaigns import resume, run
 from evoquant.campaign.config import load_config
 from evoquant.errors import CampaignError, ConfigError, InputError
-from evoquant.testing import executors
+from evoquant.testing import check_executor
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "execution"))
 from threads import Threads
@@ -130,5 +130,4 @@ def test_one_that_raises_is_blamed_by_name(config, tmp_path):
 
 
 def test_it_conforms_as_far_as_a_thread_can():
-    for check in (executors.check_order, executors.check_values, executors.check_failures, executors.check_turns):
-        check(Threads)
+    check_executor(Threads, in_process=True)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from evoquant.errors import CampaignError
-from evoquant.execution.base import CAUGHT, NOT_YET, cannot_start, guarded, not_started
+from evoquant.execution.base import CAUGHT, NOT_YET, cannot_start, guarded, not_started, stuck
 
 
 class Threads:
@@ -21,7 +21,7 @@ class Threads:
         try:
             self._functions = [factory(payload) for _ in range(self.workers)]
         except CAUGHT as error:
-            raise CampaignError(cannot_start(str(error))) from error
+            raise CampaignError(cannot_start(f"{type(error).__name__}: {error}")) from error
         self.started += 1
         self._pool = ThreadPoolExecutor(self.workers)
 
@@ -45,12 +45,16 @@ class Threads:
             raise CampaignError(not_started(self.name))
         batches, count, waiting = iter(batches), 0, []
         while True:
+            not_yet = False
             for batch in islice(batches, self.workers - len(waiting)):
-                if batch is NOT_YET:
+                not_yet = batch is NOT_YET
+                if not_yet:
                     break
                 waiting.append((count, self._submit(batch)))
                 count += 1
             if not waiting:
+                if not_yet:
+                    raise stuck()
                 return
             index, future = waiting.pop(0)
             yield index, future.result()
