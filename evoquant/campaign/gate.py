@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.campaign.finals import size_figures
 from evoquant.campaign.finals_measured import measured_figures
 from evoquant.campaign.gate_file import CHAMPION_NAME, SCHEMA
 from evoquant.campaign.gate_rivals import BLIND, DRAWS, SIMPLEST_FIRST, Contender, rivals_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from evoquant.campaign.finals_measured import Judge
     from evoquant.models.base import Outcome
     from evoquant.scoring.objective import Scores
+    from evoquant.scoring.problem import Problem
 
 VERSION = 1
 LEVEL = 0.95
@@ -72,7 +74,9 @@ def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, A
                 "retention": retentions[row].value,
                 "standard_error": retentions[row].standard_error,
                 "compression": float(scores.compression[row, 0]),
-                "effective_bits": float(scores.effective_bits[row, 0]),
+                "effective_bits": _bits(
+                    judge.problem, contenders[row].allocation, float(scores.effective_bits[row, 0])
+                ),
                 "difference": float(scores.fitness[0] - scores.fitness[row]),
                 "interval": [low, high],
                 "verdict": "ahead" if low > 0 else "behind" if high < 0 else "tie",
@@ -110,6 +114,11 @@ def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, A
             split: measured_figures(judge, contenders[best].allocation, split) for split in PROMISED
         }
     return {**gate, "warnings": warnings_of(gate)}
+
+
+def _bits(problem: Problem, allocation: NDArray[np.int8], counted: float) -> float:
+    """Bits per weight, also where something else is counted."""
+    return float(size_figures([allocation], (problem,)).get("effective_bits", counted))
 
 
 def _differences(
