@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from evoquant.scoring.problem import Problem
 
 LARGEST_EXPONENT = 700.0
+AGREEING = ("agreement", "cosine")  # metrics of which the FP32 outputs have 1
 CHUNK = 2**22  # entries of allocations that are scored at once
 
 
@@ -49,6 +50,7 @@ class Model:
         objective: of the campaign.
         estimate: what is summed: `loss`, `divergence`, `expected_loss` or `fisher`.
         offset: nats added to every sum, so that the champion has the retention that was measured; 0 for profiles.
+        most: retention that there can be: 1 of agreement with the FP32 outputs, whatever an estimate comes to.
     """
 
     label: str
@@ -57,6 +59,7 @@ class Model:
     objective: Objective
     estimate: str = "loss"
     offset: float = 0.0
+    most: float = math.inf
 
     def scores(self, allocations: NDArray[np.int8]) -> Scores:
         """Scores of `(n, units)` allocations."""
@@ -71,6 +74,7 @@ class Model:
         retention = retention_of(losses)
         if self.offset:  # one exponent: apart, the estimate may be 0 and the shift beyond all floats
             retention = np.exp(np.minimum(-losses / LOSS_UNITS - self.offset, LARGEST_EXPONENT))
+        retention = np.minimum(retention, self.most)
         return score(self.objective, (self.table,), retention[:, None], costs[:, None])
 
 
@@ -141,6 +145,8 @@ def subject_of(run: RunData, measured: Mapping[str, Mapping[str, Any]]) -> Subje
         models.append(model)
     if run.config.task is not None:
         models[0] = _anchored(models[0], allocations[0], measured)
+        if _metric_of(run) in AGREEING:
+            models[0] = dataclasses.replace(models[0], most=1.0)
     floor = retention_floor(models[0].objective)
     return Subject(
         genome=genome,
@@ -153,6 +159,14 @@ def subject_of(run: RunData, measured: Mapping[str, Mapping[str, Any]]) -> Subje
         measured=measured,
         notes=tuple(notes),
     )
+
+
+def _metric_of(run: RunData) -> str | None:
+    """The name of what retention is of, as the champion's scores or the config say."""
+    scores = {} if run.champion is None else run.champion.scores.get("calibration", {})
+    metric = scores.get("metric")
+    name = metric.get("name") if isinstance(metric, dict) else getattr(run.config.task, "metric", None)
+    return name if isinstance(name, str) else None
 
 
 def other_train_models(run: RunData) -> list[Problem]:

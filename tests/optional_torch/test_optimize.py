@@ -1,6 +1,7 @@
 """`evoquant.optimize` on a module in memory: a small 1-D convolution that reads a frequency, trained in a second."""
 
 import copy
+import importlib.util
 import json
 
 import numpy as np
@@ -198,12 +199,15 @@ def test_names_are_escaped_in_html(wave, data):
 
 def test_a_hostile_name_of_a_layer_is_text(data, wave):
     network = torch.nn.Sequential()
-    network.add_module("<img src=x onerror=alert(1)>", wave)
+    network.add_module("<img src=x onerror=alert(1)>$\\frac{", wave)  # of HTML, and of matplotlib's formulas
     network.add_module("plain", torch.nn.Linear(1, 1, bias=False))
     network.plain.weight.data[:] = 1
     found = evoquant.optimize(network, data, **{**BUDGET, "budget": 10})
     html = found._repr_html_()
     assert "<img" not in html and "&lt;img src=x" in html
+    if importlib.util.find_spec("matplotlib"):
+        figures = found.plot()
+        assert figures and figures._repr_html_().startswith('<img src="data:image/png;base64,')
     network = torch.nn.Sequential()
     network.add_module("\x1b[2J", wave)
     assert "the layer '\\x1b[2J.first' has characters that cannot be printed" in message(network, data, **BUDGET)

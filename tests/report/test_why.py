@@ -1,5 +1,6 @@
 """Why a champion looks as it does, against figures worked out by hand on models of a few layers."""
 
+import dataclasses
 import json
 import math
 
@@ -481,3 +482,15 @@ def test_a_formula_of_many_parts_says_that_not_all_were_taken_away(tmp_path):
     few = of(3)
     assert "subtrees" not in few["knockouts"]
     assert not any("nearest to its root" in note for table in why_tables(few) for note in table.notes)
+
+
+def test_agreement_with_the_fp32_outputs_is_never_estimated_above_all(tmp_path):
+    run = network(tmp_path, [(0, 0), (1, 1)], [0.999, 0.9995])
+    above = [row["retention"] for row in why_data(run)["cliff"]["wider"]["rows"]]
+    assert max(above) > 1.2, "of an accuracy it may be more"
+    task = {"kind": "onnx", "model": "m.onnx", "data": "d.npz", "metric": "agreement"}
+    config = config_from_dict({**run.config.to_dict(), "task": task}, "config")
+    data = why_data(dataclasses.replace(run, config=config))
+    rows = [*data["cliff"]["wider"]["rows"], *data["knockouts"]["rows"]]
+    assert rows and max(row["retention"] for row in rows) == 1.0
+    assert data["champion"]["retention"] == pytest.approx(0.999)
