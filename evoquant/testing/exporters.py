@@ -55,7 +55,7 @@ def check_exporter(exporter: Exporter | type[Exporter], subject: Subject | None 
         ConformanceError: naming the clause that is broken.
     """
     made: Any = exporter() if isinstance(exporter, type) else exporter
-    takes = getattr(made, "takes", None)
+    takes: Any = getattr(made, "takes", None)
     require(takes in TAKES, f"takes: {takes!r}, expected one of {', '.join(TAKES)}")
     if subject is not None:
         run_checks((check_repeats, check_writes_nothing), made, subject)
