@@ -116,7 +116,7 @@ def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, A
     return {**gate, "warnings": warnings_of(gate)}
 
 
-def _bits(problem: Problem, allocation: NDArray[np.int8], counted: np.float64) -> float:
+def _bits(problem: Problem, allocation: NDArray[np.int8], counted: float) -> float:
     """Bits per weight, also where something else is counted."""
     return float(size_figures([allocation], (problem,)).get("effective_bits", counted))
 

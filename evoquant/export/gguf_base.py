@@ -137,7 +137,8 @@ class Base:
 
     def _values(self, tensor: ReaderTensor) -> NDArray[np.float32]:
         try:
-            return quants.dequantize(tensor.data, tensor.tensor_type)
+            values: NDArray[np.float32] = quants.dequantize(tensor.data, tensor.tensor_type)
+            return values
         except Exception:  # gguf's own: not all types are of weights, and it does not decode all of those
             raise InputError(
                 f"{self.path}: tensor {tensor.name!r} is of type {tensor.tensor_type.name}, which cannot be compared "
@@ -145,7 +146,7 @@ class Base:
             ) from None
 
 
-class _WholeFile(GGUFReader):
+class _WholeFile(GGUFReader):  # type: ignore[misc]
     """The reader, which says so where a file ends too early: it would go on for as long as the file's numbers say."""
 
     def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:

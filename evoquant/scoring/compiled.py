@@ -40,7 +40,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     except RuntimeError:  # nowhere to keep the machine code: a read-only installation and no home
         return numba.njit(nogil=True, error_model="numpy")(function)
     # By itself numba takes kept code for new while the one file with the function is as it was.
-    kept = kernel._cache._cache_file  # type: ignore[attr-defined]
+    kept = kernel._cache._cache_file
     kept._source_stamp = (kept._source_stamp, sources_digest())
     return kernel
 

@@ -39,7 +39,8 @@ def load(path: Path, job: Mapping[str, Any], _: Path) -> Loaded:
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise ValueError(f"transformers {transformers.__version__} has no network {architecture!r}")
     torch.set_num_threads(1)
-    network = kind.from_pretrained(
+    loader: Any = kind
+    network = loader.from_pretrained(
         path.parent, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
     )
     generate = _generator(network) if network.can_generate() else None
