@@ -35,6 +35,8 @@ html_theme = "furo"
 html_title = "evoquant"
 html_copy_source = False
 html_show_sourcelink = False
+html_static_path = ["static"]
+html_css_files = ["notebooks.css"]
 html_extra_path = ["redirect"]  # the address without a page's name
 templates_path: list[str] = []
 
@@ -47,6 +49,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!evoquant\.).*")]
 
 suppress_warnings = ["myst.header"]  # tables in results/ are rendered with a heading of the third level
 
+maximum_signature_line_length = 100
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_use_ivar = True
@@ -62,7 +65,7 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # which readers' browsers woul
 
 # Notebooks call the command line of the environment that builds, and compute in one thread, as the tests do.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", COLUMNS="100", NO_COLOR="1")
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", COLUMNS="92", NO_COLOR="1")
 os.environ.pop("EVOQUANT_DATA", None)
 
 

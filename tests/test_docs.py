@@ -73,14 +73,13 @@ def cells(name):
 
 
 def test_a_new_user_needs_fewer_than_20_lines_from_a_network_to_a_verified_export():
-    (code,) = [code for tags, code in cells("own_network.md") if tags == "evoquant"]
     (own,) = [code for tags, code in cells("own_network.md") if tags == "yours"]
-    lines = [line for line in code.splitlines() if line.strip()]
-    assert {"optimize", "export", "verify"} <= {
-        node.attr for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)
-    }
-    assert len(lines) < 10  # beside the network, its data and its training
-    assert len(lines) + len([line for line in own.splitlines() if line.strip()]) < 30
+    (code,) = [code for tags, code in cells("own_network.md") if tags == "evoquant"]
+    called = {node.attr for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)}
+    assert {"optimize", "export", "verify"} <= called
+    lines = [line for line in f"{own}\n{code}".splitlines() if line.strip()]
+    assert len(lines) < 20
+    assert f"{len(lines)} lines" in (ROOT / "docs/notebooks/own_network.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
