@@ -38,8 +38,8 @@ def next_of(search: Search) -> CandidateBatch:
 def on_a_model(path: Path) -> evoquant.Result:
     """A model of one's own."""
     result = evoquant.optimize(path, None, floor=0.95, budget=80, seed=0)
-    name: str = result.profile.name
-    return result if name else evoquant.optimize(path, None)
+    folder: Path = result.path
+    return result if folder.is_dir() else evoquant.optimize(path, None)
 
 
 evoquant.optimise("model.onnx", None)  # type: ignore[attr-defined]
