@@ -15,13 +15,15 @@ from evoquant.profiles.model import PER_WIDTH
 from evoquant.scoring.cost import BIT_UNITS, Cost, bits_cost, checked_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from evoquant.profiles.model import LayerProfile, ModelProfile
     from evoquant.quantization.precision import Menu
-    from evoquant.scoring.protocol import CostMaker
+
+    # `evoquant.scoring.protocol.CostMaker`, which knows problems itself
+    CostMaker = Callable[[ModelProfile, Menu, Sequence[Sequence[int]]], Cost]
 
 Array = TypeVar("Array", bound="NDArray[Any]")
 
