@@ -41,9 +41,10 @@ PRINTS = "evoquant.cli"
 # The second seeds DEAP's `random`, and restores it; the third looks whether others leave it alone; the last seeds all
 # streams of the process around each call of another library, and restores them.
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators", "evoquant.testing.clauses", "evoquant.search.outside")
-# The first two: `module:attribute` that the user has named. Then classes of a live network, in workers; tables.
+# The first three: `module:attribute` that the user has named. Then classes of a live network, in workers; tables.
 LOADS_CODE = (
     "evoquant.campaign.own",
+    "evoquant.models.own_rounding",
     "evoquant.models.torch_factory",
     "evoquant.models.shipped",
     "evoquant.search.outside",

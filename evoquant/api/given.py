@@ -92,11 +92,14 @@ def sendable(task: MeasuredTask, metric: Any) -> MeasuredTask:
     """The same task, for workers in other processes.
 
     Raises:
-        InputError: a metric lives in this process alone.
+        InputError: a metric or a rounding method lives in this process alone.
     """
     from evoquant.models.shipped import shipped
     from evoquant.models.torch_task import TorchTask
 
+    rounder = getattr(task, "rounder", None)
+    if rounder is not None and not rounder.imported:
+        shipped(rounder.function, "rounding")
     if callable(metric):
         shipped(metric, "metric")
     return replace(task, travels=True) if isinstance(task, TorchTask) else task

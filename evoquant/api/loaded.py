@@ -12,7 +12,7 @@ from evoquant.campaign.build import require_allowed
 from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.storage import RunDir
-from evoquant.errors import InputError
+from evoquant.errors import InputError, quoted
 from evoquant.files import is_folder
 from evoquant.report.data import load_run
 from evoquant.scoring.problem import compile_problem
@@ -110,13 +110,19 @@ def applied_to(
         raise InputError("apply: a search on profiles has no network of its own; .allocate(profile) gives its widths.")
     if source.kind == "onnx" or getattr(source, "runtime", None) == "onnx":
         raise InputError("apply: the model is an ONNX file; write the quantized one with .export('onnx', path).")
+    from evoquant.models.own_rounding import rounder_named
     from evoquant.models.torch_memory import applied, layers_by_name
     from evoquant.models.torch_task import TorchTask
 
     problem = compile_problem(profile, menu)
     widths = problem.unfold(champion.genome.allocate(problem))
     if isinstance(task, TorchTask):
-        return applied(task.network if model is None else model, task.found, widths)
+        return applied(task.network if model is None else model, task.found, widths, task.rounder)
     if model is None:
         raise InputError(f"apply: the network was in the memory of a program; give it: .apply(model), or {AGAIN}.")
-    return applied(model, layers_by_name(model, profile, widths), widths)
+    rounder = None
+    if source.rounding is not None:
+        if source.kind == "memory":
+            raise InputError(f"apply: the rounding {quoted(source.rounding)} was in the memory of a program; {AGAIN}.")
+        rounder = rounder_named(source.rounding)
+    return applied(model, layers_by_name(model, profile, widths), widths, rounder)

@@ -14,13 +14,16 @@ import numpy as np
 from evoquant.api import campaigns
 from evoquant.api.same_call import require_same_call
 from evoquant.campaign.config import config_from_dict
+from evoquant.campaign.config_base import CODE
 from evoquant.campaign.config_own import HeldConfig
 from evoquant.campaign.in_memory import lent_parts
 from evoquant.campaign.own import is_maker
 from evoquant.campaign.storage import RESOLVED
-from evoquant.errors import InputError
+from evoquant.errors import InputError, shown_value
 from evoquant.files import is_file, pretty_json
 from evoquant.models.code import code_digest, compiled_text
+from evoquant.models.own_rounding import rounder_named
+from evoquant.quantization.rounding import Rounder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from evoquant.api.campaigns import Run
     from evoquant.campaign.config import CampaignConfig
     from evoquant.campaign.observer import Observer
+    from evoquant.quantization.protocol import Rounding
 
 ARGUMENTS = {"search": "search", "genome": "space", "objective": "objective", "cost": "cost", "estimator": "estimator"}
 """Key of a config → argument of `run` and `optimize`."""
@@ -123,6 +127,26 @@ def parts_of(**given: Any) -> Parts:
             entries[key] = config.model_dump(mode="json")
             held[key] = config, thing
     return Parts(entries, held)
+
+
+def rounder_of(rounding: Rounding | str) -> Rounder:
+    """A rounding method of somebody's own: `module:function`, or an object, told from another by all that it holds.
+
+    Raises:
+        InputError: it cannot be imported or called, or holds something by which it cannot be told from another.
+    """
+    if isinstance(rounding, str):
+        if not CODE.fullmatch(rounding):
+            raise InputError(f"rounding: is {shown_value(rounding)}; it is a function, or its name, module:function.")
+        return rounder_named(rounding)
+    if not callable(rounding) or isinstance(rounding, type):
+        raise InputError(
+            f"rounding: is {shown_value(rounding)}; it is a function of evoquant.quantization.protocol.Rounding."
+        )
+    module, name = getattr(rounding, "__module__", None), getattr(rounding, "__qualname__", "")
+    if module != "__main__" and getattr(sys.modules.get(str(module)), name, None) is rounding:
+        return rounder_named(f"{module}:{name}")
+    return Rounder(rounding, _name(rounding), _digest(rounding, "rounding"), imported=False)
 
 
 def _importable(key: str, thing: Any) -> str | None:

@@ -19,6 +19,8 @@ _ARGUMENTS = {  # key of the config → the argument that it comes from
     "task.data": "the data",
     "task.metric": "metric",
     "task.code": "the metric's code",
+    "task.rounding": "rounding",
+    "task.rounding_code": "rounding (its code, or what it holds)",
     "task.block": "block",
     "task.batch": "batch",
     "stop.passes": "budget",

@@ -25,6 +25,7 @@ from evoquant.campaign.measure import MeasuredEstimator
 from evoquant.campaign.measurer import Measurer
 from evoquant.campaign.racing import Racing
 from evoquant.campaign.signals import profile_signals
+from evoquant.models.own_rounding import quantizer_of, rounded_by, rounder_named
 from evoquant.models.tasks import load_task
 from evoquant.scoring.cost import bits_cost
 from evoquant.scoring.problem import compile_problem
@@ -70,6 +71,9 @@ def make_task(config: TaskConfig, cache: Path) -> MeasuredTask:
     Raises:
         InputError: it cannot be used.
     """
+    if config.rounding is not None and not isinstance(config, MemoryTaskConfig):
+        plain = make_task(config.model_copy(update={"rounding": None}), cache)
+        return rounded_by(plain, rounder_named(config.rounding))
     if isinstance(config, TorchTaskConfig):
         from evoquant.models.torch_factory import load_factory
 
@@ -199,6 +203,14 @@ def estimator_class(config: CampaignConfig) -> type[MeasuredEstimator]:
     return SteadyEstimator
 
 
+def _inputs(task: MeasuredTask, profile: ModelProfile) -> dict[str, str]:
+    """What a campaign reads, and goes on with only as long as it stays the same."""
+    found = {f"task {task.name}": task.model_digest, "profile": profile.digest}
+    if getattr(task, "rounder", None) is not None:
+        found["rounding"] = quantizer_of(task)
+    return found
+
+
 def _campaign(config: CampaignConfig, opened: Opened, executor: Executor) -> Campaign:
     problem, profile, measurer = opened.problem, opened.profile, opened.measurer
     space = make_space(config, (problem,))
@@ -224,7 +236,7 @@ def _campaign(config: CampaignConfig, opened: Opened, executor: Executor) -> Cam
         estimator,
         objective,
         executor,
-        {f"task {measurer.task.name}": measurer.task.model_digest, "profile": profile.digest},
+        _inputs(measurer.task, profile),
         measurer,
         profile,
         opened.store,

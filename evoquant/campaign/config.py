@@ -290,6 +290,9 @@ class CampaignConfig(Closed):
             del plain["signals"], plain["racing"]
         else:
             plain["racing"] = self.resolved_racing.model_dump(mode="json")
+            for key in ("rounding", "rounding_code"):  # unknown to configs without one, whose hashes stay
+                if plain["task"].get(key, "") is None:
+                    del plain["task"][key]
         return plain
 
     def hash(self) -> str:

@@ -18,12 +18,14 @@ Samples = Annotated[int, Field(ge=1, le=10_000_000)]
 class MeasuredSource(Closed):
     """What all sources share: a seed, samples a block (measured together), samples a forward pass.
 
-    An example task has sizes of its own, which are taken where the config names none.
+    An example task has sizes of its own, which are taken where the config names none. `rounding` is one's own way from
+    weights to codes, see `evoquant.quantization.protocol`.
     """
 
     seed: Annotated[int, Field(ge=0, le=2**32)] = 0
     block: Samples | None = None
     batch: Samples | None = None
+    rounding: Annotated[str, Field(pattern=CODE.pattern)] | None = None
 
 
 class ExampleTaskConfig(MeasuredSource):
@@ -73,7 +75,7 @@ class MemoryTaskConfig(MeasuredSource):
     """A network in the memory of a Python program; `evoquant.optimize` writes it, see `evoquant.campaign.in_memory`.
 
     `model` and `data` are digests; `samples` says how many each split has, `drawn` which splits were drawn from the
-    calibration data. `code` is the digest of a metric of one's own.
+    calibration data. `code` is the digest of a metric of one's own, `rounding_code` that of a rounding method.
     """
 
     kind: Literal["memory"]
@@ -82,6 +84,8 @@ class MemoryTaskConfig(MeasuredSource):
     data: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     metric: Annotated[str, Field(min_length=1, max_length=500)]
     code: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    rounding: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    rounding_code: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     samples: dict[str, Samples] = Field(default={})
     drawn: list[str] = Field(default=[])
 
@@ -165,7 +169,11 @@ def known_signals(names: list[str] | None) -> list[str] | None:
 
 def task_code(task: TaskConfig | None) -> list[str]:
     """Every `module:attribute` that a task's config names."""
+    if task is None or isinstance(task, MemoryTaskConfig):
+        return []
+    named = [task.rounding]
     if isinstance(task, TorchTaskConfig):
-        return [task.factory]
-    metric = task.metric if isinstance(task, OnnxTaskConfig) else None
-    return [metric] if metric is not None and ":" in metric else []
+        named.append(task.factory)
+    elif isinstance(task, OnnxTaskConfig) and ":" in (task.metric or ""):
+        named.append(task.metric)
+    return [name for name in named if name is not None]

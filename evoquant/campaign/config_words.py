@@ -14,6 +14,7 @@ WORDS: dict[str, dict[str, str]] = {
         "seed": "of training, of the order of samples and of drawn labels",
         "block": "samples that are measured together; racing decides after each block",
         "batch": "samples of a forward pass",
+        "rounding": "from weights to codes, by your own module:function; to the nearest by default",
     },
     "CampaignConfig": {
         "schema_version": "version of this file's form",
@@ -218,6 +219,8 @@ WORDS: dict[str, dict[str, str]] = {
         "data": "sha256 of its data",
         "metric": "what it is scored by",
         "code": "sha256 of a metric of your own",
+        "rounding": "the rounding method of your own",
+        "rounding_code": "sha256 of its code and of what it holds",
         "samples": "how many each split has",
         "drawn": "the splits that were drawn from the calibration data",
     },

@@ -14,7 +14,7 @@ from evoquant.execution.base import Failure
 from evoquant.execution.sizing import Sizer
 from evoquant.files import canonical_json
 from evoquant.models.base import REFERENCE, Failed, Request
-from evoquant.quantization.numerics import QUANTIZER_VERSION
+from evoquant.models.own_rounding import quantizer_of
 from evoquant.store import outcome_key
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Measurer:
         self.messages: list[str] = []
         self._store = store
         self._limited = limited
+        self._quantizer = quantizer_of(task)
         self._executor: Executor | None = None
         self._sizer = Sizer(REQUESTS_PER_BATCH)
 
@@ -75,7 +76,7 @@ class Measurer:
     def _key(self, request: Request) -> str:
         block = self.task.blocks(request.split)[request.block]
         return outcome_key(
-            request.widths, self.task.model_digest, block.digest, QUANTIZER_VERSION, self.task.numeric_environment
+            request.widths, self.task.model_digest, block.digest, self._quantizer, self.task.numeric_environment
         )
 
     def _measure(self, requests: list[Request]) -> list[Outcome | Failed]:

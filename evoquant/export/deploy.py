@@ -11,13 +11,14 @@ from evoquant.campaign.build_measured import bare_profile, make_task
 from evoquant.campaign.config_measured import OnnxTaskConfig
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.storage import PROFILE, RunDir
-from evoquant.errors import InputError
+from evoquant.errors import InputError, quoted
 from evoquant.export.consumers.table import CONSUMERS, consumer_of, version_notes
 from evoquant.export.lint import Finding, against_profile, lint, refuse
 from evoquant.export.recipe import SUFFIX, Recipe, build_recipe, read_recipe
-from evoquant.export.writers import with_base, writer_of
+from evoquant.export.writers import QUANTIZES_ITSELF, WRITERS, with_base, writer_of
 from evoquant.files import is_file, is_folder
 from evoquant.models.deployable import Deployable, deployable
+from evoquant.models.own_rounding import quantizer_of, rounded_by, rounder_named
 from evoquant.profiles.model import load_profile
 from evoquant.profiles.targets import target_named
 from evoquant.quantization.precision import Menu
@@ -74,6 +75,7 @@ def recipe(
             f"{path}: a recipe does not hold its network; name it: --task NAME, or --onnx MODEL --data FILE."
         )
     task = make_task(source, cache_folder(None if cache is None else str(cache), Path()))
+    task = _rounded(task, given, allow_code, str(path))
     check_network(task, given.model_digest, str(path), given.provenance.get("task"))
     profile = bare_profile(task, Menu.parse({layer.precision for layer in given.layers}))
     refuse(list(against_profile(given, profile)), str(path))
@@ -114,6 +116,7 @@ def deploy(
     given, ready, _ = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     findings = [] if target == "recipe" else lint(given, target)
     refuse(findings, f"{path}: for {target}")
+    _require_codes(given, target, str(path))
     files = write(given, ready, Path(out))
     if target in CONSUMERS:
         findings += [Finding(None, "warning", note) for note in version_notes(target)]
@@ -143,6 +146,7 @@ def verify(
     write = writer_of(target) if base is None else with_base(target, Path(base))
     given, ready, metric = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     refuse(lint(given, target), f"{path}: for {target}")
+    _require_codes(given, target, str(path))
     return verify_recipe(given, ready, target, write, metric).to_dict()
 
 
@@ -166,7 +170,47 @@ def recipe_of(
     widths = problem.unfold(champion.genome.allocate(problem))
     ready = deployable(task)
     provenance = {**champion.provenance, "task": source.model_dump(mode="json", exclude_none=True)}
-    return build_recipe(profile, widths, ready.weight, task.model_digest, champion.scores, provenance), ready
+    rounder = getattr(task, "rounder", None)
+    made = build_recipe(profile, widths, ready.weight, task.model_digest, champion.scores, provenance, rounder)
+    return made, ready
+
+
+def _rounded(task: MeasuredTask, given: Recipe, allow_code: Sequence[str], source: str) -> MeasuredTask:
+    """The task with its weights rounded as a recipe's were.
+
+    Raises:
+        InputError: by code that the user has not named, or that is another by now.
+    """
+    if given.rounding is None:
+        return rounded_by(task, None)
+    if ":" not in given.rounding:
+        raise InputError(
+            f"{source}: its codes are by {quoted(given.rounding)}, which was in the memory of a Python program; export "
+            f"and verify there: the same call of evoquant.optimize, with run_dir=."
+        )
+    if given.rounding not in allow_code:
+        raise InputError(
+            f"{source}: its codes are by somebody's own rounding ({given.rounding}); to run it, repeat it: "
+            f"--allow-code {given.rounding}"
+        )
+    made = rounded_by(task, rounder_named(given.rounding))
+    if quantizer_of(made) != given.quantizer:
+        raise InputError(f"{source}: {given.rounding} is other code now than when its codes were made; export it anew.")
+    return made
+
+
+def _require_codes(given: Recipe, target: str, source: str) -> None:
+    """Refuse targets that make codes by themselves where the measured ones are of another kind.
+
+    Raises:
+        InputError: the target does.
+    """
+    others = ", ".join(name for name in WRITERS if name not in QUANTIZES_ITSELF)
+    if given.rounding is not None and target in QUANTIZES_ITSELF:
+        raise InputError(
+            f"{source}: {target} makes its codes by itself, to the nearest, and these were measured as "
+            f"{given.rounding} makes them; choose a target that takes codes: {others}."
+        )
 
 
 def check_network(task: MeasuredTask, digest: str, source: str, made_for: Any = None) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evoquant.profiles.model import ModelProfile
+    from evoquant.quantization.rounding import Rounder
 
 SCHEMA = "evoquant.recipe"
 VERSION = 1
@@ -60,6 +61,8 @@ class Recipe:
         layers: in order of execution.
         tensors: as in the safetensors file; empty where only the recipe's text was read.
         provenance: campaign, seed, gate.
+        quantizer: version of what made the codes.
+        rounding: name of the rounding method, where it is somebody's own; None for evoquant's.
     """
 
     model: str
@@ -69,6 +72,8 @@ class Recipe:
     layers: tuple[RecipeLayer, ...]
     tensors: Tensors
     provenance: Mapping[str, Any]
+    quantizer: str = QUANTIZER_VERSION
+    rounding: str | None = None
 
     def quantized(self, layer: RecipeLayer) -> Quantized:
         """Codes, scales and zero points of a layer that has scales."""
@@ -93,6 +98,7 @@ def build_recipe(
     model_digest: str,
     scores: Mapping[str, Mapping[str, Any]],
     provenance: Mapping[str, Any],
+    rounder: Rounder | None = None,
 ) -> Recipe:
     """Quantize every layer of a model at its width.
 
@@ -103,17 +109,20 @@ def build_recipe(
         model_digest: of the model.
         scores: split → measured figures, for the promise.
         provenance: plain data.
+        rounder: a rounding method of somebody's own; every tensor is rounded twice, and has to come out the same.
 
     Raises:
+        InputError: such a method gives what are no codes, or other ones the second time.
         PrecisionError: a nominal precision, or one that cannot hold a layer's weights.
     """
     layers, tensors = [], {}
     bits = 0
+    checking = None if rounder is None else rounder.checking()
     for layer, name in zip(profile.layers, widths, strict=True):
         precision = Precision.parse(name)
         try:
             require_scales(precision)
-            tensors.update(_tensors(layer.name, weight_of(layer.name), precision, layer.channel_axis))
+            tensors.update(_tensors(layer.name, weight_of(layer.name), precision, layer.channel_axis, checking))
         except PrecisionError as error:
             raise PrecisionError(f"layer {layer.name!r}: {error}") from None
         own = precision.bits(layer.shape, layer.channel_axis)
@@ -134,7 +143,10 @@ def build_recipe(
             )
         )
     promise = promise_of(layers, profile.constant_bits, {split: _figures(one) for split, one in scores.items()})
-    return Recipe(profile.name, model_digest, profile.constant_bits, promise, tuple(layers), tensors, dict(provenance))
+    made = Recipe(profile.name, model_digest, profile.constant_bits, promise, tuple(layers), tensors, dict(provenance))
+    if rounder is None:
+        return made
+    return replace(made, quantizer=f"{QUANTIZER_VERSION}{rounder.suffix}", rounding=rounder.name)
 
 
 def promise_of(layers: Sequence[RecipeLayer], constant_bits: int, scores: dict[str, Figures]) -> Promise:
@@ -169,10 +181,10 @@ def _figures(scores: Mapping[str, Any]) -> Figures:
 
 
 def _tensors(
-    name: str, weight: NDArray[np.generic], precision: Precision, channel_axis: int | None
+    name: str, weight: NDArray[np.generic], precision: Precision, channel_axis: int | None, rounder: Rounder | None
 ) -> dict[str, NDArray[np.generic]]:
     if precision.has_scales:
-        quantized = quantize(weight, precision, channel_axis)
+        quantized = quantize(weight, precision, channel_axis, rounder)
         found: dict[str, NDArray[np.generic]] = {f"{name}:codes": quantized.codes, f"{name}:scales": quantized.scales}
         if quantized.zero_points is not None:
             found[f"{name}:zero_points"] = quantized.zero_points
@@ -201,7 +213,8 @@ def write_recipe(recipe: Recipe, path: Path) -> Path:
         "version": VERSION,
         "model": recipe.model,
         "model_digest": recipe.model_digest,
-        "quantizer": QUANTIZER_VERSION,
+        "quantizer": recipe.quantizer,
+        **({} if recipe.rounding is None else {"rounding": recipe.rounding}),
         "constant_bits": recipe.constant_bits,
         "tensors_sha256": hashlib.sha256(content).hexdigest(),
         "promise": recipe.promise.model_dump(mode="json"),
@@ -235,7 +248,7 @@ def read_recipe(path: Path, *, tensors: bool = True) -> Recipe:
         ) from None
     except PrecisionError as error:
         raise InputError(f"{source}: {error}") from None
-    if file.quantizer != QUANTIZER_VERSION:
+    if file.quantizer.partition("+")[0] != QUANTIZER_VERSION or ("+" in file.quantizer) != (file.rounding is not None):
         raise InputError(
             f"{source}: its codes are of quantizer version {file.quantizer}, this is {QUANTIZER_VERSION}; export anew."
         )
@@ -253,7 +266,15 @@ def read_recipe(path: Path, *, tensors: bool = True) -> Recipe:
     if tensors:
         found = _read_tensors(path.with_suffix(SUFFIX), file)
     return Recipe(
-        file.model, file.model_digest, file.constant_bits, file.promise, file.layers, found, dict(file.provenance)
+        file.model,
+        file.model_digest,
+        file.constant_bits,
+        file.promise,
+        file.layers,
+        found,
+        dict(file.provenance),
+        file.quantizer,
+        file.rounding,
     )
 
 

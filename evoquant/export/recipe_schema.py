@@ -86,6 +86,7 @@ class RecipeFile(_Closed):
     model: str
     model_digest: str
     quantizer: str
+    rounding: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     constant_bits: Annotated[int, Field(ge=0, le=2**60)]
     tensors_sha256: str
     promise: Promise

@@ -98,7 +98,8 @@ class TorchDeployable:
     def __init__(self, task: TorchTask) -> None:
         self._task = task
         self._judge = Judge(task.kind, task.variance, task.own)
-        self._measurer = Measurer(task.network, task.found, task.data, self._judge, block=task.block, batch=task.batch)
+        sizes = {"block": task.block, "batch": task.batch}
+        self._measurer = Measurer(task.network, task.found, task.data, self._judge, rounder=task.rounder, **sizes)
         self._layers = {layer.name: layer for layer in task.found}
         self._graph: Graph | None = None
 

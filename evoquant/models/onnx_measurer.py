@@ -12,6 +12,7 @@ from evoquant.errors import InputError, MissingExtraError
 from evoquant.models.base import REFERENCE, Failed, Measure, Outcome, Request
 from evoquant.models.onnx_data import TARGETS, Samples
 from evoquant.models.onnx_outcomes import outcomes
+from evoquant.models.own_rounding import require_same_code
 from evoquant.quantization.numerics import fake_quantize
 from evoquant.quantization.precision import Precision
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from evoquant.models.arrays import Arrays
     from evoquant.models.onnx_layers import OnnxLayer
     from evoquant.models.onnx_outcomes import Scoring
+    from evoquant.quantization.rounding import Rounder
 
 Key = TypeVar("Key", bound="Hashable")
 
@@ -114,6 +116,7 @@ class Network:
         inputs: names of the graph's data inputs, in the order of `input<i>`.
         fixed: samples of a batch where the graph fixes them, else None.
         source: what messages call the model.
+        rounder: a rounding method of somebody's own.
     """
 
     def __init__(
@@ -126,7 +129,9 @@ class Network:
         outputs: Sequence[str],
         fixed: int | None,
         source: str,
+        rounder: Rounder | None = None,
     ) -> None:
+        self._rounder = rounder
         self._model = model
         self._layers = layers
         self._weights = weights
@@ -195,7 +200,7 @@ class Network:
             return original.reshape(layer.dims)
 
         def make() -> NDArray[np.generic]:
-            quantized = fake_quantize(original, Precision.parse(width), layer.channel_axis)
+            quantized = fake_quantize(original, Precision.parse(width), layer.channel_axis, self._rounder)
             return quantized.reshape(layer.dims).astype(layer.stored, copy=False)
 
         return self._quantized.get((index, width), make)
@@ -209,6 +214,7 @@ def start_measurer(payload: dict[str, Any]) -> Measure:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
     require_onnx("measuring an ONNX network")
+    require_same_code(payload.get("rounder"))
     from evoquant.models.onnx_layers import OnnxLayer
 
     network = Network(
@@ -219,6 +225,7 @@ def start_measurer(payload: dict[str, Any]) -> Measure:
         outputs=payload["outputs"],
         fixed=payload["fixed"],
         source=payload["source"],
+        rounder=payload.get("rounder"),
     )
     data = {split: Samples(**samples) for split, samples in payload["data"].items()}
     return OnnxMeasurer(network, data, payload["scoring"], payload["block"], payload["batch"], payload["mask"])

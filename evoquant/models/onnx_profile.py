@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from evoquant.models.onnx_layers import OnnxLayer
     from evoquant.models.onnx_task import OnnxTask
     from evoquant.quantization.precision import Menu, Precision
+    from evoquant.quantization.rounding import Rounder
 
 REPRESENTATIVE_BITS = 4
 CHEAP_SAMPLES, CHEAP_SHARE = 256, 8  # so many, or one in so many: what PyTorch's Fisher costs take
@@ -50,8 +51,9 @@ def profile_onnx(task: OnnxTask, menu: Menu, measure: Measure, signals: Sequence
     """
     weights = [np.asarray(task.opened.weights[layer.name], dtype=np.float32) for layer in task.table]
     holds = [{p.name: _holds(task, layer, w, p) for p in menu} for layer, w in zip(task.table, weights, strict=True)]
+    rounder = None if task.rounder is None else task.rounder.checking()  # every tensor at every width comes by
     errors: list[dict[str, float]] = [
-        {p.name: _error(w, p, layer) if hold[p.name] else squared_error(w, np.zeros_like(w)) for p in menu}
+        {p.name: _error(w, p, layer, rounder) if hold[p.name] else squared_error(w, np.zeros_like(w)) for p in menu}
         for layer, w, hold in zip(task.table, weights, holds, strict=True)
     ]
     passes: dict[str, float] = {}
@@ -117,8 +119,8 @@ def _holds(task: OnnxTask, layer: OnnxLayer, weight: Any, precision: Precision) 
     return switched and representable(weight, precision, layer.channel_axis)
 
 
-def _error(weight: Any, precision: Precision, layer: OnnxLayer) -> float:
-    return squared_error(weight, fake_quantize(weight, precision, layer.channel_axis))
+def _error(weight: Any, precision: Precision, layer: OnnxLayer, rounder: Rounder | None) -> float:
+    return squared_error(weight, fake_quantize(weight, precision, layer.channel_axis, rounder))
 
 
 def _alone(count: int, members: Iterable[int], width: str) -> Widths:

@@ -22,7 +22,7 @@ from evoquant.models.onnx_data import SLICES, TARGETS, InputSpec, Samples, read_
 from evoquant.models.onnx_measurer import Network, numeric_environment, open_session, require_onnx
 from evoquant.models.onnx_outcomes import Kind, OwnMetric, Score, Scoring
 from evoquant.models.onnx_scoring import decide, own_metric
-from evoquant.quantization.numerics import QUANTIZER_VERSION
+from evoquant.models.own_rounding import quantizer_of
 from evoquant.scoring.statistics import METRICS, Metric
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from evoquant.models.onnx_layers import OnnxLayer, OpenedModel
     from evoquant.profiles.model import ModelProfile
     from evoquant.quantization.precision import Menu
+    from evoquant.quantization.rounding import Rounder
 
 BLOCK, BATCH = 512, 64
 DEFAULT_SIGNALS = ("loss", "divergence", "fisher", "activation_range")
@@ -55,6 +56,7 @@ class OnnxTask:
         batch: samples per forward pass.
         fixed: samples of a batch where the graph fixes them.
         source: what messages call the model.
+        rounder: a rounding method of somebody's own.
     """
 
     name: str
@@ -68,6 +70,7 @@ class OnnxTask:
     batch: int
     fixed: int | None
     source: str
+    rounder: Rounder | None = None
 
     @property
     def table(self) -> tuple[OnnxLayer, ...]:
@@ -123,6 +126,7 @@ class OnnxTask:
             "fixed": self.fixed,
             "mask": self.mask,
             "source": self.source,
+            "rounder": self.rounder,
         }
 
     @functools.cached_property
@@ -168,7 +172,7 @@ class OnnxTask:
         return {
             "task": self.name,
             "model": self.model_digest,
-            "quantizer": QUANTIZER_VERSION,
+            "quantizer": quantizer_of(self),
             "environment": self.numeric_environment,
         }
 
@@ -330,6 +334,7 @@ def open_network(task: OnnxTask) -> Network:
         outputs=task.outputs,
         fixed=task.fixed,
         source=task.source,
+        rounder=task.rounder,
     )
 
 

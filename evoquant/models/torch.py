@@ -14,6 +14,7 @@ from evoquant.errors import InputError
 from evoquant.models.arrays import unpack_arrays
 from evoquant.models.base import REFERENCE, Failed, Measure, Outcome, Request
 from evoquant.models.networks import require_torch
+from evoquant.models.own_rounding import require_same_code
 from evoquant.models.torch_data import TARGETS, call_on_tensors, input_tensors, samples_of
 from evoquant.models.torch_quantize import fake_quantize_activations_tensor, fake_quantize_tensor
 from evoquant.models.torch_threads import one_thread, tensor_bytes
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from evoquant.models.torch_layers import Layer
     from evoquant.models.torch_reuse import Reuse
     from evoquant.quantization.activations import ActivationSlice
+    from evoquant.quantization.rounding import Rounder
 
 Value = TypeVar("Value")
 
@@ -81,18 +83,19 @@ def start_measurer(payload: dict[str, Any]) -> Measure:
     from evoquant.models.torch_payload import network_of
 
     block, batch = payload["block"], payload["batch"]
+    require_same_code(payload.get("rounder"))
     if "identity" in payload:
         from evoquant.models.torch_factory import live_task
 
         task = live_task(payload)
         judge = Judge(task.kind, task.variance, task.own)
-        return Measurer(task.network, task.found, task.data, judge, block=block, batch=batch)
+        return Measurer(task.network, task.found, task.data, judge, block=block, batch=batch, rounder=task.rounder)
     network, own = network_of(payload)
     data = {split: unpack_arrays(packed, f"the task's {split} data") for split, packed in payload["data"].items()}
     layers = [Layer.from_dict(row) for row in payload["layers"]]
     variance = payload["variance"]
     judge = Judge(payload["kind"], None if variance is None else np.array(variance), own)
-    return Measurer(network, layers, data, judge, block=block, batch=batch)
+    return Measurer(network, layers, data, judge, block=block, batch=batch, rounder=payload.get("rounder"))
 
 
 class Measurer:
@@ -108,6 +111,7 @@ class Measurer:
         judge: what outputs mean.
         block: samples per block.
         batch: samples per forward pass; a batch never crosses a block.
+        rounder: a rounding method of somebody's own.
     """
 
     def __init__(
@@ -119,7 +123,9 @@ class Measurer:
         *,
         block: int,
         batch: int,
+        rounder: Rounder | None = None,
     ) -> None:
+        self._rounder = rounder
         self._network, self._layers, self._data, self._judge = network, layers, data, judge
         self._block, self._batch = block, batch
         parameters = dict(network.named_parameters(remove_duplicate=False))
@@ -189,7 +195,9 @@ class Measurer:
 
     def _tensor(self, layer: int, precision: Precision) -> torch.Tensor:
         def make() -> torch.Tensor:
-            return fake_quantize_tensor(self._originals[layer], precision, self._layers[layer].channel_axis)
+            return fake_quantize_tensor(
+                self._originals[layer], precision, self._layers[layer].channel_axis, self._rounder
+            )
 
         return self._quantized.get((layer, precision.name), make, tensor_bytes)
 

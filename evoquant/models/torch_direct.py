@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evoquant.models.arrays import Arrays
     from evoquant.models.torch_kinds import Judge
     from evoquant.models.torch_layers import Layer
+    from evoquant.quantization.rounding import Rounder
 
 CHECKED = 3  # samples that show how a module orders its rows
 
@@ -50,6 +51,7 @@ class Subject:
         judge: what outputs mean.
         batch: samples per forward pass.
         seed: of draws and probes.
+        rounder: a rounding method of somebody's own.
     """
 
     network: nn.Module
@@ -58,6 +60,7 @@ class Subject:
     judge: Judge
     batch: int
     seed: int
+    rounder: Rounder | None = None
 
     @property
     def weights(self) -> list[torch.Tensor]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evoquant.errors import EvoquantError, InputError, raised_by
 from evoquant.models.hf import without_noise
 from evoquant.models.networks import require_torch
+from evoquant.models.own_rounding import rounded_by
 from evoquant.models.torch_data import samples_of
 from evoquant.models.torch_task import BATCH, BLOCK, LIVE, TorchTask
 from evoquant.rng import generator_for
@@ -81,6 +82,7 @@ def live_task(payload: Mapping[str, Any]) -> TorchTask:
     if payload["factory"] is None:
         raise InputError("the network lives in another process; give it a factory `module:function` to measure there.")
     task = load_factory(payload["factory"], payload["seed"], payload["block"], payload["batch"])
+    task = rounded_by(task, payload.get("rounder"))
     if task.identity != payload["identity"]:
         raise InputError(
             f"{payload['factory']}: made another network or other data in a worker than here; a factory returns the "

@@ -49,6 +49,7 @@ class Errors:
     def __init__(self, subject: Subject, menu: Sequence[Precision], possible: NDArray[np.bool_]) -> None:
         self.menu = menu
         self._weights, self._layers, self._possible = subject.weights, subject.layers, possible
+        self._rounder = subject.rounder
         self._kept: dict[tuple[int, int], torch.Tensor] = {}
         self._bytes = 0
 
@@ -61,7 +62,8 @@ class Errors:
             return self._kept[layer, width]
         weight = self._weights[layer].detach()
         if self._possible[layer, width]:
-            error = fake_quantize_tensor(weight, precision, self._layers[layer].channel_axis).sub_(weight)
+            axis = self._layers[layer].channel_axis
+            error = fake_quantize_tensor(weight, precision, axis, self._rounder).sub_(weight)
         else:
             error = -weight
         if self._bytes + tensor_bytes(error) <= ERROR_BYTES:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from evoquant.models.arrays import Arrays
     from evoquant.models.torch_layers import Layer
     from evoquant.profiles.model import ModelProfile
+    from evoquant.quantization.rounding import Rounder
 
 METRICS = ("accuracy", "r2", "perplexity", "agreement", "cosine")
 _KINDS: dict[str, Kind] = {
@@ -122,13 +123,16 @@ def usual_metric(outputs: NDArray[np.generic], calibration: Arrays) -> str:
     return "r2" if counted or (len(shape) > 1 and inner == shape[1:] and not single) else "accuracy"
 
 
-def applied(network: torch.nn.Module, layers: Sequence[Layer], widths: Sequence[str]) -> torch.nn.Module:
+def applied(
+    network: torch.nn.Module, layers: Sequence[Layer], widths: Sequence[str], rounder: Rounder | None = None
+) -> torch.nn.Module:
     """A copy of a network with every layer at its width, by fake quantization; float32, eval mode, on the CPU.
 
     Args:
         network: that has these layers.
         layers: that take a width.
         widths: a precision name for each.
+        rounder: a rounding method of somebody's own.
 
     Raises:
         InputError: the network has other layers; the message names one.
@@ -156,7 +160,7 @@ def applied(network: torch.nn.Module, layers: Sequence[Layer], widths: Sequence[
         if width == REFERENCE:
             continue
         precision = Precision.parse(width)
-        parameter.data = fake_quantize_tensor(parameter.data, precision, layer.channel_axis)
+        parameter.data = fake_quantize_tensor(parameter.data, precision, layer.channel_axis, rounder)
         if precision.activation_bits is not None:
             modules[layer.module].register_forward_pre_hook(activation_hook(layer), with_kwargs=True)
     return made

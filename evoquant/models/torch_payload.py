@@ -26,7 +26,7 @@ def payload_of(task: TorchTask) -> dict[str, Any]:
     Raises:
         InputError: what should travel cannot; the message says what in it.
     """
-    common = {"runtime": "torch", "block": task.block, "batch": task.batch}
+    common = {"runtime": "torch", "block": task.block, "batch": task.batch, "rounder": task.rounder}
     if task.architecture is not None:
         if task.own is not None:
             raise InputError(f"task {task.name!r}: a metric of one's own needs a factory of one's own; name it.")

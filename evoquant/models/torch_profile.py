@@ -79,7 +79,7 @@ def profile_task(
     for precision in menu:
         representable(np.ones(1, np.float32), precision, None)  # a nominal precision is refused before anything runs
     layers, precisions, judge = task.found, tuple(menu), Judge(task.kind, task.variance, task.own)
-    subject = Subject(task.network, layers, task.data["calibration"], judge, task.batch, task.seed)
+    subject = Subject(task.network, layers, task.data["calibration"], judge, task.batch, task.seed, task.rounder)
     figures = weight_figures(subject, precisions)
     possible = np.stack([figure.possible for figure in figures])
     errors = np.stack([figure.errors for figure in figures])

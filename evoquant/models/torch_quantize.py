@@ -18,7 +18,7 @@ from evoquant.quantization.activations import (
 )
 from evoquant.quantization.formats import NF4_LEVELS, NF4_MIDPOINTS
 from evoquant.quantization.integers import SHRINK, SMALLEST_SCALE, row_blocks
-from evoquant.quantization.numerics import require_range, require_slices
+from evoquant.quantization.numerics import fake_quantize, require_range, require_slices
 from evoquant.quantization.precision import LARGEST_E4M3
 
 if TYPE_CHECKING:
@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     import torch
 
     from evoquant.quantization.precision import Precision
+    from evoquant.quantization.rounding import Rounder
 
 PIECE_VALUES = 1 << 20  # weights worked on together: less costs calls, more costs memory
 
 
-def fake_quantize_tensor(weight: torch.Tensor, precision: Precision, channel_axis: int | None) -> torch.Tensor:
+def fake_quantize_tensor(
+    weight: torch.Tensor, precision: Precision, channel_axis: int | None, rounder: Rounder | None = None
+) -> torch.Tensor:
     """What `evoquant.quantization.numerics.fake_quantize` gives, as a new contiguous float32 tensor without gradient.
+
+    With a rounding method of somebody's own it is that function that is called.
 
     Raises:
         PrecisionError: the precision is nominal, its groups do not divide the channels, or the weight is empty, not
@@ -45,6 +50,9 @@ def fake_quantize_tensor(weight: torch.Tensor, precision: Precision, channel_axi
         if precision.format == "FP32":
             return values.clone(memory_format=torch.contiguous_format)
         require_slices(precision, tuple(values.shape), channel_axis)
+        if rounder is not None and precision.is_integer:
+            rounded = fake_quantize(values.cpu().numpy(), precision, channel_axis, rounder)
+            return torch.from_numpy(rounded).to(values.device)
         if not precision.has_scales:
             _ranges(values.reshape(1, -1), precision)
             narrow = values.to(torch.float16 if precision.format == "FP16" else torch.bfloat16)

@@ -55,6 +55,7 @@ class WeightFigures:
 def weight_figures(subject: Subject, menu: Sequence[Precision]) -> list[WeightFigures]:
     """The statistics of each layer, one tensor at a time."""
     figures = []
+    rounder = None if subject.rounder is None else subject.rounder.checking()  # every tensor at every width comes by
     for layer, weight in zip(subject.layers, subject.weights, strict=True):
         values = weight.detach()
         errors, possible = np.zeros(len(menu)), np.ones(len(menu), dtype=np.bool_)
@@ -64,7 +65,7 @@ def weight_figures(subject: Subject, menu: Sequence[Precision]) -> list[WeightFi
             try:
                 if not layer.takes(precision):
                     raise PrecisionError(f"{layer.name}: has no inputs of its own to quantize.")
-                quantized = fake_quantize_tensor(values, precision, layer.channel_axis)
+                quantized = fake_quantize_tensor(values, precision, layer.channel_axis, rounder)
             except PrecisionError:
                 possible[width] = False
                 quantized = torch.zeros_like(values)

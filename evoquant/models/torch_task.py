@@ -29,6 +29,7 @@ from evoquant.models.arrays import Arrays, digest_arrays
 from evoquant.models.base import SPLITS, Block, Measure, Split
 from evoquant.models.code import code_digest, structure_of
 from evoquant.models.networks import require_torch
+from evoquant.models.own_rounding import quantizer_of
 from evoquant.models.torch_data import (
     INPUTS,
     SLICES,
@@ -43,7 +44,6 @@ from evoquant.models.torch_data import (
     with_slices,
     with_tokens,
 )
-from evoquant.quantization.numerics import QUANTIZER_VERSION
 from evoquant.scoring.statistics import ACCURACY, AGREEMENT, COSINE, PERPLEXITY, R2, Metric
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from evoquant.models.torch_layers import Layer
     from evoquant.profiles.model import ModelProfile
     from evoquant.quantization.precision import Menu
+    from evoquant.quantization.rounding import Rounder
 
 Kind: TypeAlias = Literal["classification", "regression", "language", "embedding"]
 KINDS: tuple[Kind, ...] = ("classification", "regression", "language", "embedding")
@@ -98,6 +99,7 @@ class TorchTask:
         types: layer → type, over what is inferred.
         own: a metric of one's own; only with `factory`, or of a network in memory.
         travels: whether a network in memory is sent to other processes, see `evoquant.models.shipped`.
+        rounder: a rounding method of somebody's own.
     """
 
     name: str
@@ -113,6 +115,7 @@ class TorchTask:
     types: Mapping[str, str] = field(default_factory=dict)
     own: OwnMetric | None = None
     travels: bool = False
+    rounder: Rounder | None = None
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -170,6 +173,8 @@ class TorchTask:
         """sha256 over the network and all its data: what a worker that builds the task anew compares."""
         blocks = [block.digest for split in SPLITS for block in self.blocks(split)]
         content = [self.model_digest, self.kind, self.metric.name, self.block, self.batch, blocks]
+        if self.rounder is not None:
+            content.append(self.rounder.suffix)
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     def payload(self) -> dict[str, Any]:
@@ -245,7 +250,7 @@ class TorchTask:
             "task": self.name,
             "seed": self.seed,
             "model": self.model_digest,
-            "quantizer": QUANTIZER_VERSION,
+            "quantizer": quantizer_of(self),
             "environment": self.numeric_environment,
         }
 

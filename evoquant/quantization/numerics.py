@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from evoquant.quantization.precision import Precision
+    from evoquant.quantization.rounding import Rounder
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -58,10 +59,13 @@ class Quantized:
     zero_points: NDArray[np.uint8] | None = None
 
 
-def quantize(weight: ArrayLike, precision: Precision, channel_axis: int | None) -> Quantized:
+def quantize(
+    weight: ArrayLike, precision: Precision, channel_axis: int | None, rounder: Rounder | None = None
+) -> Quantized:
     """Codes, scales and zero points of `weight`, which is taken as float32.
 
     Raises:
+        InputError: a rounding method of somebody's own, which makes the codes of integers, gives none.
         PrecisionError: the precision has no scales (nominal or float), its groups do not divide the channels, or the
             weight is empty, not finite or needs a scale above 65504.
     """
@@ -78,7 +82,8 @@ def quantize(weight: ArrayLike, precision: Precision, channel_axis: int | None) 
         scales, zero_points = slice_scales(low, high, precision)
     codes: NDArray[np.int8 | np.uint8]
     if precision.is_integer:
-        numbers = integer_codes(rows, scales, zero_points, precision)
+        rounds = integer_codes if rounder is None else rounder.codes
+        numbers = rounds(rows, scales, zero_points, precision)
         codes = numbers.astype(np.uint8 if precision.asymmetric else np.int8)
     else:
         encode = formats.nf4_codes if precision.format == "NF4" else formats.e4m3_codes
@@ -101,7 +106,9 @@ def dequantize(quantized: Quantized) -> NDArray[np.float32]:
     return _unsliced(rows, numbers.shape, channel_axis)
 
 
-def fake_quantize(weight: ArrayLike, precision: Precision, channel_axis: int | None) -> NDArray[np.float32]:
+def fake_quantize(
+    weight: ArrayLike, precision: Precision, channel_axis: int | None, rounder: Rounder | None = None
+) -> NDArray[np.float32]:
     """The float32 weights that the quantized tensor stands for, in a new array of the weight's shape.
 
     FP32 leaves float32 weights as they are; FP16 and BF16 round each to that format and back.
@@ -110,7 +117,7 @@ def fake_quantize(weight: ArrayLike, precision: Precision, channel_axis: int | N
         PrecisionError: as `quantize`; for FP16 and BF16, a weight is not finite or above the format's largest.
     """
     if precision.granularity != "none":
-        return dequantize(quantize(weight, precision, channel_axis))
+        return dequantize(quantize(weight, precision, channel_axis, rounder))
     values = np.array(weight, dtype=np.float32)
     if precision.format == "FP32":
         return values
