@@ -86,7 +86,7 @@ def members(cls):
     return lines
 
 
-def described(name, thing):
+def described(module, name, thing):
     """Lines that say what a public thing is."""
     if inspect.isclass(thing):
         marks = decorators(parsed(thing))
@@ -99,7 +99,12 @@ def described(name, thing):
     elif inspect.isfunction(thing):
         yield f"def {name}{signature(parsed(thing))}"
     else:
-        yield f"{name} = {repr(thing).replace('typing.', '')}"
+        yield assigned(module, name)
+
+
+def assigned(module, name):
+    """A type's other name, or a value, as the module writes it."""
+    return next(ast.unparse(node) for node in ast.parse(inspect.getsource(module)).body if name in bound_by(node))
 
 
 def names_of(module, only):
@@ -126,7 +131,7 @@ def python_lines():
         module = importlib.import_module(place)
         yield f"\n[{place}]"
         for name in names_of(module, only):
-            yield from described(name, getattr(module, name))
+            yield from described(module, name, getattr(module, name))
 
 
 def command_lines():
