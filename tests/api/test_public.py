@@ -14,6 +14,7 @@ import inspect
 import json
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -179,6 +180,7 @@ def taken(value):
     return kind if isinstance(kind, str) else " | ".join(kind)
 
 
+@cache
 def surface():
     head = f"# What others may depend on. Written by: {ACCEPT}"
     return "\n".join([head, *python_lines(), *command_lines(), *config_lines()]) + "\n"
