@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
     from evoquant.campaign.config_measured import TaskConfig
     from evoquant.export.lint import Finding
+    from evoquant.export.protocol import Exporter
     from evoquant.genomes.base import Genome
     from evoquant.models.base import MeasuredTask
     from evoquant.profiles.model import ModelProfile
@@ -182,12 +183,18 @@ class Result:
         return applied_to(model, chosen, self.profile, self._menu, self._source, self._network(model))
 
     def export(
-        self, target: str, path: str | Path, *, ungated: bool = False, base: str | Path | None = None
+        self,
+        target: str | Exporter | type[Exporter],
+        path: str | Path,
+        *,
+        ungated: bool = False,
+        base: str | Path | None = None,
     ) -> tuple[list[Path], list[Finding]]:
         """Write what is recommended in the form that a stack loads: the files, and the linter's warnings.
 
         Args:
-            target: onnx, openvino, recipe, …, or json, yaml, python, rust, csv, as for `evoquant export --to`.
+            target: onnx, openvino, recipe, …, or json, yaml, python, rust, csv, as for `evoquant export --to`; or
+                an exporter of one's own, `module:Class`, its class or an object: see `evoquant.export.protocol`.
             path: the main file, or the folder.
             ungated: take the champion, whatever the gate recommends.
             base: for gguf, see `evoquant.export.deploy.deploy`.
@@ -199,6 +206,13 @@ class Result:
         from evoquant.export import TARGETS, render
         from evoquant.export.deploy import deploy
 
+        if not isinstance(target, str) or ":" in target:
+            from evoquant.export.own_exporter import content_of, exporter_of, write_content
+
+            made, name = exporter_of(target)
+            with self._lending():
+                content, findings = content_of(self.path, made, ungated=ungated, allow_code=self._allowed)
+            return write_content(content, name, Path(path)), findings
         if target in TARGETS:
             of_model = self.profile is not None and TARGETS[target].one_model
             chosen = self.recommended if of_model and not ungated else self.champion

@@ -23,6 +23,7 @@ from evoquant.files import is_folder
 
 if TYPE_CHECKING:
     from evoquant.campaign.config_measured import TaskConfig
+    from evoquant.export.lint import Finding
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's .json file, or a run directory.")]
 TaskOption = Annotated[str | None, typer.Option("--task", help="For a recipe: an example task, or module:factory.")]
@@ -42,7 +43,9 @@ def export(
     source: Annotated[
         Path | None, typer.Argument(metavar="RUN_DIR", help="A run directory, a champion file, or a recipe.")
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", help="A target; `--list` shows them.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="A target (`--list` shows them), or your own exporter, module:Class.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Write to this file or folder; heuristics go to stdout without it."),
@@ -70,6 +73,9 @@ def export(
     if source is None or to is None:
         raise InputError("export needs RUN_DIR and --to TARGET; `evoquant export --list` shows the targets.")
     network = _optional_network(task, onnx, data, metric, agreement, seed)
+    if ":" in to:
+        _export_own(source, to, out, model, network, ungated, cache, allow_code or [])
+        return
     if to in TARGETS:
         if network is not None or base is not None:
             raise InputError(f"{to} needs no network; leave --task, --onnx and --base out.")
@@ -92,8 +98,7 @@ def export(
     files, findings = api.deploy(
         source, to, out, network, ungated=ungated, cache=cache, allow_code=allow_code or (), base=base
     )
-    for finding in findings:
-        say(f"warning: {finding.message if finding.layer is None else f'{finding.layer}: {finding.message}'}")
+    _warn(findings)
     for file in files:
         say(f"wrote {file}")
 
@@ -161,6 +166,44 @@ def verify(
         raise typer.Exit(1)
 
 
+def _export_own(
+    source: Path,
+    to: str,
+    out: Path | None,
+    model: str | None,
+    network: TaskConfig | None,
+    ungated: bool,
+    cache: str | None,
+    allow_code: list[str],
+) -> None:
+    """By an exporter that the user has named here, which is what lets it run."""
+    from evoquant.campaign.build import allow_genomes
+    from evoquant.export.own_exporter import content_of, write_content
+    from evoquant.report.allocation import load_any_profile
+
+    if not is_folder(source) and network is None and allow_code:
+        allow_genomes(allow_code)
+    profile = load_any_profile(model) if model else None
+    content, findings = content_of(
+        source, to, network, profile=profile, ungated=ungated, cache=cache, allow_code=allow_code
+    )
+    _warn(findings)
+    if out is None:
+        if not isinstance(content, str):
+            raise InputError(
+                f"{to} makes {'bytes' if isinstance(content, bytes) else 'files'}: name where with -o OUT."
+            )
+        emit(content, None)
+        return
+    for file in write_content(content, to, out):
+        say(f"wrote {file}")
+
+
+def _warn(findings: list[Finding]) -> None:
+    for finding in findings:
+        say(f"warning: {finding.message if finding.layer is None else f'{finding.layer}: {finding.message}'}")
+
+
 def _list_targets() -> None:
     from evoquant.export import TARGETS
     from evoquant.export.writers import SUFFIXES
@@ -172,6 +215,7 @@ def _list_targets() -> None:
     show("A real network's recipe:")
     show("recipe   codes, scales and promises in no consumer's own form (.json, .safetensors)")
     draw([targets_table(SUFFIXES)])
+    show("Your own exporter: module:Class, as evoquant.export.protocol says")
 
 
 def _require_code(run_dir: Path, allow_code: list[str] | None) -> None:

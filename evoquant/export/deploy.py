@@ -142,6 +142,8 @@ def verify(
     """
     from evoquant.export.verify import verify_recipe
 
+    if ":" in target:
+        raise InputError(f"{target}: evoquant does not know what runs what it writes, so it cannot verify it.")
     consumer_of(target)
     write = writer_of(target) if base is None else with_base(target, Path(base))
     given, ready, metric = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
@@ -237,18 +239,24 @@ def lint_file(path: str | Path, target: str, *, ungated: bool = False, allow_cod
 
     Args:
         path, ungated, allow_code: as for `recipe`.
-        target: a key of `evoquant.profiles.targets.TARGETS`.
+        target: a key of `evoquant.profiles.targets.TARGETS`, or one's own exporter, `module:Class`.
 
     Raises:
         InputError: no such target, or there is no recipe in it.
     """
-    target_named(target)
+    if ":" in target:
+        from evoquant.export.own_exporter import exporter_of, lint_by
+
+        made, name = exporter_of(target)
+    else:
+        target_named(target)
     place = Path(path)
     if is_folder(place):
         found, _, _ = recipe(place, ungated=ungated, allow_code=allow_code)
-        return lint(found, target, load_profile(place / PROFILE))
+        return lint_by(made, name, found) if ":" in target else lint(found, target, load_profile(place / PROFILE))
     numbers = place.with_suffix(SUFFIX)
-    findings = lint(read_recipe(place, tensors=is_file(numbers)), target)
+    given = read_recipe(place, tensors=is_file(numbers))
+    findings = lint_by(made, name, given) if ":" in target else lint(given, target)
     if not is_file(numbers):
         findings.append(Finding(None, "warning", f"its numbers ({numbers.name}) are not here: nobody has seen them"))
     return findings
