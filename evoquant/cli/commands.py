@@ -150,7 +150,6 @@ def bound(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every layer and every point.")] = False,
 ) -> None:
     """Show the best that any allocation of a model can reach, with proof (separable estimate)."""
-    from evoquant.campaign.build_scoring import named_cost
     from evoquant.files import pretty_json
     from evoquant.report.allocation import load_any_profile
     from evoquant.report.bound import bound_data, bound_tables, parse_objective, parse_pins
@@ -165,12 +164,21 @@ def bound(
         pins=parse_pins(pin or ()),
         front=front,
         at_least=at_least,
-        maker=named_cost(cost),
+        **_counted(cost),
     )
     if as_json:
         sys.stdout.write(pretty_json(data))
     else:
         draw(bound_tables(data))
+
+
+def _counted(cost: str | None) -> dict[str, Any]:
+    """What `bound_data` counts, where a cost is named."""
+    if cost is None:
+        return {}
+    from evoquant.campaign.build_scoring import named_cost
+
+    return {"maker": named_cost(cost)}
 
 
 @app.command(short_help=COMMANDS["pick"])
