@@ -65,7 +65,7 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # which readers' browsers woul
 
 # Notebooks call the command line of the environment that builds, and compute in one thread, as the tests do.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", COLUMNS="92", NO_COLOR="1")
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", COLUMNS="100", NO_COLOR="1")
 os.environ.pop("EVOQUANT_DATA", None)
 
 

@@ -23,8 +23,8 @@ NETWORK = """
 import torch
 
 torch.manual_seed(0)
-network = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
-x = torch.randn(200, 6)
+network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+x = torch.randn(80, 6)
 y = network(x).argmax(1)
 """
 CONTEXTS = {
