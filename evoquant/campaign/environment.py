@@ -12,12 +12,13 @@ from evoquant.errors import shown_value
 
 MOST_SHOWN = 12  # differences
 PACKAGES = ("evoquant", "numpy", "deap", "ray", "pydantic", "torch", "scikit-learn", "onnx", "onnxruntime")
+SEARCHERS = ("pymoo", "optuna", "ribs")  # other versions of these ask for other candidates
 
 
 def environment_record(**more: Any) -> dict[str, Any]:
     """Plain data: Python, package versions, machine, and whatever the caller adds."""
     versions: dict[str, str | None] = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *SEARCHERS):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

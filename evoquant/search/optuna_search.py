@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.search.cmaes import from_unit
-from evoquant.search.outside import Outside, Told, accepted, found_class, to_unit
+from evoquant.search.outside import Outside, Told, accepted, found_class, name_of, to_unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,4 +108,4 @@ class OptunaSearch(Outside):
             optuna.logging.set_verbosity(before)
 
     def _name(self) -> str:
-        return f"{self._settings.sampler}"
+        return name_of(self._settings.sampler)

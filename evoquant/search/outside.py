@@ -177,7 +177,7 @@ class Outside:
 
     def _name(self) -> str:
         """What was chosen of the library."""
-        return self.package
+        raise TypeError(f"{type(self).__name__} has to say what was chosen")
 
 
 @contextlib.contextmanager
@@ -210,13 +210,18 @@ def found_class(chosen: str | type, table: Mapping[str, str], key: str, kind: st
         return chosen
     if chosen not in table:
         raise InputError(
-            f"search.{key}: nothing is called {quoted(chosen)}; known: {', '.join(table)}, or a class of one's own as "
-            f"module:Class.{suggestion(chosen, table)}"
+            f"search.{key}: nothing is called {quoted(chosen)}, nor is it a class of your own as module:Class."
+            f"{suggestion(chosen, table)}"
         )
     try:
         return getattr(importlib.import_module(table[chosen]), chosen)
     except ImportError as error:
         raise MissingExtraError(f"search.kind: {kind}", str(error.name or kind), kind) from None
+
+
+def name_of(chosen: str | type) -> str:
+    """As a config would have it."""
+    return chosen if isinstance(chosen, str) else f"{chosen.__module__}:{chosen.__qualname__}"
 
 
 def accepted(made: type) -> set[str]:

@@ -19,7 +19,7 @@ from evoquant.errors import InputError, quoted, suggestion
 from evoquant.rng import generator_for
 from evoquant.search.cmaes import from_unit
 from evoquant.search.nsga2 import nondominated, thinned
-from evoquant.search.outside import Outside, Told, accepted, found_class, snapped, to_unit
+from evoquant.search.outside import Outside, Told, accepted, found_class, name_of, snapped, to_unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -158,7 +158,7 @@ class PymooSearch(Outside):
         self._kept, self._points = genes[kept], points[kept]
 
     def _name(self) -> str:
-        return f"{self._settings.algorithm}"
+        return name_of(self._settings.algorithm)
 
 
 def _check_known(made: type, options: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from evoquant.rng import generator_for
 from evoquant.search.cmaes import from_unit
-from evoquant.search.outside import Outside, Told, accepted, found_class, to_unit
+from evoquant.search.outside import Outside, Told, accepted, found_class, name_of, to_unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,4 +126,4 @@ class RibsSearch(Outside):
             emitter.tell(own, fitness[mine], measures[mine], mine_info, genes=self._asked[mine])
 
     def _name(self) -> str:
-        return f"{self._settings.emitter}"
+        return name_of(self._settings.emitter)

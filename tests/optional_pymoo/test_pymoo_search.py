@@ -147,7 +147,7 @@ def test_streams_of_the_process_are_left_alone():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: search("GAA"), r"search\.algorithm: nothing is called 'GAA'; known: GA, .*Did you mean 'GA'"),
+        (lambda: search("GAA"), r"search\.algorithm: nothing is called 'GAA', .*module:Class\. Did you mean 'GA'"),
         (lambda: search(space=SPACES["trees"]), "tree genomes are none; use it with genome.kind: rule or direct"),
         (lambda: search(options={"pop_sise": 3}), r"GA has no option 'pop_sise'\. Did you mean 'pop_size'"),
         (
