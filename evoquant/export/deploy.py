@@ -15,7 +15,7 @@ from evoquant.errors import InputError, quoted
 from evoquant.export.consumers.table import CONSUMERS, consumer_of, version_notes
 from evoquant.export.lint import Finding, against_profile, lint, refuse
 from evoquant.export.recipe import SUFFIX, Recipe, build_recipe, read_recipe
-from evoquant.export.writers import QUANTIZES_ITSELF, WRITERS, with_base, writer_of
+from evoquant.export.writers import with_base, writer_of
 from evoquant.files import is_file, is_folder
 from evoquant.models.deployable import Deployable, deployable
 from evoquant.models.own_rounding import quantizer_of, rounded_by, rounder_named
@@ -116,7 +116,6 @@ def deploy(
     given, ready, _ = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     findings = [] if target == "recipe" else lint(given, target)
     refuse(findings, f"{path}: for {target}")
-    _require_codes(given, target, str(path))
     files = write(given, ready, Path(out))
     if target in CONSUMERS:
         findings += [Finding(None, "warning", note) for note in version_notes(target)]
@@ -148,7 +147,6 @@ def verify(
     write = writer_of(target) if base is None else with_base(target, Path(base))
     given, ready, metric = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     refuse(lint(given, target), f"{path}: for {target}")
-    _require_codes(given, target, str(path))
     return verify_recipe(given, ready, target, write, metric).to_dict()
 
 
@@ -199,20 +197,6 @@ def _rounded(task: MeasuredTask, given: Recipe, allow_code: Sequence[str], sourc
     if quantizer_of(made) != given.quantizer:
         raise InputError(f"{source}: {given.rounding} is other code now than when its codes were made; export it anew.")
     return made
-
-
-def _require_codes(given: Recipe, target: str, source: str) -> None:
-    """Refuse targets that make codes by themselves where the measured ones are of another kind.
-
-    Raises:
-        InputError: the target does.
-    """
-    others = ", ".join(name for name in WRITERS if name not in QUANTIZES_ITSELF)
-    if given.rounding is not None and target in QUANTIZES_ITSELF:
-        raise InputError(
-            f"{source}: {target} makes its codes by itself, to the nearest, and these were measured as "
-            f"{given.rounding} makes them; choose a target that takes codes: {others}."
-        )
 
 
 def check_network(task: MeasuredTask, digest: str, source: str, made_for: Any = None) -> None:

@@ -31,6 +31,9 @@ _NAN = 0x7F  # of FP8's E4M3, whatever its sign
 
 Widths = Mapping[str, Precision]
 
+QUANTIZES_ITSELF = ("executorch", "coreml")
+"""Targets whose tools make codes anew, to the nearest: codes of somebody's own rounding do not come out as measured."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -61,6 +64,11 @@ def lint(recipe: Recipe, target: str, profile: ModelProfile | None = None) -> li
     stack = target_named(target)
     widths = {layer.name: layer.width for layer in recipe.layers}
     errors: list[Finding] = []
+    if recipe.rounding is not None and target in QUANTIZES_ITSELF:
+        fault = (
+            f"{target} makes its codes by itself, to the nearest; these were measured as {recipe.rounding} does"
+        )
+        errors.append(Finding(None, "error", f"{fault}: choose a target that takes codes"))
     for layer in recipe.layers:
         fault = stack.fault(layer, widths[layer.name])
         if fault is not None:

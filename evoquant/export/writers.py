@@ -135,9 +135,6 @@ WRITERS: dict[str, Write] = {
 """Target → what writes it; names are those of `evoquant.profiles.targets.TARGETS`, and `recipe` itself."""
 
 
-QUANTIZES_ITSELF = ("executorch", "coreml")
-"""Targets whose tools make codes and scales anew: only those of evoquant's own rounding come out as measured."""
-
 SUFFIXES = {
     "recipe": ".json",
     "onnx": ".onnx",
