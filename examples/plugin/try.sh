@@ -40,7 +40,8 @@ code=(--allow-code evoquant_example_plugin:Annealing --allow-code evoquant_examp
 cmp on-ray/journal.jsonl locally/journal.jsonl
 echo "two Ray workers and none give the same journal: $(wc -l <on-ray/journal.jsonl) generations"
 "$evoquant" report on-ray "${code[@]}" | tail -n 10
-"$evoquant" export on-ray --to evoquant_example_plugin:Markdown "${code[@]}" -o on-ray.md
-"$evoquant" export locally --to evoquant_example_plugin:Markdown "${code[@]}" -o locally.md
+to=(--to evoquant_example_plugin:Markdown --profile seed/test)
+"$evoquant" export on-ray "${to[@]}" "${code[@]}" -o on-ray.md
+"$evoquant" export locally "${to[@]}" "${code[@]}" -o locally.md
 cmp on-ray.md locally.md
-head -n 12 on-ray.md
+head -n 8 on-ray.md
