@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoquant.api import campaigns
 from evoquant.api.given import Given, given_model, measurable, name_of, sendable
 from evoquant.api.loaded import read_result
+from evoquant.api.parts import Parts, parts_of, rounder_of
 from evoquant.api.result import Result, Temporary
 from evoquant.api.same_call import require_same_call
 from evoquant.campaign.config import CampaignConfig, config_from_dict
@@ -22,6 +24,7 @@ from evoquant.models.base import REFERENCE, Failed, Request
 from evoquant.models.code import code_digest, compiled_text
 from evoquant.models.measurer import start_measurer
 from evoquant.models.memory_data import data_digest, split_samples
+from evoquant.models.own_rounding import rounded_by
 from evoquant.models.torch_data import samples_of
 
 if TYPE_CHECKING:
@@ -30,9 +33,16 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
+    from evoquant.api.campaigns import Part
     from evoquant.campaign.observer import Observer
     from evoquant.execution.protocol import Executor
+    from evoquant.genomes.base import Space
     from evoquant.models.base import MeasuredTask
+    from evoquant.quantization.protocol import Rounding
+    from evoquant.quantization.rounding import Rounder
+    from evoquant.scoring.objective import Objective
+    from evoquant.scoring.protocol import CostMaker
+    from evoquant.search.base import Search
 
 __all__ = ["Result", "optimize"]
 
@@ -56,7 +66,7 @@ def optimize(
     floor: float = 0.95,
     budget: float = 80,
     seed: int = 0,
-    objective: Mapping[str, Any] | None = None,
+    objective: Part[Objective] = None,
     menu: Sequence[str] | None = None,
     deploy_to: Sequence[str] = (),
     genome: str = "direct",
@@ -71,6 +81,10 @@ def optimize(
     workers: int | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
+    rounding: Rounding | str | None = None,
+    search: Part[Search] = None,
+    space: Part[Space] = None,
+    cost: Part[CostMaker] = None,
 ) -> Result:
     """Find a width for every layer of a model: the smallest that keeps `floor` of its metric.
 
@@ -80,60 +94,64 @@ def optimize(
         model: a torch module; or an ONNX file's path or bytes, or an object of the onnx package.
         calibration: `(inputs, targets)`, inputs alone, a dict of inputs by name (with `targets`, where there are any),
             or an iterable of batches of these, such as a DataLoader. Several inputs are a tuple or a dict.
-        selection, test: likewise. What is not given is drawn from `calibration` (30% and 20%), and the result says so.
-            Half of `selection` chooses the champion, the other half is for the gate; `test` is reported once.
+        selection, test: likewise; by default drawn from `calibration` (30% and 20%), which the result says. Half of
+            `selection` chooses the champion, the other half is for the gate; `test` is reported once.
         metric: accuracy, r2, perplexity, agreement or cosine (with the FP32 outputs, without targets); or a function
             (outputs, targets) → one score a sample, perhaps with attributes `lower_is_better` and `retention`. By
-            default the targets decide: whole numbers are classes, others values; without any the FP32 outputs are the
-            truth.
+            default the targets decide: whole numbers are classes, others values, none the FP32 outputs.
         floor: the share of the FP32 metric to keep, between 0 and 1.
-        budget: passes over the calibration split, signals included.
-        seed: of splits and search.
-        objective: as in a config, instead of the floor: `{"kind": "budget", "megabytes": 2}`, ….
-        menu: names of precisions; INT2, INT4 and INT8 per channel, FP16 and FP32 by default.
-        deploy_to: only what these targets take as it was measured.
+        budget, seed: passes over the calibration split, signals included; of splits and search.
+        objective, search, space, cost: instead of the floor, the search, `genome`, and bits: as in a config,
+            `{"kind": "budget", "megabytes": 2}`, or objects and classes, as `evoquant.run` takes them.
+        menu, deploy_to: precisions, by default INT2, INT4 and INT8 per channel, FP16 and FP32; what all targets take.
         genome: `direct` (a width for each layer), or `rule` or `tree` (a heuristic).
-        start_from: an earlier result, or its run directory: the search begins with its best allocations, on a model
-            of the same layers, whatever its weights are by now.
+        start_from: an earlier result, or its run directory, of a model of the same layers, whatever its weights: the
+            search begins with its best allocations.
         run_dir: where the run is written. A finished one is read and returned, an interrupted one goes on; None for a
             temporary folder that lasts as long as the result.
         name: of the run and the model in reports; by default the module's class, or the file's name.
-        tie_groups: group → layers that share a width.
-        types: layer → type, over what is found.
+        tie_groups, types: group → layers that share a width; layer → type, over what is found.
         block, batch: samples that are measured together, and samples a forward pass.
-        executor, workers: `local`, in this process; `ray`, where workers get the model once, as plain data, and import
-            its classes and a metric from their modules; `auto`, what is faster; or one of your
-            own, `module:Class`, an object or a class of `evoquant.execution.protocol`. They change no result.
-        cache: a folder to keep outcomes in for other runs; by default they stay in the run directory.
-        observer: hears of every generation.
+        executor, workers: `local`, in this process; `ray`, whose workers get the model once, as plain data, and import
+            its classes; `auto`; or your own, `module:Class` or an object. They change no result.
+        cache, observer: a folder to keep outcomes in for other runs; who hears of every generation.
+        rounding: weights to codes, a function or its name; see `evoquant.quantization.protocol`.
 
     Raises:
-        InputError: an argument is wrong, model, data and metric do not go together, or `run_dir` holds a run with
-            another model, other data or other arguments; the message names which.
+        InputError: an argument is wrong, or `run_dir` holds a run of another call; the message names which.
         MissingExtraError: PyTorch, or onnxruntime for an ONNX file, is not installed.
         Interrupted: by the user; the same call with the same `run_dir` goes on.
         CampaignError: the campaign failed.
     """
     sizes = {"seed": seed, "block": block, "batch": batch}
     _check(floor, budget, genome, executor, **sizes, workers=workers)
-    where = executor if isinstance(executor, str) else "local"  # what goes on where the object is not
-    with lent_executor(executor), measurable(model):
+    parts = parts_of(objective=objective, genome=space, search=search, cost=cost)
+    with lent_executor(executor), parts.lent(), measurable(model):
         splits, drawn = split_samples(calibration, selection, test, seed)
-        called = name_of(model, name)
-        given = given_model(model, splits, drawn, metric, name=called, tie_groups=tie_groups, types=types, **sizes)
-        data = {
-            **{"name": called, "seed": seed, "task": _task_data(given, metric, sizes), "deploy_to": list(deploy_to)},
-            **{"objective": objective or {"kind": "feasible_first", "floor": floor}, "genome": {"kind": genome}},
-            **{"search": dict(SEARCHES[genome]), **_settings(budget, where, workers, menu)},
-        }
-        task = sendable(given.task, metric) if executor != "local" else given.task
+        rounder = None if rounding is None else rounder_of(rounding)
+        named: dict[str, Any] = {"name": name_of(model, name), "tie_groups": tie_groups, "types": types, **sizes}
+        given = given_model(model, splits, drawn, metric, **named)
+        data = {"name": named["name"], "seed": seed, "task": _task_data(given, metric, sizes, rounder)}
+        data |= {**_searched(genome, floor, parts), **_settings(budget, executor, workers, menu, deploy_to)}
+        task = rounded_by(given.task, rounder)
+        task = sendable(task, metric) if executor != "local" else task
         return _run(_config(data, task, start_from), task, run_dir, cache, observer)
 
 
-def _settings(budget: float, executor: str, workers: int | None, menu: Sequence[str] | None) -> dict[str, Any]:
+def _searched(genome: str, floor: float, parts: Parts) -> dict[str, Any]:
+    """What is searched for, over which genomes, and how."""
+    search = SEARCHES["tree" if "genome" in parts.entries else genome]  # that knows nothing of its genomes
+    objective = {"kind": "feasible_first", "floor": floor}
+    return {"objective": objective, "genome": {"kind": genome}, "search": dict(search), **parts.entries}
+
+
+def _settings(
+    budget: float, executor: Any, workers: int | None, menu: Sequence[str] | None, deploy_to: Sequence[str]
+) -> dict[str, Any]:
     """What is said in the config as it is given."""
+    kind = executor if isinstance(executor, str) else "local"  # what goes on where the object is not
     plain: dict[str, Any] = {"stop": {"passes": float(budget), "generations": GENERATIONS}}
-    plain["executor"] = {"kind": executor, "workers": workers}
+    plain |= {"executor": {"kind": kind, "workers": workers}, "deploy_to": list(deploy_to)}
     return plain if menu is None else {**plain, "menu": [menu] if isinstance(menu, str) else list(menu)}
 
 
@@ -144,6 +162,8 @@ def _config(data: dict[str, Any], task: MeasuredTask, start_from: Result | str |
         return config
     from evoquant.api.warm_start import start_genomes
 
+    if {"genome", "search"} & set(config.own_parts()):
+        raise InputError("start_from: begins a built-in search of built-in genomes; leave search= and space= out.")
     earlier = start_from.path if isinstance(start_from, Result) else Path(start_from)
     data["search"]["start"] = start_genomes(earlier, task, config.resolved_menu, config.genome.kind)
     return config_from_dict(data, SOURCE)
@@ -171,7 +191,14 @@ def _run(
             if is_file(place / RESOLVED):
                 require_same_call(place, config)
                 where = config.executor
-                campaigns.resume(place, executor=where.kind, workers=where.workers, cache=outcomes, observer=observer)
+                campaigns.resume(
+                    place,
+                    executor=where.kind,
+                    workers=where.workers,
+                    allow_code=config.code(),
+                    cache=outcomes,
+                    observer=observer,
+                )
             else:
                 campaigns.begin(config, text, place, SOURCE, cache=outcomes, observer=observer)
         except CampaignError:
@@ -190,7 +217,7 @@ def _run(
                 else f"the same call with run_dir={place} goes on"
             )
             raise Interrupted(f"{done}; {how}") from None
-        return read_result(place, task, source, kept)
+        return replace(read_result(place, task, source, kept), _allowed=tuple(config.code()))
 
 
 def _check_reference(task: MeasuredTask) -> None:
@@ -236,7 +263,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _task_data(given: Given, metric: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
+def _task_data(given: Given, metric: Any, sizes: Mapping[str, int], rounder: Rounder | None) -> dict[str, Any]:
     """The task as the run's config names it."""
     code = None
     if callable(metric):
@@ -251,5 +278,7 @@ def _task_data(given: Given, metric: Any, sizes: Mapping[str, int]) -> dict[str,
         "code": code,
         "samples": {split: samples_of(arrays) for split, arrays in given.splits.items()},
         "drawn": list(given.drawn),
+        "rounding": None if rounder is None else rounder.name,
+        "rounding_code": None if rounder is None else rounder.digest,
         **sizes,
     }
