@@ -110,7 +110,7 @@ def applied_to(
         raise InputError("apply: a search on profiles has no network of its own; .allocate(profile) gives its widths.")
     if source.kind == "onnx" or getattr(source, "runtime", None) == "onnx":
         raise InputError("apply: the model is an ONNX file; write the quantized one with .export('onnx', path).")
-    from evoquant.models.own_rounding import rounder_named
+    from evoquant.models.own_rounding import require_same_rounding, rounder_named
     from evoquant.models.torch_memory import applied, layers_by_name
     from evoquant.models.torch_task import TorchTask
 
@@ -125,4 +125,5 @@ def applied_to(
         if source.kind == "memory":
             raise InputError(f"apply: the rounding {quoted(source.rounding)} was in the memory of a program; {AGAIN}.")
         rounder = rounder_named(source.rounding)
+        require_same_rounding(rounder, profile, "apply")
     return applied(model, layers_by_name(model, profile, widths), widths, rounder)

@@ -18,7 +18,7 @@ from evoquant.export.recipe import SUFFIX, Recipe, build_recipe, read_recipe
 from evoquant.export.writers import with_base, writer_of
 from evoquant.files import is_file, is_folder
 from evoquant.models.deployable import Deployable, deployable
-from evoquant.models.own_rounding import quantizer_of, rounded_by, rounder_named
+from evoquant.models.own_rounding import quantizer_of, require_same_rounding, rounded_by, rounder_named
 from evoquant.profiles.model import load_profile
 from evoquant.profiles.targets import target_named
 from evoquant.quantization.precision import Menu
@@ -171,6 +171,7 @@ def recipe_of(
     ready = deployable(task)
     provenance = {**champion.provenance, "task": source.model_dump(mode="json", exclude_none=True)}
     rounder = getattr(task, "rounder", None)
+    require_same_rounding(rounder, profile, profile.name)
     made = build_recipe(profile, widths, ready.weight, task.model_digest, champion.scores, provenance, rounder)
     return made, ready
 

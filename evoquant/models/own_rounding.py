@@ -16,6 +16,7 @@ from evoquant.quantization.rounding import Rounder
 
 if TYPE_CHECKING:
     from evoquant.models.base import MeasuredTask
+    from evoquant.profiles.model import ModelProfile
 
 Task = TypeVar("Task")
 
@@ -24,6 +25,21 @@ def quantizer_of(task: MeasuredTask) -> str:
     """The quantizer's version for a task: evoquant's, and with it the rounding method that is somebody's own."""
     rounder = getattr(task, "rounder", None)
     return QUANTIZER_VERSION if rounder is None else f"{QUANTIZER_VERSION}{rounder.suffix}"
+
+
+def require_same_rounding(rounder: Rounder | None, profile: ModelProfile, source: str) -> None:
+    """Whether codes come out as they did when a network was profiled and measured.
+
+    Raises:
+        InputError: the rounding method is another, or its code was edited since; the message begins with `source`.
+    """
+    then = str(profile.provenance.get("quantizer", QUANTIZER_VERSION)).partition("+")[2]
+    now = "" if rounder is None else rounder.suffix.removeprefix("+")
+    if then != now:
+        raise InputError(
+            f"{source}: was measured with the rounding {then or 'of evoquant'}, now it is {now or 'that of evoquant'}: "
+            f"restore its code, or start a new run."
+        )
 
 
 def rounder_named(name: str) -> Rounder:

@@ -1,5 +1,6 @@
 """Rounding methods of somebody's own: what is measured is what is exported, and one is told from another."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -15,6 +16,7 @@ from evoquant.api.given import sendable
 from evoquant.api.parts import rounder_of
 from evoquant.errors import InputError
 from evoquant.export.recipe import read_recipe
+from evoquant.models.own_rounding import rounded_by
 from evoquant.models.torch_quantize import fake_quantize_tensor
 from evoquant.quantization.numerics import fake_quantize, quantize
 from evoquant.quantization.precision import Precision
@@ -147,6 +149,14 @@ def test_targets_that_make_codes_by_themselves_are_refused(result, tmp_path):
     with pytest.raises(InputError, match="executorch makes its codes by itself, to the nearest"):
         result.export("executorch", tmp_path / "x.py", ungated=True)
     assert not (tmp_path / "x.py").exists()
+
+
+def test_edited_code_exports_nothing(result, tmp_path):
+    edited = Rounder(stochastic, f"{ME}:stochastic", "f" * 64)
+    changed = dataclasses.replace(result, _task=rounded_by(result._task, edited))
+    with pytest.raises(InputError, match=r"was measured with the rounding .*restore its code, or start a new run"):
+        changed.export("recipe", tmp_path / "recipe.json", ungated=True)
+    assert not (tmp_path / "recipe.json").exists()
 
 
 def test_the_store_tells_one_from_another(result, network, data):
