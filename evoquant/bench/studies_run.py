@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from pathlib import Path
 
-from evoquant.bench import studies_networks, studies_speed, studies_suite
+from evoquant.bench import studies_networks, studies_outside, studies_speed, studies_suite
 from evoquant.bench.studies import (
     PARTIAL,
     ROOT,
@@ -46,6 +46,8 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "own_models": studies_networks.own_models,
     "leave_one_out": studies_networks.leave_one_out,
     "onnx": studies_networks.onnx,
+    "outside": studies_outside.outsiders,
+    "outside_networks": studies_outside.outside_networks,
     "export": studies_networks.export,
     "performance": studies_speed.performance,
     "reliability": studies_speed.reliability,
