@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from evoquant.quantization.precision import Precision
     from evoquant.quantization.protocol import Rounding
+
+Given: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]"
+"""Rows, scales and zero points."""
 
 SHOWN = 16  # digits of a digest
 
@@ -72,7 +75,7 @@ class Rounder:
                 )
         return codes
 
-    def _called(self, given: tuple[NDArray[np.float32], ...], precision: Precision) -> NDArray[np.integer[Any]]:
+    def _called(self, given: Given, precision: Precision) -> NDArray[np.integer[Any]]:
         rows = given[0]
         try:
             codes: Any = self.function(*given, precision)
