@@ -21,6 +21,8 @@ TYPED = {
     ("campaigns", "1,000"): "from this population on rules are bred by compiled code: evoquant/search/breeding.py",
     ("campaigns", "10,000"): "the size of a problem whose gap tests/bounds holds",
     ("campaigns", "0.1%"): "the gap that tests/bounds holds",
+    **{("compatibility", figure): "an example of versions" for figure in ("1.0", "0.2", "0.3", "0.4")},
+    **{("compatibility", figure): "what tests/package/installed.py tries" for figure in ("3.11", "3.13")},
     ("deploy", "1%"): "the tolerance of verify in bytes",
     ("deploy", "1e-4"): "the tolerance of verify in outputs",
     ("deploy", "1e-3"): "the tolerance of verify in retention",

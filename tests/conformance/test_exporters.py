@@ -23,6 +23,12 @@ class Ours:
         return self.target.render(subject.champion, profile=subject.profile, menu=subject.menu)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Some of these write where they are."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_exporter_conforms(name):
     check_exporter(Ours(name))
