@@ -173,7 +173,7 @@ def _export_own(
     model: str | None,
     network: TaskConfig | None,
     ungated: bool,
-    cache: str | None,
+    cache: Path | None,
     allow_code: list[str],
 ) -> None:
     """By an exporter that the user has named here, which is what lets it run."""

@@ -65,8 +65,8 @@ def lint(recipe: Recipe, target: str, profile: ModelProfile | None = None) -> li
     widths = {layer.name: layer.width for layer in recipe.layers}
     errors: list[Finding] = []
     if recipe.rounding is not None and target in QUANTIZES_ITSELF:
-        fault = f"{target} makes its codes by itself, to the nearest; these were measured as {recipe.rounding} does"
-        errors.append(Finding(None, "error", f"{fault}: choose a target that takes codes"))
+        own = f"{target} makes its codes by itself, to the nearest; these were measured as {recipe.rounding} does"
+        errors.append(Finding(None, "error", f"{own}: choose a target that takes codes"))
     for layer in recipe.layers:
         fault = stack.fault(layer, widths[layer.name])
         if fault is not None:

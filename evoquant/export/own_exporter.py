@@ -131,8 +131,8 @@ def write_content(content: Content, name: str, out: Path) -> list[Path]:
         if not isinstance(data, (str, bytes)):
             raise InputError(f"{name}: {quoted(file)} is a {type(data).__name__}; give text or bytes.")
     files = [out / file for file in content]
-    for file, data in zip(files, content.values(), strict=True):
-        write_atomic(file, data)
+    for place, data in zip(files, content.values(), strict=True):
+        write_atomic(place, data)
     return files
 
 
