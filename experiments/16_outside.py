@@ -1,4 +1,4 @@
-"""Other people's optimisers beside ours, 10 or 20 seeds each: results/outside.jsonl and outside.md.
+"""Other people's optimisers beside ours, 20 seeds each: results/outside.jsonl and outside.md.
 
 python experiments/16_outside.py [--render | --again SHARE | WORD …]     (--help says more)
 """

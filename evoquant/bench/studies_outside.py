@@ -55,7 +55,7 @@ def outside_text(place: Place) -> dict[str, str]:
 
 
 def outsiders() -> Study:
-    """Other people's optimisers on the seed suite and on the frozen tables, 10 or 20 seeds each."""
+    """Other people's optimisers on the seed suite and on the frozen tables, 20 seeds each."""
     cells: list[Cell] = [(SUITE, search, str(seed)) for search in outside.SUITE for seed in range(outside.SEEDS)]
     cells += [
         (table, search, str(seed))
