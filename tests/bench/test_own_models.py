@@ -49,7 +49,7 @@ def test_goals_are_judged_by_medians_and_said_to_be_open_where_the_interval_hold
     assert goals.rows[0][5:] == ("+0.0%", "+0.0%"), "medians"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_whole_study_of_a_small_network(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")

@@ -100,6 +100,7 @@ def interrupted_at(step):
     return call
 
 
+@pytest.mark.long
 def test_interrupted_between_any_two_lines_of_a_generation(whole, tmp_path):
     """What a checkpoint holds is of one moment."""
     before, step = sys.gettrace(), 0

@@ -81,6 +81,7 @@ def test_a_thousand_layers():
     assert found["layers"] == 1000
 
 
+@pytest.mark.long
 def test_thirty_million_weights():
     assert run(width=1024, depth=20, table=10_000, samples=8)["weights"] > 30e6
 
