@@ -249,6 +249,10 @@ WORDS: dict[str, dict[str, str]] = {
         "model": "its name",
         "widths": "each unit's",
     },
+    "TreeSchema": {
+        "kind": "a tree",
+        "expression": "its operators, signals and constants, in prefix order",
+    },
     "ProtectedSchema": {"types": "layer types", "width": "their width"},
     "EdgesSchema": {"fraction": "of the layers, at either end", "width": "their width"},
     "RungSchema": {
