@@ -43,8 +43,7 @@ PRINTS = "evoquant.cli"
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators", "evoquant.testing.clauses", "evoquant.search.outside")
 # The first three: `module:attribute` that the user has named. Then classes of a live network, in workers; tables.
 LOADS_CODE = (
-    "evoquant.campaign.own",
-    "evoquant.models.own_rounding",
+    "evoquant.models.code",
     "evoquant.models.torch_factory",
     "evoquant.models.shipped",
     "evoquant.search.outside",

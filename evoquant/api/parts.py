@@ -120,7 +120,7 @@ def parts_of(**given: Any) -> Parts:
             entries[key] = dict(thing)
         elif isinstance(thing, str):
             entries[key] = {"kind": thing}
-        elif (name := _importable(key, thing)) is not None:
+        elif is_maker(key, thing) and (name := _by_name(thing)) is not None:
             entries[key] = {"kind": name}
         else:
             config = HeldConfig(kind="memory", what=_name(thing), code=_digest(thing, ARGUMENTS[key]))
@@ -143,16 +143,16 @@ def rounder_of(rounding: Rounding | str) -> Rounder:
         raise InputError(
             f"rounding: is {shown_value(rounding)}; it is a function of evoquant.quantization.protocol.Rounding."
         )
-    module, name = getattr(rounding, "__module__", None), getattr(rounding, "__qualname__", "")
-    if module != "__main__" and getattr(sys.modules.get(str(module)), name, None) is rounding:
-        return rounder_named(f"{module}:{name}")
+    name = _by_name(rounding)
+    if name is not None:
+        return rounder_named(name)
     return Rounder(rounding, _name(rounding), _digest(rounding, "rounding"), imported=False)
 
 
-def _importable(key: str, thing: Any) -> str | None:
-    """`module:Class` of what another process can import by it, if a part is made by calling it."""
+def _by_name(thing: Any) -> str | None:
+    """`module:name` by which another process can import this."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
-    if not is_maker(key, thing) or module in (None, "__main__") or not name.isidentifier():
+    if module in (None, "__main__") or not name.isidentifier():
         return None
     found = getattr(sys.modules.get(str(module)), name, None)
     return f"{module}:{name}" if found is thing else None

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from evoquant.campaign.build_scoring import retention_model
 from evoquant.campaign.champion import Champion, written_genome
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.campaign.finals import figures, size_figures
@@ -234,6 +233,5 @@ def _scores(campaign: Campaign, split: str, genomes: Sequence[Genome]) -> Scores
 
         (problem,) = campaign.problems["calibration"]
         return measure_genomes(genomes, problem, campaign.measurer, "calibration", campaign.objective)[0]
-    config = campaign.config
-    model = retention_model(config)
-    return score_genomes(genomes, campaign.problems[split], campaign.objective, config.aggregate, model=model)
+    aggregate = campaign.config.aggregate
+    return score_genomes(genomes, campaign.problems[split], campaign.objective, aggregate, model=campaign.model)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evoquant.campaign.build_scoring import compiled, make_objective, retention_model
+from evoquant.campaign.build_scoring import cost_maker, make_objective, retention_model
 from evoquant.campaign.config import CampaignConfig, CodeConfig, HeldConfig, ModelsConfig, ReplayConfig
 from evoquant.campaign.config_genome import DirectSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.config_objective import CertifiedConfig
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from evoquant.campaign.measurer import Measurer
     from evoquant.execution.base import Executor
     from evoquant.genomes.base import Space
+    from evoquant.scoring.protocol import RetentionModel
     from evoquant.search.base import Search
     from evoquant.store import Store
 
@@ -64,6 +65,7 @@ class Campaign:
         problems: split → compiled models; for a measured task `calibration` holds the one network.
         space: None for a replay.
         search, estimator, objective: as configured.
+        model: the estimator of retention where it is one's own; None for the separable one.
         executor: the workers; `picked` says why, where `auto` chose.
         measurer: for a measured task.
         profile: of the measured network.
@@ -84,6 +86,7 @@ class Campaign:
     store: Store | None = None
     picked: str = ""
     afterwards: frozenset[int] = frozenset()
+    model: RetentionModel | None = None
     _optima: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
@@ -205,7 +208,8 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
     profiles = {
         split: [searched_profile(config, name) for name in names] for split, names in models.model_dump().items()
     }
-    problems = {split: tuple(compiled(config, p) for p in found) for split, found in profiles.items()}
+    menu, maker = config.resolved_menu, cost_maker(config)
+    problems = {split: tuple(compile_problem(p, menu, maker) for p in found) for split, found in profiles.items()}
     model = retention_model(config, (p for split in problems.values() for p in split))
     for problem in (p for split in problems.values() for p in split if model is None):
         problem.separable_loss()
@@ -233,7 +237,9 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
         for name, profile in zip(names, profiles[split], strict=True)
     }
     search = make_search(config, space, problems["train"])
-    return Campaign(config, problems, space, search, estimator, objective, executor, inputs, _optima=optima)
+    return Campaign(
+        config, problems, space, search, estimator, objective, executor, inputs, model=model, _optima=optima
+    )
 
 
 def _optima(problems: tuple[Problem, ...], objective: Objective) -> NDArray[np.float64]:

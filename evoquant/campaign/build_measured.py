@@ -191,7 +191,7 @@ def deployable_only(config: CampaignConfig, opened: Opened) -> Opened:
     if not config.deploy_to:
         return opened
     profile = deployed_profile(config, opened.profile)
-    return replace(opened, profile=profile, problem=compiled(config, profile))
+    return replace(opened, profile=profile, problem=compiled(config, [profile])[0])
 
 
 def estimator_class(config: CampaignConfig) -> type[MeasuredEstimator]:

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from evoquant.scoring.protocol import CostMaker, RetentionModel
 
 
-def compiled(config: CampaignConfig, profile: ModelProfile) -> Problem:
-    """A profile as a campaign scores it: with its menu, by its cost.
+def compiled(config: CampaignConfig, profiles: Iterable[ModelProfile]) -> tuple[Problem, ...]:
+    """Profiles as a campaign scores them: with its menu, by its cost, which is made once.
 
     Raises:
-        InputError: it cannot be compiled, or the config's own cost cannot be made.
+        InputError: one cannot be compiled, or the config's own cost cannot be made.
     """
-    return compile_problem(profile, config.resolved_menu, cost_maker(config))
+    menu, maker = config.resolved_menu, cost_maker(config)
+    return tuple(compile_problem(profile, menu, maker) for profile in profiles)
 
 
 def cost_maker(config: CampaignConfig) -> CostMaker:

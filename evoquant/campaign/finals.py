@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoquant.campaign.build_scoring import retention_model
 from evoquant.campaign.champion import Champion
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.errors import CampaignError
@@ -111,7 +110,7 @@ def _order(scores: Scores, records: Sequence[dict[str, Any]]) -> np.ndarray:
 def _separable(
     campaign: Campaign, records: Sequence[dict[str, Any]], genomes: Sequence[Genome], provenance: Mapping[str, Any]
 ) -> Champion:
-    aggregate, model = campaign.config.aggregate, retention_model(campaign.config)
+    aggregate, model = campaign.config.aggregate, campaign.model
     best = 0
     if campaign.problems["valid"]:
         relative = campaign.optimum("valid") if campaign.config.relative_to_optimum else None

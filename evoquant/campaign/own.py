@@ -1,14 +1,13 @@
 """Parts of a campaign that come from outside: made from what a config names, checked, and told what is wrong.
 
-This is the one place that imports code by name, and it does so only for names that the user gave. What a part promises
-stands in the protocol files: evoquant/{search,genomes,scoring}/protocol.py.
+Code is imported only by names that the user gave. What a part promises stands in the protocol files:
+evoquant/{search,genomes,scoring}/protocol.py.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import importlib
 import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from evoquant.errors import ConfigError, InputError, quoted, raised_by
 from evoquant.execution.protocol import Executor
 from evoquant.genomes.base import Space, digest_of
 from evoquant.genomes.load import KINDS, genome_from_dict, know_genomes
+from evoquant.models.code import imported
 from evoquant.rng import generator_for
 from evoquant.scoring.protocol import CostMaker, Objective, RetentionModel
 from evoquant.search.protocol import Search
@@ -60,13 +60,7 @@ def load_code(name: str) -> Any:
     Raises:
         ConfigError: it cannot be imported.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
-    except Exception as error:  # whatever the module may raise
-        raise ConfigError(f"{name}: importing {module} raised {raised_by(error)}") from error
+    return imported(name, fault=ConfigError)
 
 
 def own_part(config: CodeConfig | HeldConfig, key: str, *args: Any, **given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Digests of code: a network or a metric whose file was edited is another one, though name and weights are the same.
+"""Code by its name, and digests of code: an edited network or metric is another one, though name and weights stay.
 
 What is stored under a digest would else be taken for the outcome of the new code.
 """
@@ -6,11 +6,14 @@ What is stored under a digest would else be taken for the outcome of the new cod
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import re
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from evoquant.errors import InputError, raised_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +22,26 @@ if TYPE_CHECKING:
 
 _VERSIONED = ("torch", "evoquant")  # what these compute is told by their versions
 _PLAIN = (int, float, str, bool, bytes, type(None))
+
+
+def imported(name: str, said: str = "", fault: type[InputError] = InputError) -> Any:
+    """The attribute that `module:attribute` names; only of names that the user gave.
+
+    Args:
+        name: of it.
+        said: what messages have before the name.
+        fault: the error that is raised.
+
+    Raises:
+        InputError: as `fault`, where it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise fault(f"{said}{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
+    except Exception as error:  # whatever the module may raise
+        raise fault(f"{said}{name}: importing {module} raised {raised_by(error)}") from error
 
 
 def code_digest(objects: Iterable[Any]) -> str:

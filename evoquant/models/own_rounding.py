@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from evoquant.errors import InputError, raised_by
-from evoquant.models.code import code_digest
+from evoquant.errors import InputError
+from evoquant.models.code import code_digest, imported
 from evoquant.quantization.numerics import QUANTIZER_VERSION
 from evoquant.quantization.rounding import Rounder
 
@@ -48,13 +47,7 @@ def rounder_named(name: str) -> Rounder:
     Raises:
         InputError: it cannot be imported, or is nothing that can be called.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"rounding: {name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
-    except Exception as error:  # whatever the module may raise
-        raise InputError(f"rounding: {name}: importing {module} raised {raised_by(error)}") from error
+    found: Any = imported(name, "rounding: ")
     if not callable(found) or isinstance(found, type):
         raise InputError(f"rounding: {name}: is no function; name one of evoquant.quantization.protocol.Rounding.")
     return Rounder(found, name, _digest(found, name))

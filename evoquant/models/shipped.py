@@ -98,11 +98,15 @@ def named(thing: Any) -> str:
 
 def _found(module: str, name: str) -> Any:
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
+        return _walked(module, name)
     except (ImportError, AttributeError, ValueError):
         return None
+
+
+def _walked(module: str, name: str) -> Any:
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
     return found
 
 
@@ -271,12 +275,9 @@ def _read_tensor(flags: list[Any], dtype: str, shape: list[int], order: list[int
 def _resolved(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        return _walked(module, attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{name}: cannot be imported in a worker: {error}. Is it on PYTHONPATH there?") from None
-    return found
 
 
 def _restore(thing: Any, state: Any) -> None:

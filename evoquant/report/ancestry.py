@@ -115,7 +115,7 @@ def space_of(run: RunData) -> Space:
         profiles = [load_profile(run.path / PROFILE)]
     else:
         profiles = [searched_profile(config, name) for name in (config.models or ModelsConfig()).train]
-    return make_space(config, tuple(compiled(config, profile) for profile in profiles))
+    return make_space(config, compiled(config, profiles))
 
 
 class _Finder:

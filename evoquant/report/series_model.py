@@ -183,7 +183,7 @@ def _unchanged(run: RunData, profile: ModelProfile, name: str) -> ModelProfile:
 def _subject(
     config: CampaignConfig, profile: ModelProfile, name: str, label: str, column: int, *, measured: bool
 ) -> Subject:
-    problem = compiled(config, profile)
+    (problem,) = compiled(config, [profile])
     model = retention_model(config)
     scored = None
     with contextlib.suppress(ProfileError):

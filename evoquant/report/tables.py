@@ -181,7 +181,7 @@ def _test_fitness(run: RunData) -> dict[int, float]:
     models = run.config.models or ModelsConfig()
     if not models.test:
         return {}
-    problems = tuple(compiled(run.config, searched_profile(run.config, name)) for name in models.test)
+    problems = compiled(run.config, [searched_profile(run.config, name) for name in models.test])
     genomes = [genome_from_dict(record["genome"], str(run.path)) for record in champions.values()]
     model = retention_model(run.config)
     scores = score_genomes(genomes, problems, make_objective(run.config), run.config.aggregate, model=model)

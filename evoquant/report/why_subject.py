@@ -213,13 +213,13 @@ def _problem(run: RunData, name: str | None) -> Problem:
     """
     if name is None:
         profile = deployed_profile(run.config, load_profile(run.path / PROFILE))
-        return compiled(run.config, profile)
+        return compiled(run.config, [profile])[0]
     profile = searched_profile(run.config, name)
     known = run.champion.provenance.get("inputs") if run.champion is not None else None
     read = known.get(name) if isinstance(known, dict) and name.endswith(".json") else None
     if read is not None and read != profile.digest:
         raise ProfileError(f"{name}: is another profile than the run has read; restore it.")
-    return compiled(run.config, profile)
+    return compiled(run.config, [profile])[0]
 
 
 def _model(label: str, problem: Problem, objective: Objective) -> Model:

@@ -1,4 +1,3 @@
-import json
 from functools import partial
 
 import numpy as np
@@ -8,28 +7,20 @@ from evoquant.errors import InputError
 from evoquant.genomes.strategies import STRATEGIES
 from evoquant.search.base import FAILED
 from evoquant.testing import check_search
-from evoquant.testing.examples import evaluator, example_problem, example_spaces
+from evoquant.testing.examples import evaluator, example_spaces
+
+from ..search.outside import PROBLEM, goes_on, run
 
 pytest.importorskip("optuna")
 
 from evoquant.search.optuna_search import OptunaSearch, OptunaSettings
 
-PROBLEM = example_problem()
 SPACES = example_spaces(PROBLEM)
 RULES = SPACES["rules"]
 
 
 def search(sampler="TPESampler", space=RULES, seed=3, batch=3, start=(), **options):
     return OptunaSearch(space, seed=seed, settings=OptunaSettings(sampler, options, batch), start=start)
-
-
-def run(one, generations, evaluate=None):
-    seen = []
-    for _ in range(generations):
-        batch = one.ask()
-        one.tell((evaluate or evaluator(one.space, PROBLEM))(batch))
-        seen.append(batch.genes)
-    return seen
 
 
 def test_it_conforms():
@@ -48,15 +39,7 @@ def test_it_conforms():
     ],
 )
 def test_every_sampler_repeats_and_goes_on_from_its_state(sampler, options):
-    def make():
-        return search(sampler, **options)
-
-    whole = run(make(), 5)
-    first, second = make(), make()
-    run(first, 3)
-    second.restore(json.loads(json.dumps(first.state())))
-    for genes, again in zip(whole[3:], run(second, 2), strict=True):
-        assert np.array_equal(genes, again)
+    goes_on(partial(search, sampler, **options), 5, stop=3)
 
 
 def test_start_genomes_are_asked_first():

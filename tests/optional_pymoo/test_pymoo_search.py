@@ -1,4 +1,3 @@
-import json
 import random
 from functools import partial
 
@@ -10,13 +9,14 @@ from evoquant.genomes.direct import DirectSpace
 from evoquant.genomes.strategies import STRATEGIES
 from evoquant.search.base import FAILED
 from evoquant.testing import check_search
-from evoquant.testing.examples import evaluator, example_problem, example_spaces
+from evoquant.testing.examples import evaluator, example_spaces
+
+from ..search.outside import PROBLEM, goes_on, run
 
 pytest.importorskip("pymoo")
 
 from evoquant.search.pymoo_search import BY_FITNESS, FRONTS, PymooSearch, PymooSettings
 
-PROBLEM = example_problem()
 SPACES = example_spaces(PROBLEM)
 RULES, DIRECT = SPACES["rules"], SPACES["direct"]
 # Those that know no pop_size of their own.
@@ -31,16 +31,6 @@ def search(algorithm="GA", space=RULES, seed=3, start=(), **settings):
     return PymooSearch(space, seed=seed, settings=PymooSettings(algorithm, options, **settings), start=start)
 
 
-def run(one, generations, evaluate=None):
-    seen = []
-    for _ in range(generations):
-        batch = one.ask()
-        evaluations = (evaluate or evaluator(one.space, PROBLEM))(batch)
-        one.tell(evaluations)
-        seen.append((batch.genes, evaluations))
-    return seen
-
-
 @pytest.mark.parametrize(("algorithm", "space"), [("GA", "rules"), ("NSGA2", "direct")])
 def test_it_conforms(algorithm, space):
     settings = PymooSettings(algorithm, {"pop_size": 6}, floor=0.5 if algorithm in FRONTS else 0.0)
@@ -49,13 +39,7 @@ def test_it_conforms(algorithm, space):
 
 @pytest.mark.parametrize("algorithm", [name for name in (*BY_FITNESS, *FRONTS) if name not in SLOW])
 def test_every_algorithm_repeats_and_goes_on_from_its_state(algorithm):
-    whole = run(search(algorithm), 4)
-    first = search(algorithm)
-    run(first, 2)
-    second = search(algorithm)
-    second.restore(json.loads(json.dumps(first.state())))
-    for (genes, _), (again, _) in zip(whole[2:], run(second, 2), strict=True):
-        assert np.array_equal(genes, again)
+    second = goes_on(partial(search, algorithm), 4, stop=2)
     assert (second.archive().shape[0] > 0) == (algorithm in FRONTS)
 
 

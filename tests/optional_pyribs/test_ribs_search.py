@@ -1,4 +1,3 @@
-import json
 from functools import partial
 
 import numpy as np
@@ -8,13 +7,14 @@ from evoquant.errors import InputError
 from evoquant.genomes.strategies import STRATEGIES
 from evoquant.search.base import FAILED
 from evoquant.testing import check_search
-from evoquant.testing.examples import evaluator, example_problem, example_spaces
+from evoquant.testing.examples import evaluator, example_spaces
+
+from ..search.outside import PROBLEM, goes_on, run
 
 pytest.importorskip("ribs")
 
 from evoquant.search.ribs_search import RibsSearch, RibsSettings
 
-PROBLEM = example_problem()
 SPACES = example_spaces(PROBLEM)
 RULES = SPACES["rules"]
 GENETIC = {"operator": "gaussian", "operator_kwargs": {"sigma": 0.1}}
@@ -23,16 +23,6 @@ GENETIC = {"operator": "gaussian", "operator_kwargs": {"sigma": 0.1}}
 def search(emitter="GaussianEmitter", space=RULES, seed=3, start=(), **options):
     settings = RibsSettings(emitter, options, emitters=2, batch=6)
     return RibsSearch(space, seed=seed, settings=settings, start=start)
-
-
-def run(one, generations, evaluate=None):
-    seen = []
-    for _ in range(generations):
-        batch = one.ask()
-        evaluations = (evaluate or evaluator(one.space, PROBLEM))(batch)
-        one.tell(evaluations)
-        seen.append((batch.genes, evaluations))
-    return seen
 
 
 def test_it_conforms():
@@ -49,12 +39,7 @@ def test_it_conforms():
     ],
 )
 def test_every_emitter_repeats_and_goes_on_from_its_state(emitter, options):
-    whole = run(search(emitter, **options), 4)
-    first, second = search(emitter, **options), search(emitter, **options)
-    run(first, 2)
-    second.restore(json.loads(json.dumps(first.state())))
-    for (genes, _), (again, _) in zip(whole[2:], run(second, 2), strict=True):
-        assert np.array_equal(genes, again)
+    goes_on(partial(search, emitter, **options), 4, stop=2)
 
 
 def test_the_archive_holds_the_best_of_each_cell():
