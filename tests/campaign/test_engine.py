@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,48 @@ def test_a_disk_that_refuses_is_heard_of(tmp_path):
     with pytest.raises(RunDirError, match="cannot be appended to"):
         appender.add("{}")
     appender.close()
+
+
+class Strikes:
+    """An interrupt at the n-th instruction of the appender or what it calls in Python, as a signal may come there."""
+
+    def __init__(self, number):
+        self.left = number
+
+    def __call__(self, frame, event, argument):
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_at_any_instruction_leaves_nobody_waiting(tmp_path):
+    number, struck = 0, True
+    first, second = '{"generation":0}', '{"generation":1}'
+    while struck:
+        number += 1
+        (tmp_path / str(number)).mkdir()
+        appender = Appender(RunDir(tmp_path / str(number)), JOURNAL)
+        appender.add(first)
+        strikes = Strikes(number)
+        try:
+            sys.settrace(strikes)
+            appender.add(second)
+            appender.drain()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        struck = strikes.left == 0
+        closing = threading.Thread(target=appender.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive(), f"it waits for ever after an interrupt at instruction {number}"
+        assert RunDir(tmp_path / str(number)).journal() in ([first], [first, second])
+    assert number > 50
 
 
 def test_nothing_added_needs_no_thread(tmp_path):
