@@ -43,7 +43,7 @@ from evoquant.campaign.config_own import (
 from evoquant.campaign.config_replay import CandidateConfig, ReplayConfig
 from evoquant.campaign.config_search import GeneticConfig
 from evoquant.campaign.config_trackers import Trackers
-from evoquant.campaign.yaml_file import parse_yaml
+from evoquant.campaign.yaml_file import parse_yaml, set_key
 from evoquant.errors import (
     ConfigError,
     InputError,
@@ -75,6 +75,7 @@ __all__ = [
     "StopConfig",
     "config_from_dict",
     "load_config",
+    "resolve_paths",
 ]
 
 MAX_CONFIG_BYTES = 2**20
@@ -314,7 +315,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[CampaignConf
     for override in overrides:
         _override(data, override)
     data.setdefault("name", path.stem)
-    _resolve_paths(data, path.parent)
+    resolve_paths(data, path.parent)
     return config_from_dict(data, str(path)), text
 
 
@@ -332,21 +333,12 @@ def config_from_dict(data: Any, source: str) -> CampaignConfig:
 
 def _override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
+    if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {override}: write it as key.path=value, such as --set stop.generations=20.")
-    place = data
-    for part in parts[:-1]:
-        child = place.get(part)
-        if child is None:
-            child = place[part] = {}
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {part!r} is no mapping in this file.")
-        place = child
-    place[parts[-1]] = parse_yaml(text, f"--set {override}")
+    set_key(data, key, parse_yaml(text, f"--set {override}"), f"--set {override}")
 
 
-def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
+def resolve_paths(data: dict[str, Any], folder: Path) -> None:
     """Paths of files are relative to the config file; built-in names stay as they are."""
 
     def absolute(name: Any) -> Any:

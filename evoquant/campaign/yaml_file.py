@@ -42,6 +42,24 @@ def parse_yaml(text: str, source: str, *, error: type[InputError] = ConfigError)
     return data
 
 
+def set_key(data: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set a dotted key of a campaign's plain data; mappings on the way are made where there are none.
+
+    Raises:
+        ConfigError: naming `source`: something on the way is no mapping.
+    """
+    parts = key.split(".")
+    place = data
+    for part in parts[:-1]:
+        child = place.get(part)
+        if child is None:
+            child = place[part] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"{source}: {part!r} is no mapping in this file.")
+        place = child
+    place[parts[-1]] = value
+
+
 class _StrictLoader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
