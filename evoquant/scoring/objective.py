@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from evoquant.scoring.protocol import Objective
+from evoquant.scoring.cost import BIT_UNITS
+from evoquant.scoring.limits import EFFECTIVE_BITS, WithinLimits
+from evoquant.scoring.protocol import Objective, SeesCosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from evoquant.scoring.problem import Problem
+
+    Amounts = Mapping[str, NDArray[np.int64] | NDArray[np.float64]]
 
 __all__ = [
     "OBJECTIVES",
@@ -24,7 +28,10 @@ __all__ = [
     "FeasibleFirst",
     "Objective",
     "Scores",
+    "WithinLimits",
+    "amounts_of",
     "combine",
+    "fitness_of",
     "retention_floor",
     "score",
 ]
@@ -80,6 +87,41 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
 }
 
 
+def fitness_of(
+    objective: Objective,
+    retention: NDArray[np.float64],
+    compression: NDArray[np.float64],
+    effective_bits: NDArray[np.float64],
+    costs: Amounts,
+) -> NDArray[np.float64]:
+    """What an objective makes of candidates: of all that they cost where it sees that, else of their size alone."""
+    if isinstance(objective, SeesCosts):
+        return objective.score_costs(retention, compression, effective_bits, costs)
+    return objective.score(retention, compression, effective_bits)
+
+
+def amounts_of(problems: tuple[Problem, ...], costs: NDArray[np.int64]) -> Amounts:
+    """Name → `(n, m)` what candidates cost on m models, by every table that a campaign names.
+
+    As the tables count, whole numbers: `bits` in 1/1024 bit. Beside them `effective_bits`, bits per weight. Where there
+    is but one cost and it is no bits, its name is `cost`, and bits are not known.
+
+    Args:
+        problems: the models.
+        costs: as `score` takes them.
+    """
+    first = problems[0]
+    if costs.ndim == 3:
+        found: dict[str, Any] = {name: costs[:, :, 1 + place] for place, name in enumerate(first.costs)}
+    else:
+        found = {"cost" if first.own_cost else "bits": costs}
+    if "bits" in found:
+        constant = np.array([problem.bits.constant for problem in problems], dtype=np.int64)
+        weights = np.array([problem.weights for problem in problems], dtype=np.float64)
+        found[EFFECTIVE_BITS] = (found["bits"] - constant) / (BIT_UNITS * weights)
+    return found
+
+
 def retention_floor(objective: Objective) -> float | None:
     """The retention that the objective wants at least: the cliff's threshold, a floor; None where it has none.
 
@@ -102,6 +144,7 @@ class Scores:
         effective_bits: `(n, m)` bits per weight, scales counted; under a cost of one's own 32 times the share of the
             FP32 cost.
         cost: `(n,)` cost summed over the models, the last tie-break before the digest.
+        amounts: name → `(n, m)` what it costs by every table that the campaign names; see `amounts_of`.
     """
 
     fitness: NDArray[np.float64]
@@ -110,6 +153,7 @@ class Scores:
     compression: NDArray[np.float64]
     effective_bits: NDArray[np.float64]
     cost: NDArray[np.int64]
+    amounts: Amounts = field(default_factory=dict)
 
 
 def score(
@@ -126,20 +170,25 @@ def score(
         objective: what to maximise.
         problems: the m models.
         retention: `(n, m)`.
-        costs: `(n, m)` total costs, constants included.
+        costs: `(n, m)` total costs, constants included; where the campaign names several, `(n, m, 1 + k)`: the one that
+            `Problem.cost` counts, then those of `Problem.costs`.
         aggregate: how fitness on several models becomes one number.
         optimum: `(m,)` best possible fitness of each model, above 0; fitness on a model is divided by it first, so
             that no model counts for more because more is possible there.
     """
+    amounts = amounts_of(problems, costs)
+    costs = costs if costs.ndim == 2 else costs[:, :, 0]
     reference = np.array([p.cost.reference for p in problems], dtype=np.float64)
     constant = np.array([p.cost.constant for p in problems], dtype=np.int64)
     scale = np.array([p.weights for p in problems], dtype=np.float64) * np.array([p.bit for p in problems])
     compression = reference / costs.astype(np.float64)
     effective_bits = (costs - constant).astype(np.float64) / scale
     clipped = np.clip(retention, 0.0, 1.0)
-    per_model = np.where(np.isnan(retention), np.nan, objective.score(clipped, compression, effective_bits))
+    made = fitness_of(objective, clipped, compression, effective_bits, amounts)
+    per_model = np.where(np.isnan(retention), np.nan, made)
     compared = per_model if optimum is None else per_model / optimum
-    return Scores(combine(compared, aggregate), per_model, retention, compression, effective_bits, costs.sum(axis=1))
+    fitness, cost = combine(compared, aggregate), costs.sum(axis=1)
+    return Scores(fitness, per_model, retention, compression, effective_bits, cost, amounts)
 
 
 def combine(per_model: NDArray[np.float64], aggregate: Aggregate) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -64,6 +64,8 @@ class Problem:
         allowed: `(units, P)` bool.
         weights: parameters of the whole model that widths apply to.
         bits: the bits, whatever `cost` is.
+        costs: name → every cost that a campaign names, `bits` and the one that `cost` is among them; empty where there
+            is but that one.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Problem:
     allowed: NDArray[np.bool_]
     weights: int
     bits: Cost
+    costs: Mapping[str, Cost] = field(default_factory=dict)
 
     @property
     def own_cost(self) -> bool:
@@ -193,7 +196,9 @@ class Problem:
         return tuple(names[allocation[unit]] for unit in self.unit_of_layer)
 
 
-def compile_problem(profile: ModelProfile, menu: Menu, maker: CostMaker = bits_cost) -> Problem:
+def compile_problem(
+    profile: ModelProfile, menu: Menu, maker: CostMaker = bits_cost, makers: Mapping[str, CostMaker] | None = None
+) -> Problem:
     """Compile a profile for a menu: tie groups become units, signals are merged, scores become integers.
 
     Losses of a unit's members combine as s = 1 − Π(1 − s); parameters, divergences, Fisher and Hessian costs and
@@ -204,6 +209,7 @@ def compile_problem(profile: ModelProfile, menu: Menu, maker: CostMaker = bits_c
         profile: the model.
         menu: the P precisions.
         maker: of the cost table; bits by default.
+        makers: name → maker, where a campaign names several costs; `maker` is among them.
 
     Raises:
         ProfileError: nothing is allowed for a unit, or the sums would not fit 62 bits.
@@ -228,7 +234,11 @@ def compile_problem(profile: ModelProfile, menu: Menu, maker: CostMaker = bits_c
     widths = _merge_widths(grouped)
     bits = bits_cost(profile, menu, members)
     bits = dataclasses.replace(bits, table=_frozen(bits.table))
-    cost = bits if maker is bits_cost else checked_cost(maker, profile, menu, members)
+    made: dict[int, Cost] = {id(bits_cost): bits}  # each maker is asked once, whatever its names are
+    for one in (maker, *(makers or {}).values()):
+        if id(one) not in made:
+            made[id(one)] = checked_cost(one, profile, menu, members)
+    cost = made[id(maker)]
     problem = Problem(
         name=profile.name,
         menu=menu,
@@ -244,6 +254,7 @@ def compile_problem(profile: ModelProfile, menu: Menu, maker: CostMaker = bits_c
         allowed=_frozen(_merge_allowed(profile.name, units, grouped, menu)),
         weights=profile.parameters,
         bits=bits,
+        costs={name: made[id(one)] for name, one in (makers or {}).items()},
     )
     for what, table in ((cost.name, problem.cost.table), ("loss", problem.loss)):
         largest = int(np.abs(table).max()) if table is not None else 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -46,6 +46,33 @@ class Objective(Protocol):
             compression: cost of the model as it is, in FP32, over cost of the candidate; above 0.
             effective_bits: per weight, scales counted. Under a cost of one's own: 32 times the candidate's share of
                 the FP32 cost, what no width applies to left out of both.
+        """
+        ...
+
+
+@runtime_checkable
+class SeesCosts(Protocol):
+    """An objective over several costs: one that has this method is asked it in the place of `score`.
+
+    `score` stays: it is what the objective says where only the size of a candidate is known. The built-in bounds do not
+    certify an objective of one's own that sees several costs.
+    """
+
+    def score_costs(
+        self,
+        retention: NDArray[np.float64],
+        compression: NDArray[np.float64],
+        effective_bits: NDArray[np.float64],
+        costs: Mapping[str, NDArray[np.int64] | NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """Fitness, of the arguments' shape, float64.
+
+        Args:
+            retention, compression, effective_bits: as `Objective.score` has them.
+            costs: name → what candidates cost, of the same shape: all that the campaign names under `costs`, in their
+                tables' units, as whole numbers; `cost`, the one of its `cost`; `bits`, in 1/1024 bit, constants
+                included; `effective_bits`, bits per weight. `bits` and `effective_bits` are missing only where a
+                campaign has one `cost` of another kind and no `costs`.
         """
         ...
 

@@ -30,6 +30,14 @@ def cost_sums(problem: Problem, allocations: NDArray[np.int8]) -> NDArray[np.int
     return _sums(problem.cost.table, allocations) + problem.cost.constant
 
 
+def all_cost_sums(problem: Problem, allocations: NDArray[np.int8]) -> NDArray[np.int64]:
+    """`(n,)` as `cost_sums`; `(n, 1 + k)` where a campaign names k costs: that one, then those, in their order."""
+    main = cost_sums(problem, allocations)
+    if not problem.costs:
+        return main
+    return np.stack([main, *(_sums(one.table, allocations) + one.constant for one in problem.costs.values())], axis=1)
+
+
 def retention_of(losses: NDArray[np.int64]) -> NDArray[np.float64]:
     """Retention exp(−Σ/2^40) of summed integer losses; above 1 where losses are negative."""
     return np.exp(-losses.astype(np.float64) / LOSS_UNITS)
