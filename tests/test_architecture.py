@@ -46,7 +46,7 @@ LOADS_CODE = (
     "evoquant.models.code",
     "evoquant.models.torch_factory",
     "evoquant.models.shipped",
-    "evoquant.search.outside",
+    "evoquant.search.outside_names",
 )
 HEAVY = (
     *("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna", "pymoo", "openvino"),
@@ -89,6 +89,7 @@ HEAVY_ALLOWED: dict[str, tuple[str, ...]] = {
     "evoquant.scoring.compiled": ("numba",),
     "evoquant.scoring.rows_kernel": ("numba",),
     "evoquant.search.breeding_kernel": ("numba",),
+    "evoquant.search.pymoo_parts": ("pymoo",),
 }
 FORBIDDEN_MODULES = ("pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "deap.creator")
 FORBIDDEN_BUILTINS = ("eval", "exec", "compile", "__import__")

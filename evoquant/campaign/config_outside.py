@@ -59,7 +59,7 @@ class PymooConfig(OutsideConfig):
     @property
     def needs(self) -> tuple[str, ...]:
         """A front's two values."""
-        from evoquant.search.pymoo_search import FRONTS
+        from evoquant.search.outside_names import FRONTS
 
         return ("retention", "effective_bits") if self.front or self.algorithm in FRONTS else ()
 

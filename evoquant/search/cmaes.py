@@ -18,16 +18,16 @@ from evoquant.errors import InputError
 from evoquant.genomes.base import NumericOperators, tidy
 from evoquant.rng import generator_for
 from evoquant.search.base import FAILED, NO_PARENT, CandidateBatch, EvaluationBatch, Turn
+from evoquant.search.unit import from_unit, is_number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
-    from evoquant.genomes.base import Gene, Space
+    from evoquant.genomes.base import Space
 
-ABSENT = 0.25  # share of a fraction's scale that means 0, so that it can be switched off
 LARGEST_GROWTH = 16  # restarts grow the population at most so many times the first
 
 
@@ -127,7 +127,7 @@ class CmaesSearch:
             mean=rng.random(len(genes)),
             sigma=self._settings.sigma,
             bounds=np.tile([0.0, 1.0], (len(genes), 1)),
-            steps=np.array([0.0 if g.kind in ("fraction", "log") else 1.0 / (g.high - g.low) for g in genes]),
+            steps=np.array([0.0 if is_number(g) else 1.0 / (g.high - g.low) for g in genes]),
             seed=int(rng.integers(2**32)),
             population_size=int(first * min(self._settings.growth**restart, LARGEST_GROWTH)),
         )
@@ -168,17 +168,3 @@ def _libraries() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
-
-
-def from_unit(genes: Sequence[Gene], columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(n, genes)` from values in [0, 1]: thresholds on a log scale, the first quarter of a fraction is none."""
-    result = np.empty_like(columns)
-    for j, gene in enumerate(genes):
-        share = columns[:, j]
-        if gene.kind == "log":
-            result[:, j] = np.exp(np.log(gene.low) + share * (np.log(gene.high) - np.log(gene.low)))
-        elif gene.kind == "fraction":
-            result[:, j] = gene.low + np.maximum(share - ABSENT, 0.0) / (1.0 - ABSENT) * (gene.high - gene.low)
-        else:
-            result[:, j] = np.rint(gene.low + share * (gene.high - gene.low))
-    return result

@@ -14,6 +14,7 @@ from deap import base, tools
 
 from evoquant.rng import generator_for
 from evoquant.search.base import FAILED, OK, CandidateBatch, EvaluationBatch
+from evoquant.search.front import Front
 from evoquant.search.generational import Generational
 from evoquant.search.variation import children, newcomers
 
@@ -59,8 +60,7 @@ class Nsga2Search(Generational):
         self._ids = np.empty(0, dtype=np.int64)
         self._genes = np.empty((0, len(space.genes)))
         self._points = np.empty((0, 2))
-        self._archive = np.empty((0, len(space.genes)))
-        self._front = np.empty((0, 2))
+        self._front = Front(len(space.genes), self._settings.archive)
 
     def _propose(self) -> CandidateBatch:
         """The start and random genomes first, then children of parents that won a tournament of two."""
@@ -89,18 +89,14 @@ class Nsga2Search(Generational):
         self._ids, self._genes, self._points = ids[chosen], genes[chosen], points[chosen]
 
     def archive(self) -> NDArray[np.float64]:
-        """`(k, genes)` the nondominated genomes found at or above the floor, from the fewest effective bits.
-
-        All of them, unless there were more than `archive` at a time: then they were thinned, and a genome that only a
-        thinned one dominates may stand among them.
-        """
+        """`(k, genes)` the nondominated genomes found at or above the floor, as `Front` keeps them."""
         self._turn.settled()
-        return self._archive.copy()
+        return self._front.genes.copy()
 
     @property
     def front(self) -> NDArray[np.float64]:
         """`(k, 2)` retention and effective bits of `archive`, row for row."""
-        return self._front.copy()
+        return self._front.points.copy()
 
     def state(self) -> dict[str, Any]:
         """Survivors, archive and counters."""
@@ -108,8 +104,8 @@ class Nsga2Search(Generational):
             "ids": self._ids.tolist(),
             "genes": self._genes.tolist(),
             "points": self._points.tolist(),
-            "archive": self._archive.tolist(),
-            "front": self._front.tolist(),
+            "archive": self._front.genes.tolist(),
+            "front": self._front.points.tolist(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -118,15 +114,12 @@ class Nsga2Search(Generational):
         self._ids = np.array(state["ids"], dtype=np.int64)
         self._genes = self._rows(state["genes"])
         self._points = np.array(state["points"], dtype=np.float64).reshape(-1, 2)
-        self._archive = self._rows(state["archive"])
-        self._front = np.array(state["front"], dtype=np.float64).reshape(-1, 2)
+        self._front.genes = self._rows(state["archive"])
+        self._front.points = np.array(state["front"], dtype=np.float64).reshape(-1, 2)
 
     def _collect(self, genes: NDArray[np.float64], points: NDArray[np.float64]) -> None:
         feasible = points[:, 0] >= self._settings.floor
-        genes = np.concatenate([self._archive, genes[feasible]])
-        points = np.concatenate([self._front, points[feasible]])
-        kept = thinned(points, nondominated(points), self._settings.archive)
-        self._archive, self._front = genes[kept], points[kept]
+        self._front.add(genes[feasible], points[feasible])
 
 
 class _Fitness(base.Fitness):  # type: ignore[misc]
@@ -168,22 +161,3 @@ def crowded_order(points: NDArray[np.float64], floor: float) -> NDArray[np.intp]
             keys[member.row] = rank, -member.fitness.crowding_dist
     _, place = np.unique(keys, axis=0, return_inverse=True)
     return place.reshape(-1).astype(np.intp)
-
-
-def nondominated(points: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Rows of the nondominated of `(n, 2)` retention and effective bits, from the fewest bits; of equals the first."""
-    retention, bits = points.T
-    order = np.lexsort((-retention, bits))
-    best = np.maximum.accumulate(retention[order])
-    better = np.concatenate([np.ones(min(len(order), 1), dtype=bool), retention[order][1:] > best[:-1]])
-    return np.asarray(order[better], dtype=np.intp)
-
-
-def thinned(points: NDArray[np.float64], front: NDArray[np.intp], cap: int) -> NDArray[np.intp]:
-    """The front without the rows, one after the other, that add the least hypervolume; the ends stay."""
-    kept = front
-    while len(kept) > max(cap, 2):
-        retention, bits = points[kept].T
-        added = (bits[2:] - bits[1:-1]) * (retention[1:-1] - retention[:-2])
-        kept = np.delete(kept, 1 + int(added.argmin()))
-    return kept

@@ -9,45 +9,54 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import importlib.metadata
 import random
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from evoquant.errors import EvoquantError, InputError, MissingExtraError, SearchError, quoted, suggestion
+from evoquant.errors import EvoquantError, InputError, MissingExtraError, SearchError, quoted
 from evoquant.genomes.base import NumericOperators, tidy
 from evoquant.rng import generator_for
 from evoquant.search.base import FAILED, NO_PARENT, OK, CandidateBatch, EvaluationBatch, Turn
-from evoquant.search.cmaes import ABSENT, from_unit, one_thread
+from evoquant.search.cmaes import one_thread
+from evoquant.search.outside_names import found_class, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from evoquant.genomes.base import Gene, Genome, Space
+    from evoquant.genomes.base import Genome, Space
 
 Told = dict[str, "NDArray[np.float64]"]
 """Column → `(n,)` values, means over the models; NaN where failed."""
+Settings = TypeVar("Settings")
 
 
-class Outside:
+class Outside(Generic[Settings]):
     """An optimiser of another library; adapters say how it is made, asked and told.
 
     Attributes:
         kind: its name under `search.kind`, and the extra that brings it.
         package: the distribution whose version decides what is asked.
+        part: the setting that names a class of the library, or is one.
+        names: that it may have there, and the modules where they are.
+        defaults: its settings where none are given.
         reads: columns that it is told.
     """
 
     kind: str
     package: str
+    part: str
+    names: Mapping[str, str]
+    defaults: Settings
     reads: tuple[str, ...] = ("fitness",)
 
-    def __init__(self, space: Space, seed: int, start: Sequence[Genome]) -> None:
+    def __init__(
+        self, space: Space, *, seed: int, settings: Settings | None = None, start: Sequence[Genome] = ()
+    ) -> None:
         if not isinstance(space, NumericOperators):
             raise InputError(
                 f"search.kind: {self.kind} varies numbers, and {space.kind} genomes are none; use it with genome.kind: "
@@ -55,6 +64,7 @@ class Outside:
             )
         self.space = space
         self._seed = seed
+        self._settings = settings or self.defaults
         self._varied = [j for j, gene in enumerate(space.genes) if gene.high > gene.low]
         self._genes = [space.genes[j] for j in self._varied]
         if not self._genes:
@@ -155,6 +165,15 @@ class Outside:
         """Take in how the candidates did; `(n,)` whether each was measured in full."""
         raise TypeError(f"{type(self).__name__} has to say what it learns")
 
+    def _class(self) -> Any:
+        """The class that was chosen of the library.
+
+        Raises:
+            InputError: it has none of that name.
+            MissingExtraError: the library is not installed.
+        """
+        return found_class(getattr(self._settings, self.part), self.names, self.part, self.kind)
+
     def _seed_of(self, restart: int, largest: int = 2**31) -> int:
         """A seed above 0, which is none to some libraries."""
         return int(generator_for(self._seed, restart, self.kind).integers(1, largest))
@@ -170,14 +189,11 @@ class Outside:
             except EvoquantError:
                 raise
             except Exception as error:
+                chosen = name_of(getattr(self._settings, self.part))
                 raise InputError(
-                    f"search.kind: {self.kind}: {self._name()} raised {type(error).__name__}, "
+                    f"search.kind: {self.kind}: {chosen} raised {type(error).__name__}, "
                     f"{quoted(str(error))}; look at search.options."
                 ) from error
-
-    def _name(self) -> str:
-        """What was chosen of the library."""
-        raise TypeError(f"{type(self).__name__} has to say what was chosen")
 
 
 @contextlib.contextmanager
@@ -197,54 +213,3 @@ def global_streams(rng: np.random.Generator) -> Iterator[None]:
         np.random.default_rng = make
         np.random.set_state(before_numpy)  # noqa: NPY002
         random.setstate(before)
-
-
-def found_class(chosen: str | type, table: Mapping[str, str], key: str, kind: str) -> Any:
-    """A class of a library by its name in a table, name → module; a class as it is.
-
-    Raises:
-        InputError: no such name.
-        MissingExtraError: the library is not installed.
-    """
-    if not isinstance(chosen, str):
-        return chosen
-    if chosen not in table:
-        raise InputError(
-            f"search.{key}: nothing is called {quoted(chosen)}, nor is it a class of your own as module:Class."
-            f"{suggestion(chosen, table)}"
-        )
-    try:
-        return getattr(importlib.import_module(table[chosen]), chosen)
-    except ImportError as error:
-        raise MissingExtraError(f"search.kind: {kind}", str(error.name or kind), kind) from None
-
-
-def name_of(chosen: str | type) -> str:
-    """As a config would have it."""
-    return chosen if isinstance(chosen, str) else f"{chosen.__module__}:{chosen.__qualname__}"
-
-
-def accepted(made: type) -> set[str]:
-    """Names that a class's constructor takes, by itself or for a class below it."""
-    import inspect
-
-    return {name for base in made.__mro__ for name in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
-
-
-def to_unit(genes: Sequence[Gene], columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(n, genes)` in [0, 1], which `from_unit` makes into these columns."""
-    result = np.empty_like(columns)
-    for j, gene in enumerate(genes):
-        if gene.kind == "log":
-            result[:, j] = np.log(columns[:, j] / gene.low) / np.log(gene.high / gene.low)
-        else:
-            share = (columns[:, j] - gene.low) / (gene.high - gene.low)
-            fraction = np.where(share > 0, ABSENT + (1.0 - ABSENT) * share, ABSENT / 2)
-            result[:, j] = fraction if gene.kind == "fraction" else share
-    return np.clip(result, 0.0, 1.0)
-
-
-def snapped(genes: Sequence[Gene], units: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(n, genes)` in [0, 1] with whole numbers where genes are: what is told is then what was asked."""
-    whole = np.array([gene.kind not in ("fraction", "log") for gene in genes])
-    return np.where(whole, to_unit(genes, from_unit(genes, units)), units)

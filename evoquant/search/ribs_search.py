@@ -7,24 +7,20 @@ leaves them; flags, options and widths are rounded. A failed candidate is not ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evoquant.rng import generator_for
-from evoquant.search.cmaes import from_unit
-from evoquant.search.outside import Outside, Told, accepted, found_class, name_of, to_unit
+from evoquant.search.outside import Outside, Told
+from evoquant.search.outside_names import EMITTERS, accepted
+from evoquant.search.unit import from_unit, to_unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from evoquant.genomes.base import Genome, Space
-
-EMITTERS = dict.fromkeys(
-    ("EvolutionStrategyEmitter", "GaussianEmitter", "IsoLineEmitter", "GeneticAlgorithmEmitter"), "ribs.emitters"
-)
 SIGMA = 0.3  # as `cmaes` begins
 
 
@@ -33,7 +29,7 @@ class RibsSettings:
     """Settings of `RibsSearch`.
 
     Attributes:
-        emitter: a name of `EMITTERS`, or a class like those.
+        emitter: a name of `outside_names.EMITTERS`, or a class like those.
         options: what each is made with.
         emitters: so many.
         batch: candidates of each emitter at a time.
@@ -49,17 +45,12 @@ class RibsSettings:
     parts: int = 16
 
 
-class RibsSearch(Outside):
+class RibsSearch(Outside[RibsSettings]):
     """See the module's docstring."""
 
-    kind, package = "pyribs", "ribs"
+    kind, package, part, names = "pyribs", "ribs", "emitter", EMITTERS
+    defaults = RibsSettings()
     reads = ("fitness", "compression", "parts")
-
-    def __init__(
-        self, space: Space, *, seed: int, settings: RibsSettings | None = None, start: Sequence[Genome] = ()
-    ) -> None:
-        self._settings = settings or RibsSettings()
-        super().__init__(space, seed, start)
 
     def archive(self) -> NDArray[np.float64]:
         """`(k, genes)` the elites: from the fewest parts, and among equals from the best fitness."""
@@ -71,8 +62,7 @@ class RibsSearch(Outside):
     def _make(self, restart: int) -> None:
         from ribs.archives import GridArchive
 
-        made, settings, genes = self._settings.emitter, self._settings, len(self._genes)
-        made = found_class(made, EMITTERS, "emitter", self.kind)
+        made, settings, genes = self._class(), self._settings, len(self._genes)
         rng = generator_for(self._seed, restart, "sample")
         low, high = np.log(settings.compression)
         self._archive = GridArchive(
@@ -124,6 +114,3 @@ class RibsSearch(Outside):
             end = mine.start
             mine_info = {name: values[mine] for name, values in info.items()}
             emitter.tell(own, fitness[mine], measures[mine], mine_info, genes=self._asked[mine])
-
-    def _name(self) -> str:
-        return name_of(self._settings.emitter)

@@ -9,7 +9,7 @@ from evoquant.campaign.config import config_from_dict
 from evoquant.campaign.schema import config_schema
 from evoquant.errors import ConfigError, InputError, MissingExtraError
 from evoquant.scoring.objective import Cliff
-from evoquant.search.outside import found_class
+from evoquant.search.outside_names import found_class
 from evoquant.testing.examples import example_problem, example_spaces
 
 PARTS = {"pymoo": "algorithm", "optuna": "sampler", "pyribs": "emitter"}

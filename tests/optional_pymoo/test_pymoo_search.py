@@ -15,7 +15,8 @@ from ..search.outside import PROBLEM, goes_on, run
 
 pytest.importorskip("pymoo")
 
-from evoquant.search.pymoo_search import BY_FITNESS, FRONTS, PymooSearch, PymooSettings
+from evoquant.search.outside_names import BY_FITNESS, FRONTS
+from evoquant.search.pymoo_search import PymooSearch, PymooSettings
 
 SPACES = example_spaces(PROBLEM)
 RULES, DIRECT = SPACES["rules"], SPACES["direct"]

@@ -11,7 +11,8 @@ from evoquant.genomes.base import Gene, NumericOperators, sample_genes
 from evoquant.genomes.tree import TreeSpace
 from evoquant.quantization.precision import SEED_MENU
 from evoquant.search.base import FAILED, OK, EvaluationBatch
-from evoquant.search.cmaes import CmaesSearch, CmaesSettings, from_unit
+from evoquant.search.cmaes import CmaesSearch, CmaesSettings
+from evoquant.search.unit import from_unit
 
 GENES = (
     *(Gene(f"fraction {i}", "fraction", 0.0, 0.5, i) for i in range(3)),

@@ -5,14 +5,8 @@ from hypothesis import strategies as st
 
 from evoquant.bounds.front import pareto_front
 from evoquant.scoring.hypervolume import hypervolume
-from evoquant.search.nsga2 import (
-    Nsga2Search,
-    Nsga2Settings,
-    crowded_order,
-    nondominated,
-    survivors,
-    thinned,
-)
+from evoquant.search.front import nondominated, thinned
+from evoquant.search.nsga2 import Nsga2Search, Nsga2Settings, crowded_order, survivors
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=25).map(
     lambda pairs: np.array(pairs, dtype=np.float64) / [6, 1]
