@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evoquant.campaign.config import BudgetConfig, CampaignConfig, CodeConfig, HeldConfig
 from evoquant.campaign.config_base import CODE
+from evoquant.campaign.config_cost import (
+    AnyCostConfig,
+    BitOperationsCostConfig,
+    BitsCostConfig,
+    BytesCostConfig,
+    TableCostConfig,
+    table_digest,
+)
 from evoquant.campaign.own import own_part
 from evoquant.errors import ConfigError, InputError, raised_by
+from evoquant.scoring.bit_operations import bit_operations
 from evoquant.scoring.cost import BIT_UNITS, bits_cost
+from evoquant.scoring.cost_file import CostTable, TableCost, read_table
 from evoquant.scoring.estimated import estimated_losses
 from evoquant.scoring.objective import OBJECTIVES, BitBudget, Objective
+from evoquant.scoring.packed_bytes import PackedBytes
 from evoquant.scoring.problem import Problem, compile_problem
 
 if TYPE_CHECKING:
@@ -33,27 +45,65 @@ def compiled(config: CampaignConfig, profiles: Iterable[ModelProfile]) -> tuple[
 
 
 def cost_maker(config: CampaignConfig) -> CostMaker:
-    """What makes the cost tables of a config: bits, or its own.
+    """What makes the cost tables of a config: bits, where it names none.
 
     Raises:
-        InputError: its own cannot be made.
+        InputError: it cannot be made.
     """
-    if config.cost is None:
+    return bits_cost if config.cost is None else maker_of(config.cost)
+
+
+def maker_of(cost: AnyCostConfig, key: str = "cost") -> CostMaker:
+    """What makes the tables of one cost.
+
+    Args:
+        cost: built in, read from a file, or one's own.
+        key: of the config, for messages.
+
+    Raises:
+        InputError: one's own cannot be made, or a file cannot be read, or is another than when it was named.
+    """
+    if isinstance(cost, BitsCostConfig):
         return bits_cost
-    made: CostMaker = own_part(config.cost, "cost")
+    if isinstance(cost, BytesCostConfig):
+        return PackedBytes(cost.target)
+    if isinstance(cost, BitOperationsCostConfig):
+        return bit_operations
+    if isinstance(cost, TableCostConfig):
+        return TableCost(_table(cost, key))
+    made: CostMaker = own_part(cost, "cost")
     return made
 
 
+def _table(cost: TableCostConfig, key: str) -> CostTable:
+    path = Path(cost.file)
+    if cost.sha256 is not None and table_digest(path) != cost.sha256:
+        raise ConfigError(
+            f"{key}.file: {path} is another file than when the campaign was made (its sha256 differs); put the old one "
+            f"back, or start a new run."
+        )
+    return read_table(path, cost.unit)
+
+
 def named_cost(name: str | None) -> CostMaker:
-    """The maker that `module:Class` names, made without options; bits for None.
+    """The maker of a built-in cost, of a table's file, or that `module:Class` names; bits for None.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: there is none, or it cannot be made.
     """
-    if name is None:
+    if name is None or name == "bits":
         return bits_cost
+    if name == "bytes":
+        return PackedBytes()
+    if name == "bit_operations":
+        return bit_operations
+    if name.endswith((".csv", ".json")):
+        return TableCost(read_table(Path(name)))
     if not CODE.fullmatch(name):
-        raise ConfigError(f"--cost {name}: write it as module:Class.")
+        raise ConfigError(
+            f"--cost {name}: name bits, bytes, bit_operations, the file of a table (.csv, .json), or your own as "
+            f"module:Class."
+        )
     made: CostMaker = own_part(CodeConfig(kind=name), "cost")
     return made
 

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from evoquant.campaign.config_base import Closed, tag
+from evoquant.campaign.config_cost import BitsCostConfig, CostConfig
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
 from evoquant.campaign.config_objective import (
@@ -169,7 +170,7 @@ class CampaignConfig(Closed):
     objective: ObjectiveConfig = CliffConfig()
     aggregate: Literal["mean", "min", "geometric"] = "mean"
     relative_to_optimum: bool = False
-    cost: OwnPart | None = None
+    cost: CostConfig | None = None
     estimator: OwnPart | None = None
     genome: GenomeConfig = RuleSpaceConfig()
     search: SearchConfig = GeneticConfig()
@@ -205,6 +206,11 @@ class CampaignConfig(Closed):
         return value
 
     _known_signals = field_validator("signals")(known_signals)
+
+    @field_validator("cost")
+    @classmethod
+    def _bits_are_none(cls, value: CostConfig | None) -> CostConfig | None:
+        return None if isinstance(value, BitsCostConfig) else value  # unknown to older configs, whose hashes stay
 
     @model_validator(mode="after")
     def _consistent(self) -> CampaignConfig:
@@ -351,6 +357,9 @@ def resolve_paths(data: dict[str, Any], folder: Path) -> None:
         for key in ("model", "data"):
             if isinstance(task.get(key), str):
                 task[key] = str((folder / task[key]).resolve())
+    cost = data.get("cost")
+    if isinstance(cost, dict) and cost.get("kind") == "table" and isinstance(cost.get("file"), str):
+        cost["file"] = str((folder / cost["file"]).resolve())
     models = data.get("models")
     if isinstance(models, dict):
         for split, names in models.items():

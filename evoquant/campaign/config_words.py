@@ -29,7 +29,7 @@ WORDS: dict[str, dict[str, str]] = {
         "objective": "what fitness is",
         "aggregate": "how the fitness on several models becomes one number",
         "relative_to_optimum": "count each model as a share of its own certified optimum",
-        "cost": "what a choice of widths costs, by your own module:Class; bits by default",
+        "cost": "what a choice of widths costs: bits by default; bytes, bit operations, a table, your own module:Class",
         "estimator": "how retention is estimated on profiles, by your own module:Class; separable by default",
         "genome": "what is evolved: rules and formulas carry over to other models, direct is for one model",
         "search": "how it is searched",
@@ -69,6 +69,20 @@ WORDS: dict[str, dict[str, str]] = {
         "effective_bits": "bits per weight, scales included",
         "megabytes": "10^6 bytes of weights and scales; of one model",
         "cost": "in the unit of the campaign's own cost; of one model",
+    },
+    "BitsCostConfig": {"kind": "bits of weights and scales"},
+    "BytesCostConfig": {
+        "kind": "bytes of a file: codes packed, scales, zero points, and what stays as it is",
+        "target": "the deployment target whose packing is counted; by default codes packed tightly",
+    },
+    "BitOperationsCostConfig": {
+        "kind": "multiplications times bits of the weight times bits of the input; profiles have to say `macs`"
+    },
+    "TableCostConfig": {
+        "kind": "a table from a file, measured by `evoquant cost --latency` or on your own device",
+        "file": "JSON, or CSV with layer,width,value; relative to this file",
+        "unit": "of the values; ns by default, times become nanoseconds, anything else is whole",
+        "sha256": "of the file; filled in where it is left out",
     },
     "RuleSpaceConfig": {
         "kind": "rules: protected layer types, edges, then thresholds on signals",
@@ -198,8 +212,15 @@ WORDS: dict[str, dict[str, str]] = {
         "kind": "in this process (local), on Ray workers (ray), what costs less (auto), or your own as module:Class",
         "workers": "how many (Ray, your own); by default one a core",
         "address": "an existing Ray cluster",
+        "resources": "what each worker has for itself on its node (Ray)",
+        "runtime_env": "what workers on a cluster get beside evoquant and your own code: env_vars, pip, ... (Ray)",
         "batch": "candidates that a worker gets at a time, on profiles",
         "limit_s": "seconds that one measurement may take (measured networks)",
+    },
+    "ResourcesConfig": {
+        "cpus": "cores, or a part of one; it computes in one thread all the same",
+        "gpus": "or a part of one, which others share",
+        "memory": "such as 4GB; nodes with less free get no worker",
     },
     "ExampleTaskConfig": {"kind": "an example network, trained in seconds to minutes"},
     "TorchTaskConfig": {

@@ -53,6 +53,7 @@ class LayerProfile:
         groups: convolution groups.
         holders: modules that hold the weight; more than one where embeddings are tied.
         called: whether the module that holds the weight is what computes with it; nn.MultiheadAttention reads its own.
+        macs: multiply-accumulates of one sample that read the weight: 0 where it is looked up; None where not known.
     """
 
     name: str
@@ -77,6 +78,7 @@ class LayerProfile:
     groups: int = 1
     holders: int = 1
     called: bool = True
+    macs: int | None = None
 
     def __post_init__(self) -> None:
         for name in PER_WIDTH:
@@ -149,8 +151,11 @@ class ModelProfile:
 
     @property
     def digest(self) -> str:
-        """sha256 of the canonical JSON form."""
-        return hashlib.sha256(canonical_json(profile_to_dict(self)).encode()).hexdigest()
+        """sha256 of the canonical JSON form without `macs`, so that older profiles, which say none, stay equal."""
+        plain = profile_to_dict(self)
+        for layer in plain["layers"]:
+            layer.pop("macs", None)
+        return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
 def profile_to_dict(profile: ModelProfile) -> dict[str, Any]:

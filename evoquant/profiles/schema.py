@@ -54,6 +54,7 @@ class LayerSchema(BaseModel):
     groups: Count = 1
     holders: Count = 1
     called: Annotated[bool, Field(strict=True)] = True
+    macs: Annotated[int, Field(ge=0, le=2**53, strict=True)] | None = None
 
     @field_validator("loss", "divergence", "fisher", "hessian", "weight_error", "expected_loss", "allowed")
     @classmethod

@@ -204,7 +204,7 @@ def test_what_cannot_be_used_is_told_before_the_search(changed, message, tmp_pat
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"cost": {"kind": "latency"}}, "cost.kind: unknown kind 'latency'. Name your own class as module:Class"),
+        ({"cost": {"kind": "latency"}}, "cost.kind: unknown kind 'latency'. Known: bit_operations, bits, bytes, table"),
         ({"objective": {"kind": "budget", "effective_bits": 6}}, "effective_bits and megabytes count bits"),
         ({"cost": None, "objective": {"kind": "budget", "cost": 6}}, "effective_bits and megabytes count bits"),
         ({"relative_to_optimum": True}, "relative_to_optimum needs a built-in objective"),
