@@ -9,6 +9,7 @@ EvoquantError               exit code 1
     ├── PrecisionError      a precision or a menu
     ├── GenomeError         a genome or champion file
     ├── RunDirError         a run directory that cannot be used as asked
+    │   └── HeldError       another process is at work in it
     ├── SearchError         a search was used out of order: asked twice, told the wrong number of values
     └── MissingExtraError   an optional package is not installed
 """
@@ -65,6 +66,10 @@ class GenomeError(InputError):
 
 class RunDirError(InputError):
     """A run directory cannot be used as asked."""
+
+
+class HeldError(RunDirError):
+    """Another process is at work in a run directory."""
 
 
 class SearchError(InputError):

@@ -6,10 +6,13 @@ A cache: safe to delete, and rebuilt by measuring again. Only the driver writes 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import secrets
 import sqlite3
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +22,7 @@ from evoquant.errors import InputError
 from evoquant.files import canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -31,6 +34,9 @@ WAIT_S = 60.0
 COLUMNS = 2  # of an outcome: score and divergence
 _DAMAGED = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of variables in a statement
+CLAIMS = "claims"  # folder of a file for each process that measures for others, too
+LOOK_S = (0.01, 0.2)  # from, to: between looks at what others measure
+_SHARING: list[bool] = []
 
 
 def outcome_key(
@@ -70,15 +76,16 @@ class Store:
             InputError: the folder cannot be written to.
         """
         path = folder / FILE
+        kind = SharedStore if _SHARING else cls
         try:
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                return cls(path, _connect(path))
+                return kind(path, _connect(path))
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if not _is_damage(error):
                     raise
                 _move_aside(path)
-                return cls(path, _connect(path))
+                return kind(path, _connect(path))
         except (OSError, sqlite3.Error) as error:
             raise InputError(f"{path}: the store of outcomes cannot be used: {error}; set another `cache:`.") from None
 
@@ -124,6 +131,15 @@ class Store:
         statement = "INSERT OR IGNORE INTO outcomes (key, value, digest) VALUES (?, ?, ?)"
         self._guarded(lambda: self._write(statement, rows), again=True)
 
+    @contextlib.contextmanager
+    def claim(self, keys: Sequence[str]) -> Iterator[list[str]]:
+        """Within, those of the keys that are this caller's to measure; here all: others may measure the same."""
+        yield list(keys)
+
+    def wait(self, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """What others have measured of keys that `claim` did not give; returns as soon as there is something to do."""
+        return self.get(keys)
+
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
         self._connection.close()
@@ -164,6 +180,108 @@ class Store:
             raise InputError(f"{self.path}: the store of outcomes failed: {error}; set another `cache:`.") from None
 
 
+class SharedStore(Store):
+    """A store whose users leave to each other what one of them is measuring just now; all on one machine.
+
+    Who measures keys has them in the table `claims` under its own name, which is that of a file that it holds locked.
+    The operating system drops the lock with the process: claims of one that was killed count no more.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        super().__init__(path, connection)
+        folder = path.parent / CLAIMS
+        folder.mkdir(exist_ok=True)
+        self._me = folder / f"{os.getpid()}-{secrets.token_hex(8)}.lock"
+        self._held = os.open(self._me, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(self._held, fcntl.LOCK_EX)
+
+    @contextlib.contextmanager
+    def claim(self, keys: Sequence[str]) -> Iterator[list[str]]:
+        """Within, those of the keys that are this caller's to measure: not known, and nobody's who lives.
+
+        Nobody waits while he holds a claim, so that no two wait for each other.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        mine: list[str] = self._guarded(lambda: self._claimed(list(keys)), otherwise=list(keys))
+        try:
+            yield mine
+        finally:
+            rows = [(key, self._me.name) for key in mine]
+            self._guarded(lambda: self._write("DELETE FROM claims WHERE key = ? AND owner = ?", rows))
+
+    def wait(self, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """What others have measured of the keys, as soon as there is any, or one of them is nobody's any more.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        pause = LOOK_S[0]
+        while True:
+            found = self.get(keys)
+            owners: dict[str, str] = self._guarded(lambda: self._owners(list(keys)), otherwise={})
+            if found or any(key not in owners or not self._lives(owners[key]) for key in keys):
+                return found or self.get(keys)  # it may have come between the two looks
+            time.sleep(pause)
+            pause = min(2 * pause, LOOK_S[1])
+
+    def close(self) -> None:
+        """Close the file, and give up all claims."""
+        super().close()
+        self._me.unlink(missing_ok=True)
+        os.close(self._held)
+
+    def _claimed(self, keys: list[str]) -> list[str]:
+        """Take those that are free, in one transaction."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            known = {key for key, _, _ in self._select(keys)}
+            owners = self._owners(keys)
+            living = {owner: self._lives(owner) for owner in set(owners.values())}
+            mine = [key for key in keys if key not in known and not living.get(owners.get(key, ""), False)]
+            rows = [(key, self._me.name) for key in mine]
+            self._connection.executemany("INSERT OR REPLACE INTO claims (key, owner) VALUES (?, ?)", rows)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+        return mine
+
+    def _owners(self, keys: list[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            part = keys[start : start + _KEYS_PER_QUERY]
+            marks = ",".join("?" * len(part))
+            found.update(self._connection.execute(f"SELECT key, owner FROM claims WHERE key IN ({marks})", part))
+        return found
+
+    def _lives(self, owner: str) -> bool:
+        """Whether the process that has this name is there: it holds its file locked."""
+        try:
+            handle = os.open(self._me.with_name(Path(owner).name), os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+
+@contextlib.contextmanager
+def sharing() -> Iterator[None]:
+    """Within, stores that are opened leave to each other what one of them is measuring just now."""
+    _SHARING.append(True)
+    try:
+        yield
+    finally:
+        _SHARING.pop()
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)
     try:
@@ -172,6 +290,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS outcomes (key TEXT PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
         )
+        connection.execute("CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL)")
         connection.execute("SELECT key, value, digest FROM outcomes LIMIT 1").fetchall()
     except BaseException:
         connection.close()

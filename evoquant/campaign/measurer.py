@@ -34,11 +34,21 @@ def allocation_digest(widths: Widths) -> str:
 
 
 class Measurer:
-    """Answers requests; the driver alone writes the store."""
+    """Answers requests; the driver alone writes the store.
+
+    Attributes:
+        task: the network and its data.
+        store_hits: outcomes that the store had, however often the same.
+        measured: outcomes that were measured.
+        needed: keys of all outcomes that were asked for.
+        messages: of failures.
+    """
 
     def __init__(self, task: MeasuredTask, store: Store, *, limited: bool = False) -> None:
         self.task = task
         self.store_hits = 0
+        self.measured = 0
+        self.needed: set[str] = set()
         self.messages: list[str] = []
         self._store = store
         self._limited = limited
@@ -59,11 +69,19 @@ class Measurer:
         keys = [self._key(request) for request in requests]
         found: dict[str, Outcome | Failed] = dict(self._store.get(sorted(set(keys))))
         self.store_hits += len(found)
+        self.needed.update(keys)
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in found}
-        if missing:
-            measured = dict(zip(missing, self._measure(list(missing.values())), strict=True))
-            self._store.put({key: value for key, value in measured.items() if not isinstance(value, Failed)})
+        while missing:
+            with self._store.claim(list(missing)) as mine:
+                measured = dict(zip(mine, self._measure([missing[key] for key in mine]), strict=True)) if mine else {}
+                self._store.put({key: value for key, value in measured.items() if not isinstance(value, Failed)})
+            self.measured += len(measured)
+            left = [key for key in missing if key not in measured]
+            late = self._store.wait(left) if left else {}  # another campaign is at it
+            self.store_hits += len(late)
             found.update(measured)
+            found.update(late)
+            missing = {key: missing[key] for key in left if key not in late}
         return [found[key] for key in keys]
 
     def split(self, allocations: Sequence[Widths], split: Split) -> list[Outcome | Failed]:
@@ -131,6 +149,7 @@ class Measurer:
         keys = {self._key(request): request for request in requests}
         found = self._store.get(sorted(keys))
         self.store_hits += len(found)
+        self.needed.update(keys)
         return {keys[key]: outcome for key, outcome in found.items()}
 
     def stream(self, batches: Iterable[list[Request]]) -> Iterator[tuple[int, Any]]:
@@ -141,6 +160,7 @@ class Measurer:
     def take(self, batch: list[Request], result: Any) -> list[Outcome | Failed]:
         """What a streamed result says of each request of its batch; outcomes are stored."""
         answers = self._answers(batch, result)
+        self.measured += len(answers)
         pairs = zip(batch, answers, strict=True)
         self._store.put({self._key(request): answer for request, answer in pairs if not isinstance(answer, Failed)})
         return answers

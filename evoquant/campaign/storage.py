@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from evoquant.errors import RunDirError
+from evoquant.errors import HeldError, RunDirError
 from evoquant.files import (
     canonical_json,
     clear_leftovers,
@@ -118,9 +118,7 @@ class RunDir:
             self._tidy()
         except BlockingIOError:
             self.release()
-            raise RunDirError(
-                f"{self.path}: another process is running this campaign; wait for it or stop it."
-            ) from None
+            raise HeldError(f"{self.path}: another process is running this campaign; wait for it or stop it.") from None
         except OSError as error:
             self.release()
             raise RunDirError(f"{self.path}: cannot be written to: {error.strerror or error}.") from None

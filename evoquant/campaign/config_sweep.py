@@ -1,0 +1,238 @@
+"""A sweep's YAML file: one campaign and what varies in it, as a product of lists.
+
+    name: searches
+    base: evolve.yaml                      # a campaign's file, or its keys here
+    over:
+      search: [{kind: genetic}, {kind: random}]
+      stop.evaluations: [100, 400]         # dotted keys as for --set
+      seed: 0-19
+
+load_sweep(path) → Sweep: every campaign of it as a checked config, under a name of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, ValidationError, field_validator
+
+from evoquant.campaign.config import MAX_CONFIG_BYTES, CampaignConfig, config_from_dict, resolve_paths
+from evoquant.campaign.config_base import Closed
+from evoquant.campaign.config_own import known_executor
+from evoquant.campaign.config_replay import ReplayConfig
+from evoquant.campaign.sweep_cells import Combination, combinations, expanded_axes, valid_key
+from evoquant.campaign.yaml_file import parse_yaml, set_key
+from evoquant.errors import ConfigError, InputError, describe_validation, quoted
+from evoquant.files import canonical_json, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["MAX_CAMPAIGNS", "Cell", "Sweep", "SweepConfig", "SweepExecutorConfig", "load_sweep", "sweep_from_dict"]
+
+MAX_CAMPAIGNS = 10_000
+TURN_S = 20.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Values = Annotated[list[JsonValue], Field(min_length=1)] | str
+Axes = dict[str, Values]
+
+
+class SweepExecutorConfig(Closed):
+    """Where the campaigns run; cannot change a result."""
+
+    kind: str = "ray"
+    workers: Annotated[int, Field(ge=1, le=4096)] | None = None
+    address: str | None = None
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value == "auto":
+            raise ValueError("a sweep runs on ray, or in turn with local; name one")
+        return known_executor(value)
+
+
+class SweepConfig(Closed):
+    """Many campaigns."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+    base: str | dict[str, JsonValue]
+    over: Axes = Field(default={})
+    include: list[Axes] = Field(default=[])
+    exclude: list[Annotated[dict[str, JsonValue], Field(min_length=1)]] = Field(default=[])
+    executor: SweepExecutorConfig = SweepExecutorConfig()
+    turn_s: Annotated[float, Field(gt=0)] = TURN_S
+    cache: str | None = None
+
+    @field_validator("over", "exclude", "include")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        for block in value if isinstance(value, list) else [value]:
+            for key in block:
+                valid_key(key)
+        return value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One campaign of a sweep.
+
+    Attributes:
+        name: of its run directory, below the sweep's.
+        combination: name of what it is apart from its seeds; the campaigns of one differ in their seeds alone.
+        values: what the sweep set, by dotted key.
+        data: the campaign as plain data, complete.
+        config: the same, checked.
+    """
+
+    name: str
+    combination: str
+    values: Mapping[str, Any]
+    data: Mapping[str, Any]
+    config: CampaignConfig
+
+    @property
+    def text(self) -> str:
+        """A YAML file that is this campaign alone."""
+        import yaml
+
+        return str(yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True, width=110))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, every campaign of which has been checked.
+
+    Attributes:
+        config: as given, with the base as a mapping in which paths are absolute.
+        cells: its campaigns, in the order of the product: the last key of `over` changes fastest.
+        axes: the keys that vary, seeds left out, in order.
+    """
+
+    config: SweepConfig
+    cells: tuple[Cell, ...]
+    axes: tuple[str, ...]
+
+    def code(self) -> list[str]:
+        """Every `module:attribute` that a campaign of it names."""
+        return sorted({name for cell in self.cells for name in cell.config.code()})
+
+    def record(self) -> dict[str, Any]:
+        """What makes the same campaigns again: plain data, without where they run."""
+        return self.config.model_dump(mode="json", exclude={"executor", "turn_s", "cache"})
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read a sweep's file, and check every campaign of it.
+
+    Raises:
+        ConfigError: naming the file, the campaign, the key, the fault and the remedy.
+    """
+    data = parse_yaml(read_text(path, limit=MAX_CONFIG_BYTES, error=ConfigError), str(path))
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a sweep is a YAML mapping with `base` and `over`.")
+    if "base" not in data and "search" in data:
+        raise ConfigError(f"{path}: this is one campaign, not a sweep; run it with: evoquant run {path}")
+    data.setdefault("name", path.stem)
+    return sweep_from_dict(data, str(path), path.parent)
+
+
+def sweep_from_dict(data: Any, source: str, folder: Path) -> Sweep:
+    """A sweep from plain data.
+
+    Args:
+        data: as in the file.
+        source: what messages begin with.
+        folder: what the paths in it are relative to.
+
+    Raises:
+        ConfigError: as `load_sweep`.
+    """
+    try:
+        config = SweepConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(describe_validation(error, source, SweepConfig.model_fields)) from None
+    base, base_source = _base(config, source, folder)
+    try:
+        over, include = expanded_axes(config.over), [expanded_axes(block) for block in config.include]
+        found = combinations(config.name, over, include, config.exclude, MAX_CAMPAIGNS)
+    except InputError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    cells = tuple(_cell(one, base, f"{source}: campaign {one.name}", folder) for one in found)
+    _require_distinct(cells, source)
+    axes = dict.fromkeys(key for one in found for key in one.varied)
+    resolved = config.model_copy(update={"base": base, "over": over, "include": include})
+    if not cells:
+        raise ConfigError(f"{base_source}: there is no campaign in this sweep.")
+    return Sweep(resolved, cells, tuple(axes))
+
+
+def _base(config: SweepConfig, source: str, folder: Path) -> tuple[dict[str, Any], str]:
+    """The campaign that varies, as plain data with absolute paths; it is a valid one by itself."""
+    if isinstance(config.base, str):
+        path = folder / config.base
+        source = f"{source}: base: {path}"
+        try:
+            text = read_text(path, limit=MAX_CONFIG_BYTES, error=ConfigError)
+        except ConfigError as error:
+            raise ConfigError(f"{source.removesuffix(str(path))}{error}") from None
+        data = parse_yaml(text, str(path))
+        folder = path.parent
+    else:
+        data = dict(config.base)
+        source = f"{source}: base"
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: a campaign is a YAML mapping such as `search: {{kind: genetic}}`.")
+    data["name"] = config.name
+    data.pop("out", None)
+    resolve_paths(data, folder)
+    return data, source
+
+
+def _cell(one: Combination, base: Mapping[str, Any], source: str, folder: Path) -> Cell:
+    data: dict[str, Any] = _copied(base)
+    for key, value in sorted(one.values.items(), key=lambda item: item[0].count(".")):  # a whole before its parts
+        set_key(data, key, _copied(value), source)
+    data["name"] = one.combination
+    _run_here(data)
+    resolve_paths(data, folder)
+    config = config_from_dict(data, source)
+    if isinstance(config.search, ReplayConfig):
+        raise ConfigError(f"{source}: a replay searches nothing, and every seed gives the same; leave it out.")
+    return Cell(one.name, one.combination, one.values, data, config)
+
+
+def _run_here(data: dict[str, Any]) -> None:
+    """Each campaign is evaluated by the worker that runs it: of its executor the limits stay."""
+    given = data.get("executor")
+    if isinstance(given, dict):
+        for key in ("workers", "address", "options"):
+            given.pop(key, None)
+        given["kind"] = "local"
+    elif given is None:
+        data["executor"] = {"kind": "local"}
+    data.pop("cache", None)
+
+
+def _require_distinct(cells: Iterable[Cell], source: str) -> None:
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        plain = {key: value for key, value in cell.config.to_dict().items() if key not in ("name", "executor")}
+        other = seen.setdefault(canonical_json(plain), cell)
+        if other is not cell:
+            raise ConfigError(
+                f"{source}: {quoted(cell.name)} and {quoted(other.name)} are the same campaign, which would count "
+                f"twice; leave one out."
+            )
+
+
+def _copied(value: Any) -> Any:
+    """Plain data whose mappings and lists may be changed."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
