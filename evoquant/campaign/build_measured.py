@@ -18,7 +18,7 @@ from evoquant.campaign.build import (
     make_search,
     make_space,
 )
-from evoquant.campaign.build_scoring import compiled, cost_maker
+from evoquant.campaign.build_scoring import compiled, compiler
 from evoquant.campaign.config_measured import MemoryTaskConfig, OnnxTaskConfig, TorchTaskConfig
 from evoquant.campaign.in_memory import borrowed
 from evoquant.campaign.measure import MeasuredEstimator
@@ -27,13 +27,12 @@ from evoquant.campaign.racing import Racing
 from evoquant.campaign.signals import profile_signals
 from evoquant.models.own_rounding import quantizer_of, rounded_by, rounder_named
 from evoquant.models.tasks import load_task
-from evoquant.scoring.cost import bits_cost
 from evoquant.scoring.problem import compile_problem
 from evoquant.search.base import Archiving
 from evoquant.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from evoquant.campaign.config import CampaignConfig
     from evoquant.campaign.config_measured import TaskConfig
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from evoquant.profiles.model import ModelProfile
     from evoquant.quantization.precision import Menu
     from evoquant.scoring.problem import Problem
-    from evoquant.scoring.protocol import CostMaker
 
 
 BLOCK, BATCH = 512, 128  # samples of a network of one's own, where the config does not say
@@ -106,9 +104,9 @@ def open_network(
     cache: Path,
     executor: Executor,
     limit_s: float | None = None,
-    maker: CostMaker = bits_cost,
+    compiling: Callable[[ModelProfile], Problem] | None = None,
 ) -> Opened:
-    """Profile a task for a menu, with its measurements on `executor`.
+    """Profile a task for a menu, with its measurements on `executor`; `compiling` knows other costs than bits.
 
     Raises:
         InputError: it cannot be profiled.
@@ -118,7 +116,8 @@ def open_network(
         measurer = Measurer(task, store)
         measurer.use(executor, limit_s)
         profile = task.profile(menu, measurer.outcomes, signals)
-        return Opened(measurer, profile, compile_problem(profile, menu, maker), store)
+        problem = compile_problem(profile, menu) if compiling is None else compiling(profile)
+        return Opened(measurer, profile, problem, store)
     except BaseException:
         store.close()
         raise
@@ -173,8 +172,8 @@ def build_measured(config: CampaignConfig, cache: Path, executor: Executor) -> C
     """
     assert config.task is not None
     task = make_task(config.task, cache)
-    limit_s, maker = config.executor.limit_s, cost_maker(config)
-    opened = open_network(task, config.resolved_menu, profile_signals(config), cache, executor, limit_s, maker)
+    limit_s, compiling = config.executor.limit_s, compiler(config)
+    opened = open_network(task, config.resolved_menu, profile_signals(config), cache, executor, limit_s, compiling)
     try:
         return _campaign(config, deployable_only(config, opened), executor)
     except BaseException:

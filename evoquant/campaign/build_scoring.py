@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evoquant.campaign.config import BudgetConfig, CampaignConfig, CodeConfig, HeldConfig
+from evoquant.campaign.config import BudgetConfig, CampaignConfig, CodeConfig, HeldConfig, LimitsConfig
 from evoquant.campaign.config_base import CODE
 from evoquant.campaign.config_cost import (
     AnyCostConfig,
@@ -17,18 +17,21 @@ from evoquant.campaign.config_cost import (
     TableCostConfig,
     table_digest,
 )
-from evoquant.campaign.own import own_part
+from evoquant.campaign.in_memory import borrowed_part
+from evoquant.campaign.own import given_part, own_part
 from evoquant.errors import ConfigError, InputError, raised_by
 from evoquant.scoring.bit_operations import bit_operations
-from evoquant.scoring.cost import BIT_UNITS, bits_cost
+from evoquant.scoring.cost import BIT_UNITS, LARGEST_COST, bits_cost
 from evoquant.scoring.cost_file import CostTable, TableCost, read_table
 from evoquant.scoring.estimated import estimated_losses
+from evoquant.scoring.limits import EFFECTIVE_BITS, Limit, WithinLimits
 from evoquant.scoring.objective import OBJECTIVES, BitBudget, Objective
 from evoquant.scoring.packed_bytes import PackedBytes
 from evoquant.scoring.problem import Problem, compile_problem
+from evoquant.scoring.quantity import Amount, parse_amount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from evoquant.profiles.model import ModelProfile
     from evoquant.scoring.protocol import CostMaker, RetentionModel
@@ -40,12 +43,34 @@ def compiled(config: CampaignConfig, profiles: Iterable[ModelProfile]) -> tuple[
     Raises:
         InputError: one cannot be compiled, or the config's own cost cannot be made.
     """
-    menu, maker = config.resolved_menu, cost_maker(config)
-    return tuple(compile_problem(profile, menu, maker) for profile in profiles)
+    compiling = compiler(config)
+    return tuple(compiling(profile) for profile in profiles)
+
+
+def compiler(config: CampaignConfig) -> Callable[[ModelProfile], Problem]:
+    """A function from a profile to the problem that a campaign scores: its menu, and all its costs, made once.
+
+    What an objective minimises is the campaign's main cost: compression is of that, and searches break ties by it.
+
+    Raises:
+        InputError: a cost cannot be made.
+    """
+    objective, menu = config.objective, config.resolved_menu
+    limited = isinstance(objective, LimitsConfig)
+    named = {name: maker_of(cost, f"costs.{name}") for name, cost in sorted(config.costs.items())}
+    if config.cost is not None:
+        named["cost"] = maker_of(config.cost)
+    main = "cost" if config.cost is not None else "bits"
+    if isinstance(objective, LimitsConfig):
+        main = objective.minimise or main
+    makers: dict[str, CostMaker] = {"bits": bits_cost, **named}
+    maker = makers[main if main in makers else "bits"]  # bytes are bits where the campaign does not count them
+    several = bool(config.costs) or (limited and config.cost is not None)
+    return lambda profile: compile_problem(profile, menu, maker, makers if several else {})
 
 
 def cost_maker(config: CampaignConfig) -> CostMaker:
-    """What makes the cost tables of a config: bits, where it names none.
+    """What makes the table of a config's `cost`: bits, where it names none.
 
     Raises:
         InputError: it cannot be made.
@@ -71,6 +96,9 @@ def maker_of(cost: AnyCostConfig, key: str = "cost") -> CostMaker:
         return bit_operations
     if isinstance(cost, TableCostConfig):
         return TableCost(_table(cost, key))
+    if isinstance(cost, HeldConfig):
+        lent: CostMaker = given_part(borrowed_part(cost, key), "cost", cost.what)
+        return lent
     made: CostMaker = own_part(cost, "cost")
     return made
 
@@ -149,10 +177,37 @@ def make_objective(config: CampaignConfig, problems: tuple[Problem, ...] = ()) -
     if isinstance(objective, (CodeConfig, HeldConfig)):
         made: Objective = own_part(objective, "objective")
         return made
+    if isinstance(objective, LimitsConfig):
+        return _within_limits(objective, problems)
     if isinstance(objective, BudgetConfig):
         return BitBudget(objective.effective_bits or _bits_of(objective, problems))
     options = objective.model_dump()
     return OBJECTIVES[options.pop("kind")](**options)
+
+
+def _within_limits(objective: LimitsConfig, problems: tuple[Problem, ...]) -> WithinLimits:
+    """The objective, its limits in the units of the models' tables; each model has to keep them.
+
+    Raises:
+        ConfigError: an amount is none of what a table counts.
+    """
+    limits = tuple(_limit(name, parse_amount(most), problems[0]) for name, most in objective.at_most.items())
+    return WithinLimits(objective.retention, limits, objective.minimise or ("bits", "cost")[problems[0].own_cost])
+
+
+def _limit(name: str, amount: Amount, problem: Problem) -> Limit:
+    if name == EFFECTIVE_BITS:
+        return Limit(name, EFFECTIVE_BITS, float(amount.value), "")
+    cost, unit, per_unit = name, problem.costs[name].name if name in problem.costs else "bits", 1
+    if name == "bytes" and name not in problem.costs:
+        cost, unit, per_unit = "bits", "bytes", 8 * BIT_UNITS
+    try:
+        most = int(amount.of(unit) * per_unit)
+    except InputError as error:
+        raise ConfigError(f"objective.at_most.{name}: {error}.") from None
+    if most < 1:
+        raise ConfigError(f"objective.at_most.{name}: {amount.text} is less than one of {unit}; raise it.")
+    return Limit(name, cost, min(most, LARGEST_COST), unit, per_unit)
 
 
 def _bits_of(objective: BudgetConfig, problems: tuple[Problem, ...]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, Tag, field_validator,
 
 from evoquant.campaign.config_base import Closed, tag
 from evoquant.campaign.config_own import CodeConfig, HeldConfig
-from evoquant.errors import InputError
+from evoquant.errors import InputError, quoted
 from evoquant.files import read_bytes
 from evoquant.scoring.cost_file import LARGEST_TABLE
 from evoquant.scoring.packed_bytes import packing_named
@@ -109,3 +110,20 @@ CostConfig = Annotated[
 ]
 """One cost of a campaign; `build_scoring.maker_of` makes its tables."""
 AnyCostConfig = BitsCostConfig | BytesCostConfig | BitOperationsCostConfig | TableCostConfig | CodeConfig | HeldConfig
+
+RESERVED = ("bits", "effective_bits", "cost", "retention", "compression", "fitness", "loss")
+"""Names that say something already."""
+
+
+def checked_names(costs: dict[str, Any]) -> dict[str, Any]:
+    """Costs by name, if the names can stand beside evoquant's own.
+
+    Raises:
+        ValueError: one cannot.
+    """
+    for name in costs:
+        if name in RESERVED:
+            raise ValueError(f"{name!r} says something already; call this cost something else, such as latency")
+        if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,39}", name) is None:
+            raise ValueError(f"{quoted(name)} is no name; write letters, digits, _ and -, a letter first, 40 at most")
+    return costs

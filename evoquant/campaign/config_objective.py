@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, Tag, field_validator, model_serializer, model_validator
 
 from evoquant.campaign.config_base import Closed, tag
 from evoquant.campaign.config_own import CodeConfig, HeldConfig
+from evoquant.errors import InputError, quoted, suggestion
+from evoquant.scoring.quantity import parse_amount
 
 Retention = Annotated[float, Field(gt=0, lt=1)]
 
@@ -50,13 +53,57 @@ class BudgetConfig(Closed):
         return plain
 
 
-CertifiedConfig = CliffConfig | FeasibleFirstConfig | BudgetConfig
+class LimitsConfig(Closed):
+    """The least of one cost, with retention and other costs within limits."""
+
+    kind: Literal["limits"]
+    minimise: str | None = None
+    retention: Retention = 0.95
+    at_most: Annotated[dict[str, float | str], Field(max_length=32)] = Field(default={})
+
+    @field_validator("at_most")
+    @classmethod
+    def _amounts(cls, value: dict[str, float | str]) -> dict[str, float | str]:
+        for name, most in value.items():
+            try:
+                amount = parse_amount(most)
+            except InputError as error:
+                raise ValueError(f"{quoted(name)}: {str(error).removesuffix('.')}") from None
+            if name == "effective_bits" and amount.dimension:
+                raise ValueError(f"effective_bits: {most} is no number of bits per weight; write a number such as 4.5")
+        return value
+
+    def check_names(self, costs: Mapping[str, object], *, single: bool) -> None:
+        """Check that everything named is counted.
+
+        Args:
+            costs: the campaign's, by name.
+            single: whether it has a `cost`, which goes by that name.
+
+        Raises:
+            ValueError: something is not.
+        """
+        known = ["bits", "bytes", *costs, *(["cost"] if single else [])]
+        for key, name in (("minimise", self.minimise), *(("at_most", name) for name in self.at_most)):
+            allowed = known if key == "minimise" else [*known, "effective_bits"]
+            if name is not None and name not in allowed:
+                hint = suggestion(name, allowed)
+                if name == "retention":
+                    hint = " Retention is wanted at least: objective.retention."
+                raise ValueError(
+                    f"objective.{key}: nothing is counted under the name {quoted(name)}.{hint} More costs are named "
+                    f"under `costs`"
+                )
+
+
+CertifiedConfig = CliffConfig | FeasibleFirstConfig | BudgetConfig | LimitsConfig
 """Objectives of which the optimum can be certified."""
 ObjectiveConfig = Annotated[
     Annotated[CliffConfig, Tag("cliff")]
     | Annotated[FeasibleFirstConfig, Tag("feasible_first")]
     | Annotated[BudgetConfig, Tag("budget")]
+    | Annotated[LimitsConfig, Tag("limits")]
     | Annotated[CodeConfig, Tag("code")]
     | Annotated[HeldConfig, Tag("memory")],
-    tag("cliff", ("cliff", "feasible_first", "budget")),
+    tag("cliff", ("cliff", "feasible_first", "budget", "limits")),
 ]

@@ -30,6 +30,7 @@ WORDS: dict[str, dict[str, str]] = {
         "aggregate": "how the fitness on several models becomes one number",
         "relative_to_optimum": "count each model as a share of its own certified optimum",
         "cost": "what a choice of widths costs: bits by default; bytes, bit operations, a table, your own module:Class",
+        "costs": "further costs, each under a name, for limits and fronts over several of them",
         "estimator": "how retention is estimated on profiles, by your own module:Class; separable by default",
         "genome": "what is evolved: rules and formulas carry over to other models, direct is for one model",
         "search": "how it is searched",
@@ -83,6 +84,12 @@ WORDS: dict[str, dict[str, str]] = {
         "file": "JSON, or CSV with layer,width,value; relative to this file",
         "unit": "of the values; ns by default, times become nanoseconds, anything else is whole",
         "sha256": "of the file; filled in where it is left out",
+    },
+    "LimitsConfig": {
+        "kind": "the least of one cost, with retention and other costs within limits",
+        "minimise": "bits, bytes, or a name under `costs`; by default the campaign's `cost`, else bits",
+        "retention": "retention that must be kept",
+        "at_most": "name of a cost (or effective_bits) → the most of it: 20MB, 3ms, or a number in its own unit",
     },
     "RuleSpaceConfig": {
         "kind": "rules: protected layer types, edges, then thresholds on signals",

@@ -14,7 +14,7 @@ from evoquant.execution.base import CAUGHT, Failure, raised
 from evoquant.genomes.base import Fused, digest_of
 from evoquant.scoring.estimated import UNKNOWN, losses_of
 from evoquant.scoring.objective import Aggregate, Objective, Scores, score
-from evoquant.scoring.separable import cost_sums, retention_of
+from evoquant.scoring.separable import all_cost_sums, retention_of
 from evoquant.scoring.threads import in_threads
 from evoquant.search.base import (
     CENSORED,
@@ -43,7 +43,7 @@ COMPILED_BATCH = 2**16  # rows that go together at least where they are scored b
 
 
 Sums = tuple["NDArray[np.int64]", "NDArray[np.int64]", dict[int, str]]
-"""`(n, models)` loss sums and cost sums, and row → reason of those that failed."""
+"""`(n, models)` loss sums, cost sums as `score` takes them, and row → reason of those that failed."""
 
 
 @dataclass
@@ -103,7 +103,10 @@ class Estimator(Protocol):
 def separable_worker(
     payload: tuple[Space | None, tuple[Problem, ...]],
 ) -> Callable[[Any], tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Executor factory: a function from rows (or genomes) to `(n, models)` loss sums and cost sums."""
+    """Executor factory: a function from rows (or genomes) to `(n, models)` loss sums, and cost sums.
+
+    Where problems have several costs all are summed here, beside the allocation that is at hand: `(n, models, 1 + k)`.
+    """
     space, problems = payload
 
     def sums(rows: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -124,8 +127,8 @@ def own_worker(payload: tuple[Space | None, tuple[Problem, ...], RetentionModel 
             losses, costs = _sums_of(space, problems, model, rows)
         except CAUGHT as error:
             if len(rows) == 1:
-                shape = (1, len(problems))
-                return np.zeros(shape, dtype=np.int64), np.ones(shape, dtype=np.int64), {0: raised(error).reason}
+                reason = {0: raised(error).reason}
+                return np.zeros((1, len(problems)), dtype=np.int64), _no_costs(1, problems), reason
             alone = [sums(rows[place : place + 1]) for place in range(len(rows))]
             reasons = {place: found[2][0] for place, found in enumerate(alone) if found[2]}
             return np.concatenate([found[0] for found in alone]), np.concatenate([found[1] for found in alone]), reasons
@@ -144,17 +147,23 @@ def _sums_of(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     losses, costs = [], []
     for problem in problems:
-        if model is None and isinstance(space, Fused) and isinstance(rows, np.ndarray):
+        if model is None and isinstance(space, Fused) and isinstance(rows, np.ndarray) and not problem.costs:
             loss, cost = space.sums(rows, problem)
         else:
             if space is not None and isinstance(rows, np.ndarray):
                 allocations = space.allocate(rows, problem)
             else:
                 allocations = np.stack([genome.allocate(problem) for genome in rows])
-            loss, cost = losses_of(problem, allocations, model), cost_sums(problem, allocations)
+            loss, cost = losses_of(problem, allocations, model), all_cost_sums(problem, allocations)
         losses.append(loss)
         costs.append(cost)
     return np.stack(losses, axis=1), np.stack(costs, axis=1)
+
+
+def _no_costs(n: int, problems: tuple[Problem, ...]) -> NDArray[np.int64]:
+    """In the place of cost sums, where there are none yet."""
+    named = len(problems[0].costs)
+    return np.ones((n, len(problems), 1 + named) if named else (n, len(problems)), dtype=np.int64)
 
 
 class SeparableEstimator:
@@ -218,9 +227,8 @@ class SeparableEstimator:
     def _sums(self, items: Any, together: int) -> Sums:
         """What the workers make of rows or genomes, `together` at a time at most."""
         assert self._executor is not None
-        shape = (len(items), len(self._problems))
-        losses = np.zeros(shape, dtype=np.int64)
-        costs = np.ones(shape, dtype=np.int64)
+        losses = np.zeros((len(items), len(self._problems)), dtype=np.int64)
+        costs = _no_costs(len(items), self._problems)
         failed: dict[int, str] = {}
         size = min(together, -(-len(items) // self._executor.workers))
         starts = range(0, len(items), size)
@@ -264,9 +272,9 @@ class _LastSums:
             losses, costs, failures = scored(rows[new])
             failed = {new[place]: reason for place, reason in failures.items()}
             found.update((keys[place], (losses[i], costs[i])) for i, place in enumerate(new))
-        both = np.array([found[key] for key in keys], dtype=np.int64)
+        both = [np.array([found[key][part] for key in keys], dtype=np.int64) for part in (0, 1)]
         self._known = {key: found[key] for place, key in enumerate(keys) if place not in failed}
-        return both[:, 0], both[:, 1], failed
+        return both[0], both[1], failed
 
 
 def score_genomes(
@@ -348,6 +356,7 @@ def as_evaluations(
         details=details,
         standard_error=standard_error,
         divergence=divergence,
+        costs=scores.amounts,
     )
 
 

@@ -19,7 +19,7 @@ from evoquant.models.base import DIVERGENCE, SCORE, Failed
 from evoquant.rng import generator_for
 from evoquant.scoring.chance import share_at_least, with_doubt
 from evoquant.scoring.objective import retention_floor, score
-from evoquant.scoring.separable import cost_sums
+from evoquant.scoring.separable import all_cost_sums
 from evoquant.scoring.statistics import bootstrap, interval, paired_retention
 from evoquant.search.base import best_first
 
@@ -119,7 +119,7 @@ def choose(judge: Judge, allocations: NDArray[np.int8], records: Sequence[Mappin
         whole = len(kept) == len(splits)
         metric = judge.measurer.task.metric
         values.append(paired_retention(np.concatenate(kept), fp32, metric).value if whole else math.nan)
-    costs = cost_sums(judge.problem, allocations)
+    costs = all_cost_sums(judge.problem, allocations)
     scores = score(judge.objective, (judge.problem,), np.array(values)[:, None], costs[:, None])
     parts = np.array([record["parts"] for record in records], dtype=np.int64)
     best = int(best_first(scores.fitness, parts, scores.cost, lambda row: str(records[row]["digest"]))[0])

@@ -21,6 +21,8 @@ from evoquant.errors import CampaignError
 from evoquant.models.base import REFERENCE, SCORE, Failed, Split
 from evoquant.rng import generator_for
 from evoquant.scoring.chance import resampled
+from evoquant.scoring.objective import amounts_of, fitness_of
+from evoquant.scoring.separable import all_cost_sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.finals_measured import Judge
     from evoquant.models.base import Outcome
-    from evoquant.scoring.objective import Scores
+    from evoquant.scoring.objective import Amounts, Scores
     from evoquant.scoring.problem import Problem
 
 VERSION = 1
@@ -62,7 +64,8 @@ def run_gate(judge: Judge, champion: NDArray[np.int8], kind: str) -> dict[str, A
     if np.isnan(retentions[0].value):
         raise CampaignError("the champion has no retention on the gate's data, so nothing can be compared there.")
     kept = [row for row in range(len(contenders)) if not np.isnan(retentions[row].value)]  # a failed one has none
-    difference = _differences(judge, scores, [outcomes[row] for row in kept], kept)
+    costs = amounts_of((judge.problem,), all_cost_sums(judge.problem, allocations)[:, None])
+    difference = _differences(judge, scores, costs, [outcomes[row] for row in kept], kept)
     rows = []
     for place, row in enumerate(kept):
         low, high = difference(0, place, BLIND_LEVEL if contenders[row].kind in BLIND else LEVEL)
@@ -122,7 +125,7 @@ def _bits(problem: Problem, allocation: NDArray[np.int8], counted: float) -> flo
 
 
 def _differences(
-    judge: Judge, scores: Scores, outcomes: Sequence[Outcome | Failed], rows: Sequence[int]
+    judge: Judge, scores: Scores, costs: Amounts, outcomes: Sequence[Outcome | Failed], rows: Sequence[int]
 ) -> Callable[[int, int, float], tuple[float, float]]:
     """A function that gives the interval, at a level, of one contender's fitness minus another's, by their places."""
     reference = reference_outcomes(judge.measurer, SPLIT)[:, SCORE].astype(np.float64)
@@ -134,7 +137,8 @@ def _differences(
         row = rows[place]
         compression = np.full(len(retention), scores.compression[row, 0])
         bits = np.full(len(retention), scores.effective_bits[row, 0])
-        return judge.objective.score(np.clip(retention, 0.0, 1.0), compression, bits)
+        seen = {name: np.full(len(retention), amounts[row, 0]) for name, amounts in costs.items()}
+        return fitness_of(judge.objective, np.clip(retention, 0.0, 1.0), compression, bits, seen)
 
     def difference(first: int, second: int, level: float) -> tuple[float, float]:
         if first == second:

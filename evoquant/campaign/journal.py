@@ -48,6 +48,8 @@ def candidate_record(
         "operator": batch.operators[row],
         "parents": [parent for parent in batch.parents[row].tolist() if parent >= 0],
     }
+    if evaluations.costs:
+        record["costs"] = {name: amounts[row].tolist() for name, amounts in evaluations.costs.items()}
     if batch.labels:
         record["label"] = batch.labels[row]
     if batch.on is not None:
@@ -253,6 +255,8 @@ def _listed(batch: CandidateBatch, evaluations: EvaluationBatch) -> dict[str, st
         "parents": _array(map(_pair, *batch.parents.T.tolist())),
         "operators": _array(map(operators.__getitem__, names)),
     }
+    if evaluations.costs:
+        population["costs"] = canonical_json({name: found.tolist() for name, found in evaluations.costs.items()})
     if batch.asked:
         population["asked"] = canonical_json(list(batch.asked))
     if batch.genes is not None:

@@ -9,13 +9,13 @@ import numpy as np
 
 from evoquant.campaign.evaluate import Counters, as_evaluations
 from evoquant.campaign.measurer import allocation_digest, reference_outcomes
-from evoquant.campaign.racing import OUT_OF_PASSES, SAFE, Racing, fitness_at, stages, verdict
+from evoquant.campaign.racing import OUT_OF_PASSES, SAFE, Racing, Size, fitness_at, stages, verdict
 from evoquant.campaign.runner import Result, Runner
 from evoquant.errors import InputError
 from evoquant.models.base import REFERENCE, SCORE, Failed, Request
 from evoquant.scoring.chance import Limits, confidence_limits
-from evoquant.scoring.objective import Scores, score
-from evoquant.scoring.separable import cost_sums
+from evoquant.scoring.objective import Scores, amounts_of, score
+from evoquant.scoring.separable import all_cost_sums
 from evoquant.scoring.statistics import UNKNOWN, Retention, paired_retention, require_reference
 
 if TYPE_CHECKING:
@@ -98,14 +98,16 @@ class MeasuredEstimator:
         """`(n, units)` allocations of a batch, and each row's runner; equal allocations share one."""
         assert batch.genes is not None
         allocations = self._space.allocate(batch.genes, self._problem)
-        sizes = self._scores(np.zeros(len(batch)), self._costs(allocations))
+        found = self._costs(allocations)
+        sizes, seen = self._scores(np.zeros(len(batch)), found), amounts_of((self._problem,), found)
         runners: dict[str, Runner] = {}
         rows = []
         for row, allocation in enumerate(allocations):
             widths = self._problem.unfold(allocation)
             digest = allocation_digest(widths)
-            size = float(sizes.compression[row, 0]), float(sizes.effective_bits[row, 0])
-            rows.append(runners.setdefault(digest, Runner(digest, widths, *size)))
+            costs = {name: amounts[row, 0].item() for name, amounts in seen.items()}
+            size = Size(float(sizes.compression[row, 0]), float(sizes.effective_bits[row, 0]), costs)
+            rows.append(runners.setdefault(digest, Runner(digest, widths, size)))
         return allocations, rows
 
     def _told(
@@ -129,7 +131,7 @@ class MeasuredEstimator:
         )
 
     def _costs(self, allocations: NDArray[np.int8]) -> NDArray[np.int64]:
-        return cost_sums(self._problem, allocations)[:, None]
+        return all_cost_sums(self._problem, allocations)[:, None]
 
     def _note_complete(self, runner: Runner, allocation: NDArray[np.int8]) -> None:
         if runner.status == "ok" and runner.blocks == self._stages[-1]:
@@ -211,7 +213,7 @@ class MeasuredEstimator:
         quantized, fp32 = self._pair(runner)
         runner.retention = paired_retention(quantized, fp32, self.measurer.task.metric)
         if not math.isnan(runner.retention.value):
-            runner.estimate = fitness_at(self._objective, runner.retention.value, runner.compression, runner.bits)
+            runner.estimate = fitness_at(self._objective, runner.retention.value, runner.size)
 
     def _look(self, runners: list[Runner]) -> None:
         """Stop those of which enough is known.
@@ -231,7 +233,7 @@ class MeasuredEstimator:
         """Stop a runner of which enough is known, beside one whose fitness is at least `best`."""
         assert self._racing is not None
         limits = self._limits(runner)
-        found = verdict(self._racing, self._objective, limits, runner.compression, runner.bits, best)
+        found = verdict(self._racing, self._objective, limits, runner.size, best)
         if found == SAFE:
             self._finish(runner)
         elif found is not None:
@@ -246,7 +248,7 @@ class MeasuredEstimator:
     def _lead(self, runner: Runner) -> None:
         """Let a runner that is ok lead, where it is the best."""
         if self._racing is not None and runner.estimate > self._leader[0]:
-            low = fitness_at(self._objective, self._limits(runner).low, runner.compression, runner.bits)
+            low = fitness_at(self._objective, self._limits(runner).low, runner.size)
             self._leader = (runner.estimate, low)
 
     def _limits(self, runner: Runner) -> Limits:
@@ -331,5 +333,5 @@ def measure_allocations(
         for o in outcomes
     ]
     values = np.array([[r.value] for r in retentions])
-    scores = score(objective, (problem,), values, cost_sums(problem, allocations)[:, None])
+    scores = score(objective, (problem,), values, all_cost_sums(problem, allocations)[:, None])
     return scores, retentions, outcomes

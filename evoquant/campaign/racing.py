@@ -7,15 +7,15 @@ candidate is looked at several times, so each look takes its share of the error 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evoquant.scoring.objective import FeasibleFirst, retention_floor
+from evoquant.scoring.objective import FeasibleFirst, WithinLimits, fitness_of, retention_floor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from evoquant.scoring.chance import Limits
     from evoquant.scoring.objective import Objective
@@ -42,6 +42,20 @@ class Racing:
     behind: bool = True
 
 
+@dataclass(frozen=True)
+class Size:
+    """What one candidate costs.
+
+    Attributes:
+        compression, bits: all-FP32 cost / cost, and effective bits per weight.
+        costs: name → amount, where the objective sees several; see `evoquant.scoring.objective.amounts_of`.
+    """
+
+    compression: float
+    bits: float
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
 def stages(blocks: Sequence[int], *, racing: bool = True) -> tuple[int, ...]:
     """How many blocks have been measured after each stage: 1, 2, 4, … and all; `blocks` holds their samples.
 
@@ -56,9 +70,7 @@ def stages(blocks: Sequence[int], *, racing: bool = True) -> tuple[int, ...]:
     return (*found, len(blocks))
 
 
-def verdict(
-    racing: Racing, objective: Objective, limits: Limits, compression: float, bits: float, best: float
-) -> str | None:
+def verdict(racing: Racing, objective: Objective, limits: Limits, size: Size, best: float) -> str | None:
     """What becomes of a candidate after a look: a reason to stop, `SAFE`, or None to go on.
 
     Assumes, as bounds do, that an objective never prefers less retention at equal size.
@@ -67,7 +79,7 @@ def verdict(
         racing: the settings.
         objective: the campaign's.
         limits: of the candidate's retention.
-        compression, bits: of the candidate.
+        size: of the candidate.
         best: a lower limit of the fitness of the best candidate measured in full, −∞ while there is none.
     """
     floor = retention_floor(objective)
@@ -75,14 +87,14 @@ def verdict(
         return None
     if floor is not None and limits.high < floor:
         return BELOW_FLOOR
-    if racing.behind and fitness_at(objective, limits.high, compression, bits) < best:
+    if racing.behind and fitness_at(objective, limits.high, size) < best:
         return BEHIND
-    if floor is not None and isinstance(objective, FeasibleFirst) and limits.low >= floor:
+    if floor is not None and isinstance(objective, (FeasibleFirst, WithinLimits)) and limits.low >= floor:
         return SAFE
     return None
 
 
-def fitness_at(objective: Objective, retention: float, compression: float, bits: float) -> float:
+def fitness_at(objective: Objective, retention: float, size: Size) -> float:
     """The fitness of one candidate at a retention."""
-    columns = (np.array([value]) for value in (min(max(retention, 0.0), 1.0), compression, bits))
-    return float(objective.score(*columns)[0])
+    columns = (np.array([value]) for value in (min(max(retention, 0.0), 1.0), size.compression, size.bits))
+    return float(fitness_of(objective, *columns, {name: np.array([cost]) for name, cost in size.costs.items()})[0])

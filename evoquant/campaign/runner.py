@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.evaluate import KnownFailure
     from evoquant.campaign.measurer import Widths
+    from evoquant.campaign.racing import Size
     from evoquant.models.base import Outcome
 
 
@@ -45,7 +46,7 @@ class Runner:
     """One allocation in a race.
 
     Attributes:
-        digest, widths, compression, bits: of the allocation.
+        digest, widths, size: of the allocation.
         known: as a journal has it, where it is known to fail.
         outcomes: of the blocks that it was measured on.
         blocks: how many blocks were asked for.
@@ -56,8 +57,7 @@ class Runner:
 
     digest: str
     widths: Widths
-    compression: float
-    bits: float
+    size: Size
     known: KnownFailure | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     blocks: int = 0

@@ -34,7 +34,7 @@ class Limit:
     cost: str
     most: float
     unit: str
-    per_unit: float = 1.0
+    per_unit: int = 1
 
     def excess(self, costs: Mapping[str, NDArray[np.int64] | NDArray[np.float64]]) -> NDArray[np.float64]:
         """Share of the limit by which amounts are above it; 0 or below where they keep it."""

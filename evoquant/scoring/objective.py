@@ -144,7 +144,7 @@ class Scores:
         effective_bits: `(n, m)` bits per weight, scales counted; under a cost of one's own 32 times the share of the
             FP32 cost.
         cost: `(n,)` cost summed over the models, the last tie-break before the digest.
-        amounts: name → `(n, m)` what it costs by every table that the campaign names; see `amounts_of`.
+        amounts: name → `(n, m)` what it costs by every table, where the campaign names several; see `amounts_of`.
     """
 
     fitness: NDArray[np.float64]
@@ -176,7 +176,7 @@ def score(
         optimum: `(m,)` best possible fitness of each model, above 0; fitness on a model is divided by it first, so
             that no model counts for more because more is possible there.
     """
-    amounts = amounts_of(problems, costs)
+    seen = amounts_of(problems, costs) if isinstance(objective, SeesCosts) or costs.ndim == 3 else {}
     costs = costs if costs.ndim == 2 else costs[:, :, 0]
     reference = np.array([p.cost.reference for p in problems], dtype=np.float64)
     constant = np.array([p.cost.constant for p in problems], dtype=np.int64)
@@ -184,11 +184,12 @@ def score(
     compression = reference / costs.astype(np.float64)
     effective_bits = (costs - constant).astype(np.float64) / scale
     clipped = np.clip(retention, 0.0, 1.0)
-    made = fitness_of(objective, clipped, compression, effective_bits, amounts)
+    made = fitness_of(objective, clipped, compression, effective_bits, seen)
     per_model = np.where(np.isnan(retention), np.nan, made)
     compared = per_model if optimum is None else per_model / optimum
     fitness, cost = combine(compared, aggregate), costs.sum(axis=1)
-    return Scores(fitness, per_model, retention, compression, effective_bits, cost, amounts)
+    several = seen if problems[0].costs else {}
+    return Scores(fitness, per_model, retention, compression, effective_bits, cost, several)
 
 
 def combine(per_model: NDArray[np.float64], aggregate: Aggregate) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -104,6 +104,8 @@ class EvaluationBatch:
         standard_error: `(n,)` of retention, NaN where failed; None where retention is exact.
         divergence: `(n,)` mean divergence from the FP32 outputs in nats, NaN where failed; None where not measured.
         firsts: rows of a large batch that are no copies of an earlier one; None where copies count, too.
+        costs: name → `(n, models)` what they cost by every table, where the campaign names several: whole numbers as
+            the tables count, `bits` in 1/1024 bit, and beside them `effective_bits`, per weight.
     """
 
     fitness: NDArray[np.float64]
@@ -119,6 +121,7 @@ class EvaluationBatch:
     standard_error: NDArray[np.float64] | None = None
     divergence: NDArray[np.float64] | None = None
     firsts: NDArray[np.intp] | None = None
+    costs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.fitness)

@@ -157,4 +157,5 @@ def _part(evaluations: EvaluationBatch, first: int, end: int) -> EvaluationBatch
         digest=lambda row: evaluations.digest(first + row),
         standard_error=None if evaluations.standard_error is None else evaluations.standard_error[rows],
         divergence=None if evaluations.divergence is None else evaluations.divergence[rows],
+        costs={name: amounts[rows] for name, amounts in evaluations.costs.items()},
     )

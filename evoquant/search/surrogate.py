@@ -18,7 +18,8 @@ import numpy as np
 from evoquant.errors import InputError
 from evoquant.genomes.direct import DirectSpace
 from evoquant.rng import generator_for
-from evoquant.scoring.separable import cost_sums
+from evoquant.scoring.objective import amounts_of, fitness_of
+from evoquant.scoring.separable import all_cost_sums
 from evoquant.search.base import FAILED, NO_PARENT, OK, CandidateBatch, EvaluationBatch
 from evoquant.search.generational import Generational
 from evoquant.search.level_switch import LevelSwitchSettings, offspring
@@ -284,12 +285,15 @@ class _Goal:
         quantiles = ndtri((np.arange(NODES) + 0.5) / NODES)
         mean, deviation = self.model.predict(allocations)
         retention = np.clip(np.exp(-(mean[:, None] + deviation[:, None] * quantiles)), 0.0, 1.0)
-        costs = cost_sums(self._problem, allocations)
+        found = all_cost_sums(self._problem, allocations)
+        costs = found if found.ndim == 1 else found[:, 0]
         compression = self._problem.cost.reference / costs.astype(np.float64)
         bits = (costs - self._problem.cost.constant) / (self._problem.weights * self._problem.bit)
         shape = retention.shape
-        return self._objective.score(
-            retention, np.broadcast_to(compression[:, None], shape), np.broadcast_to(bits[:, None], shape)
+        sizes = (np.broadcast_to(column[:, None], shape) for column in (compression, bits))
+        seen = amounts_of((self._problem,), found[:, None])
+        return fitness_of(
+            self._objective, retention, *sizes, {name: np.broadcast_to(one, shape) for name, one in seen.items()}
         )
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from evoquant.errors import InputError, quoted, shown_value, suggestion
 from evoquant.genomes.base import digest_of
-from evoquant.scoring.objective import combine, score
-from evoquant.scoring.separable import cost_sums
+from evoquant.scoring.objective import amounts_of, combine, fitness_of, score
+from evoquant.scoring.separable import all_cost_sums
 from evoquant.search.base import FAILED, OK, DigestMemo, EvaluationBatch
 
 if TYPE_CHECKING:
@@ -64,13 +64,14 @@ class Judge:
 
     def evaluations(self, batch: CandidateBatch, told: Sequence[Mapping[str, Any]]) -> EvaluationBatch:
         """What `read` gave, row for row, as the batch's evaluations."""
-        n, models = len(batch), max(len(self.problems), 1)
+        models = max(len(self.problems), 1)
         fitness, retention = _column(told, "fitness"), _column(told, "retention", models)
         costs, compression, bits = self._sizes(batch, told)
         judged = np.isnan(fitness) & ~np.isnan(retention).any(axis=1)
         if judged.any():
             clipped = np.clip(retention[judged], 0.0, 1.0)
-            made = self.objective.score(clipped, compression[judged], bits[judged])
+            seen = amounts_of(self.problems, costs[judged]) if self.problems else {}
+            made = fitness_of(self.objective, clipped, compression[judged], bits[judged], seen)
             fitness[judged] = combine(np.asarray(made, dtype=np.float64), "mean")
         fitness[~np.isfinite(fitness)] = np.nan
         status = np.where(np.isnan(fitness), FAILED, OK).astype(np.int8)
@@ -84,7 +85,7 @@ class Judge:
         return EvaluationBatch(
             fitness=fitness,
             parts=self._parts(batch),
-            cost=costs.sum(axis=1) if self.problems else np.zeros(n, dtype=np.int64),
+            cost=(costs if costs.ndim == 2 else costs[:, :, 0]).sum(axis=1),
             retention=retention,
             compression=compression,
             effective_bits=bits,
@@ -92,6 +93,7 @@ class Judge:
             reasons=dict.fromkeys(np.flatnonzero(status == FAILED).tolist(), "not_finite"),
             digest=digest,
             standard_error=None if np.isnan(errors).all() else np.nan_to_num(errors),
+            costs=amounts_of(self.problems, costs) if costs.ndim == 3 else {},
         )
 
     def _one(self, value: Any, place: str) -> dict[str, Any]:
@@ -148,7 +150,7 @@ class Judge:
     def _sizes(
         self, batch: CandidateBatch, told: Sequence[Mapping[str, Any]]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """`(n, models)` costs, compression and effective bits: as told, else those of the allocations."""
+        """Costs as `score` takes them, `(n, models)` compression and effective bits: as told, else the allocations'."""
         shape = (len(batch), max(len(self.problems), 1))
         compression, bits = _column(told, "compression", shape[1]), _column(told, "effective_bits", shape[1])
         compression, bits = (
@@ -157,7 +159,8 @@ class Judge:
         )
         if not self.problems:
             return np.zeros(shape, dtype=np.int64), compression, bits
-        costs = np.stack([cost_sums(problem, self._allocations(batch, problem)) for problem in self.problems], axis=1)
+        sums = [all_cost_sums(problem, self._allocations(batch, problem)) for problem in self.problems]
+        costs = np.stack(sums, axis=1)
         found = score(self.objective, self.problems, np.ones(shape), costs)
         untold = np.isnan(compression)
         return costs, np.where(untold, found.compression, compression), np.where(untold, found.effective_bits, bits)

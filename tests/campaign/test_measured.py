@@ -9,7 +9,7 @@ import pytest
 from evoquant import api
 from evoquant.campaign.build import build_campaign
 from evoquant.campaign.config import config_from_dict
-from evoquant.campaign.racing import BEHIND, BELOW_FLOOR, SAFE, Racing, stages, verdict
+from evoquant.campaign.racing import BEHIND, BELOW_FLOOR, SAFE, Racing, Size, stages, verdict
 from evoquant.errors import InputError, Interrupted
 from evoquant.scoring.chance import Limits
 from evoquant.scoring.objective import BitBudget, Cliff, FeasibleFirst
@@ -213,8 +213,8 @@ def test_stages_double_and_wait_for_enough_samples():
     ],
 )
 def test_verdicts(objective, limits, best, expected):
-    assert verdict(Racing(), objective, limits, compression=4.0, bits=8.0, best=best) == expected
+    assert verdict(Racing(), objective, limits, Size(4.0, 8.0), best=best) == expected
 
 
 def test_a_front_is_not_raced_for_its_fittest():
-    assert verdict(Racing(behind=False), Cliff(), Limits(0.96, 0.97), 4.0, 8.0, best=9.0) is None
+    assert verdict(Racing(behind=False), Cliff(), Limits(0.96, 0.97), Size(4.0, 8.0), best=9.0) is None
