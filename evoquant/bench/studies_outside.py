@@ -11,7 +11,7 @@ from evoquant.bench.table import NAMES
 from evoquant.report.outside import network_table, suite_table, truth_table
 from evoquant.report.table import markdown
 
-TASKS = ("digits",)
+TASKS = ("digits", "tabular")
 NEEDS = ("pymoo", "optuna", "ribs")
 SUITE = "suite"
 HEAD = """# Other people's optimisers beside ours
