@@ -103,5 +103,6 @@ def outside_networks() -> Study:
         50,
         40,
         trained=True,
+        elsewhere=True,  # digits on the CPU of results/performance.jsonl, tabular on one with fewer instructions
         needs=("torch", "sklearn", *NEEDS),
     )
