@@ -49,6 +49,8 @@ def profile_onnx(task: OnnxTask, menu: Menu, measure: Measure, signals: Sequence
         PrecisionError: the menu holds a nominal precision.
         ProfileError: the FP32 network's metric has no retention.
     """
+    from evoquant.models.onnx_macs import layer_macs
+
     weights = [np.asarray(task.opened.weights[layer.name], dtype=np.float32) for layer in task.table]
     holds = [{p.name: _holds(task, layer, w, p) for p in menu} for layer, w in zip(task.table, weights, strict=True)]
     rounder = None if task.rounder is None else task.rounder.checking()  # every tensor at every width comes by
@@ -77,6 +79,7 @@ def profile_onnx(task: OnnxTask, menu: Menu, measure: Measure, signals: Sequence
     left_out = [signal for signal in signals if signal in NOT_AVAILABLE]
     if left_out:
         provenance["not_available"] = left_out
+    macs = layer_macs(task)
     layers = []
     for i, layer in enumerate(task.table):
         failed = {p for p, value in losses[i].items() if value is None} if losses is not None else set()
@@ -100,6 +103,7 @@ def profile_onnx(task: OnnxTask, menu: Menu, measure: Measure, signals: Sequence
                 tie_group=layer.tie_group,
                 fan_in=layer.fan_in,
                 groups=layer.groups,
+                macs=macs[i],
             )
         )
     return ModelProfile(task.name, tuple(layers), task.opened.constant_bits, passes, provenance)

@@ -71,6 +71,7 @@ def profile_task(
     from evoquant.models.torch_direct import Subject
     from evoquant.models.torch_fisher import fisher_costs
     from evoquant.models.torch_kinds import Judge
+    from evoquant.models.torch_macs import layer_macs
     from evoquant.models.torch_signals import Ranges, gradient_sensitivities, hessian_costs, run_forward, weight_figures
 
     for name in signals:
@@ -111,6 +112,7 @@ def profile_task(
     if "hessian" in signals:
         with _gradients_for("hessian"):
             tables["hessian"], passes["hessian"] = hessian_costs(subject, errors)
+    macs = layer_macs(task.network, layers, task.data["calibration"])
     profiles = tuple(
         LayerProfile(
             **_facts(
@@ -123,6 +125,7 @@ def profile_task(
             activation_range=ranges.range_of(i) if "activation_range" in signals else 0.0,
             gradient_sensitivity=sensitivities[i],
             allowed=_allowed(menu, possible[i]),
+            macs=macs[i],
         )
         for i, layer in enumerate(layers)
     )
