@@ -7,6 +7,7 @@ ends in one clear message, and nothing on disk is ever half-written.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -175,6 +176,11 @@ def read_json(path: Path, *, limit: int = MAX_BYTES, error: type[InputError] = I
 def canonical_json(value: Any) -> str:
     """One line of JSON with sorted keys and shortest round-trip floats: equal values give equal text."""
     return json.dumps(value, allow_nan=False, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def canonical_hash(value: Any) -> str:
+    """sha256 of the canonical JSON, as hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def pretty_json(value: Any) -> str:
