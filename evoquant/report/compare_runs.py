@@ -211,23 +211,28 @@ def _inputs(path: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in inputs.items()} if isinstance(inputs, dict) else {}
 
 
-def _meaning(result: Result) -> dict[str, Any]:
-    """What fitness depends on beside the allocation, as plain data."""
-    config = result.config
+def stated_meaning(config: CampaignConfig) -> dict[str, Any]:
+    """What fitness depends on beside the allocation, so far as a config says it, as plain data without seeds."""
     meaning: dict[str, Any] = {
         "objective": config.objective.model_dump(mode="json"),
         "menu": list(config.resolved_menu.names),
     }
     if config.task is not None:
-        meaning["task"] = config.task.model_dump(mode="json", exclude={"seed"})
+        return meaning | {"task": config.task.model_dump(mode="json", exclude={"seed"})}
+    models = config.models or ModelsConfig()
+    meaning |= {"task": "none (profiles)", "aggregate": config.aggregate}
+    return meaning | {f"models.{split}": getattr(models, split) for split in ("train", "valid", "test")}
+
+
+def _meaning(result: Result) -> dict[str, Any]:
+    """What fitness depends on beside the allocation, as plain data."""
+    config = result.config
+    if config.task is not None:
         names = [name for name in result.inputs if name != "profile"]
         digests = {f"the network behind {name!r} with seed {config.task.seed}": name for name in names}
     else:
-        models = config.models or ModelsConfig()
-        meaning |= {"task": "none (profiles)", "aggregate": config.aggregate}
-        meaning |= {f"models.{split}": getattr(models, split) for split in ("train", "valid", "test")}
         digests = {f"the profile {key!r}": key for key in result.inputs}
-    return meaning | {key: result.inputs[name] for key, name in digests.items()}
+    return stated_meaning(config) | {key: result.inputs[name] for key, name in digests.items()}
 
 
 def _plain(config: CampaignConfig) -> dict[str, Any]:

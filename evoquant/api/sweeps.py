@@ -1,0 +1,356 @@
+"""Many campaigns as one job: a sweep run, resumed and read back.
+
+DIR/
+  sweep.yaml              the file as given          resolved_sweep.json   what makes the same campaigns again
+  <campaign>/             run directories            turns.jsonl           who worked when, for how long
+  sweep.json              the table as data, once the sweep has ended
+
+The campaigns take turns on the workers, in the order of a queue: whoever has had `turn_s` seconds goes to its end while
+others wait. So each of n campaigns on w workers comes to its next turn after at most n / w turns of others, however
+long any of them takes; once there are no more than workers, each keeps one until it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evoquant.api.sweep_turns import FAILED, FINISHED, OUT_OF_TIME, PROBE, SUSPENDED, Ended, Turn, Turns, start_turns
+from evoquant.campaign.build import make_executor
+from evoquant.campaign.config_sweep import Sweep, load_sweep, sweep_from_dict
+from evoquant.campaign.storage import RESOLVED, RunDir
+from evoquant.errors import HeldError, InputError, Interrupted, RunDirError, quoted
+from evoquant.execution.base import NOT_YET, Failure
+from evoquant.files import is_file, pretty_json, read_json, read_text, write_atomic
+from evoquant.report.sweep import is_finished, sweep_data, sweep_hash
+from evoquant.report.sweep_progress import Nothing, SweepObserver, SweepProgress
+from evoquant.store import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from evoquant.campaign.config_sweep import Cell
+    from evoquant.execution.protocol import Executor
+
+GIVEN, RECORD, TURNS, RESULT, LOCK = "sweep.yaml", "resolved_sweep.json", "turns.jsonl", "sweep.json", ".lock"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What came of a sweep.
+
+    Attributes:
+        path: its directory.
+        data: what sweep.json holds: a row for each combination.
+        needed: distinct measured outcomes that the campaigns asked for, each by itself.
+        measured: those that were measured; the others one campaign had from another.
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+    needed: int = 0
+    measured: int = 0
+
+    @property
+    def failed(self) -> list[str]:
+        """Campaigns that failed."""
+        return [failure["campaign"] for failure in self.data["failed"]]
+
+    @property
+    def runs(self) -> list[Path]:
+        """Run directories of the sweep's campaigns, in its order."""
+        return [self.path / cell.name for cell in opened_sweep(self.path).cells]
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a directory is a sweep's."""
+    return is_file(Path(path) / RECORD)
+
+
+def sweep(
+    config: str | Path,
+    *,
+    out: str | Path | None = None,
+    executor: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    observer: SweepObserver | None = None,
+) -> SweepResult:
+    """Run the campaigns of a sweep's YAML file, or go on with them: finished ones are kept.
+
+    Args:
+        config: the file.
+        out: the sweep's directory; by default runs/<name>.
+        executor: ray, local or `module:Class`; by default the file's, else ray.
+        workers: so many campaigns run at once; by default one for each CPU.
+        address: of an existing Ray cluster.
+        observer: hears how it goes.
+
+    Raises:
+        InputError: the file, or one of its campaigns, is wrong; or the directory holds other campaigns.
+        Interrupted: by the user; the same call goes on.
+        CampaignError: no worker can be started, or the cluster is lost. A campaign that fails stands in the result.
+    """
+    path = Path(config)
+    loaded = load_sweep(path)
+    folder = Path(out or Path("runs") / loaded.config.name)
+    given = loaded.config.executor
+    where = (executor or given.kind, workers or given.workers, address or given.address)
+    return _held(loaded, folder, where, observer, text=read_text(path))
+
+
+def resume_sweep(
+    path: str | Path,
+    *,
+    executor: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    allow_code: Sequence[str] = (),
+    observer: SweepObserver | None = None,
+) -> SweepResult:
+    """Go on with a sweep by its directory.
+
+    Raises:
+        InputError: no sweep's directory, or its campaigns name code that is not allowed.
+        Interrupted, CampaignError: as `sweep`.
+    """
+    folder = Path(path)
+    loaded = opened_sweep(folder)
+    missing = [name for name in loaded.code() if name not in allow_code]
+    if missing:
+        flags = " ".join(f"--allow-code {name}" for name in missing)
+        raise InputError(f"{folder}: its campaigns name code ({', '.join(missing)}); to run it, repeat it: {flags}")
+    return _held(loaded, folder, (executor or "ray", workers, address), observer)
+
+
+def read_sweep(path: str | Path) -> SweepResult:
+    """A sweep's directory read back, finished or not; nothing in it is changed.
+
+    Raises:
+        InputError: it is none, or something in it is damaged.
+    """
+    folder = Path(path)
+    loaded = opened_sweep(folder)
+    failed: dict[str, str] = {}
+    if is_file(folder / RESULT):
+        told = read_json(folder / RESULT, error=RunDirError)
+        with contextlib.suppress(KeyError, TypeError):
+            failed = {str(one["campaign"]): str(one["message"]) for one in told["failed"]}
+    failed = {name: why for name, why in failed.items() if not is_finished(folder / name)}
+    return SweepResult(folder, sweep_data(folder, loaded, failed), *_spent(folder))
+
+
+def opened_sweep(folder: Path) -> Sweep:
+    """The sweep that a directory was begun with.
+
+    Raises:
+        RunDirError: it is none, or its record is damaged.
+    """
+    source = folder / RECORD
+    if not is_file(source):
+        raise RunDirError(f"{folder}: no sweep's directory: {RECORD} is missing. Was the sweep started at all?")
+    data = read_json(source, error=RunDirError)
+    if not isinstance(data, dict) or not isinstance(data.get("sweep"), dict):
+        raise RunDirError(f"{source}: should hold `hash` and `sweep`; restore it, or give the sweep's file again.")
+    found = sweep_from_dict(data["sweep"], str(source), folder)
+    if sweep_hash(found) != data.get("hash"):
+        raise RunDirError(
+            f"{source}: the sweep does not give the hash it was started with; restore it, or give the sweep's file "
+            f"again."
+        )
+    return found
+
+
+def _held(
+    loaded: Sweep,
+    folder: Path,
+    where: tuple[str, int | None, str | None],
+    observer: SweepObserver | None,
+    text: str | None = None,
+) -> SweepResult:
+    """Run what is left, while no other process does."""
+    if RunDir(folder).has(RESOLVED):
+        raise RunDirError(f"{folder}: holds the run of one campaign; choose another --out.")
+    _require_same(loaded, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise RunDirError(f"{folder}: cannot be made: {error.strerror or error}.") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HeldError(f"{folder}: another process is running this sweep; wait for it or stop it.") from None
+        if text is not None:
+            write_atomic(folder / GIVEN, text)
+            write_atomic(folder / RECORD, pretty_json({"hash": sweep_hash(loaded), "sweep": loaded.record()}))
+        return _Driver(loaded, folder, observer or Nothing()).run(*where)
+    finally:
+        os.close(lock)
+
+
+def _require_same(loaded: Sweep, folder: Path) -> None:
+    for cell in loaded.cells:
+        directory = RunDir(folder / cell.name)
+        if not directory.has(RESOLVED):
+            continue
+        found = directory.read(RESOLVED)
+        if not isinstance(found, dict) or found.get("hash") != cell.config.hash():
+            raise RunDirError(
+                f"{folder / cell.name}: holds a run of another config than this sweep's; choose another --out, or "
+                f"delete it."
+            )
+
+
+def _spent(folder: Path) -> tuple[int, int]:
+    """Outcomes that the finished campaigns needed, and that all turns measured, as turns.jsonl has it."""
+    needed: dict[str, int] = {}
+    measured = 0
+    if is_file(folder / TURNS):
+        for line in read_text(folder / TURNS, error=RunDirError).splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a torn line, of a process that was killed
+                record = json.loads(line)
+                measured += int(record["measured"])
+                needed[str(record["cell"])] = int(record["needed"])
+    return sum(needed.values()), measured
+
+
+@dataclass
+class _Driver:
+    """Hands out turns, and notes what came of them."""
+
+    sweep: Sweep
+    folder: Path
+    observer: SweepObserver
+    waiting: deque[Cell] = field(default_factory=deque)
+    given: list[Cell] = field(default_factory=list)  # by number of turn
+    done: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)  # their own wall time is over
+    stands: dict[str, tuple[int, int]] = field(default_factory=dict)  # generations, of how many at most
+    workers: int = 1
+    began: float = 0.0
+    seconds: float = 0.0  # of workers, in turns that have ended
+
+    @property
+    def left(self) -> int:
+        """Campaigns that have something to do."""
+        return len(self.sweep.cells) - len(self.done) - len(self.failed) - len(self.paused)
+
+    def run(self, kind: str, workers: int | None, address: str | None) -> SweepResult:
+        """Run what is left."""
+        self.done = {cell.name for cell in self.sweep.cells if is_finished(self.folder / cell.name)}
+        self.waiting.extend(cell for cell in self.sweep.cells if cell.name not in self.done)
+        ready, count = len(self.done), len(self.sweep.cells)
+        self.observer.message(
+            f"{count} campaigns in {self.folder}; {ready} are finished already" + "; nothing is left" * (ready == count)
+        )
+        try:
+            if self.waiting:
+                self._work(kind, workers, address)
+            data = sweep_data(self.folder, self.sweep, self.failed)
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted(
+                f"interrupted: {len(self.done)} of {count} campaigns are finished; continue with: evoquant resume "
+                f"{self.folder}"
+            ) from None
+        write_atomic(self.folder / RESULT, pretty_json(data))
+        return SweepResult(self.folder, data, *_spent(self.folder))
+
+    def _work(self, kind: str, workers: int | None, address: str | None) -> None:
+        most = workers if workers is not None or address is not None else os.cpu_count() or 1
+        wanted = None if most is None else min(most, len(self.waiting))
+        executor = make_executor(kind, wanted, address)
+        probe = secrets.token_hex(16)
+        write_atomic(self.folder / PROBE, probe)
+        _mend(self.folder / TURNS)
+        cache = cache_folder(self.sweep.config.cache, self.folder)
+        place = (str(self.folder.resolve()), str(cache.resolve()), socket.gethostname())
+        try:
+            executor.start(start_turns, Turns(*place, tuple(self.sweep.code()), probe))
+            self.workers, self.began = executor.workers, time.monotonic()
+            self._tell()
+            self._turns(executor)
+        finally:
+            executor.close()
+            with contextlib.suppress(OSError):
+                (self.folder / PROBE).unlink()
+
+    def _turns(self, executor: Executor) -> None:
+        for number, result in executor.stream(self._next()):
+            cell = self.given[number]
+            ended = result
+            if isinstance(result, Failure):  # the worker died with it, again and again
+                ended = Ended(cell.name, FAILED, f"{result.reason}: {result.message}")
+            RunDir(self.folder).append(TURNS, asdict(ended), durable=False)
+            self._settle(cell, ended)
+            self._tell()
+
+    def _next(self) -> Iterator[Any]:
+        """The next turn, for whoever has waited longest."""
+        while self.left:
+            if not self.waiting:
+                yield NOT_YET
+                continue
+            cell = self.waiting.popleft()
+            self.given.append(cell)
+            alone = self.left <= self.workers or cell.config.stop.wall_time_s is not None
+            yield Turn(cell.name, cell.data, cell.text, None if alone else self.sweep.config.turn_s)
+
+    def _settle(self, cell: Cell, ended: Ended) -> None:
+        self.seconds += ended.seconds
+        if ended.of:
+            self.stands[cell.name] = (ended.generations, ended.of)
+        if ended.state == SUSPENDED:
+            self.waiting.append(cell)
+        elif ended.state == FINISHED:
+            self.done.add(cell.name)
+        elif ended.state == OUT_OF_TIME:
+            self.paused.add(cell.name)
+            self.observer.message(f"{cell.name}: its wall time is over; the same command goes on with it")
+        else:
+            self.failed[cell.name] = ended.message
+            self.observer.message(f"{cell.name} failed: {quoted(ended.message, 400)[1:-1]}")
+
+    def _tell(self) -> None:
+        self.observer.turn(
+            SweepProgress(
+                campaigns=len(self.sweep.cells),
+                finished=len(self.done),
+                failed=len(self.failed),
+                running=min(self.workers, self.left),
+                waiting=max(0, self.left - self.workers),
+                generations=sum(stands for stands, _ in self.stands.values()),
+                eta_s=self._eta_s(),
+            )
+        )
+
+    def _eta_s(self) -> float | None:
+        """From the mean time of the campaigns of this session, those under way counted by their generations."""
+        shares = [
+            1.0 if name in self.done or name in self.failed else stands / most
+            for name, (stands, most) in self.stands.items()
+        ]
+        if not sum(shares) or not self.seconds:
+            return None
+        whole = len(self.stands) and sum(shares)
+        left = self.left - sum(share for share in shares if share < 1.0)
+        return max(0.0, left) * self.seconds / whole / max(1, min(self.workers, self.left or 1))
+
+
+def _mend(path: Path) -> None:
+    """Cut off the line that a killed process left torn."""
+    if is_file(path):
+        data = path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            os.truncate(path, data.rfind(b"\n") + 1)
