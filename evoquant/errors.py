@@ -56,6 +56,10 @@ class ProfileError(InputError):
     """A model profile is wrong or lacks what was asked of it."""
 
 
+class InfeasibleError(InputError):
+    """No allocation keeps all the limits; the message says which contradict."""
+
+
 class PrecisionError(InputError):
     """A precision's name or a menu is wrong."""
 

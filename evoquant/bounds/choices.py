@@ -11,7 +11,7 @@ import numpy as np
 from evoquant.errors import PrecisionError, ProfileError, suggestion
 from evoquant.files import canonical_json
 from evoquant.scoring.objective import score
-from evoquant.scoring.separable import retention_of
+from evoquant.scoring.separable import all_cost_sums, loss_sums, retention_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +70,12 @@ def choices_of(problem: Problem, pins: Mapping[str, str] | None = None) -> Choic
 def scores_of(problem: Problem, objective: Objective, costs: NDArray[np.int64], losses: NDArray[np.int64]) -> Scores:
     """The shared scoring of `(n,)` total costs and losses on one model."""
     return score(objective, (problem,), retention_of(losses)[:, None], costs[:, None])
+
+
+def scores_at(problem: Problem, objective: Objective, allocations: NDArray[np.int8]) -> Scores:
+    """The shared scoring of `(n, units)` allocations on one model, with all that they cost."""
+    retention = retention_of(loss_sums(problem, allocations))
+    return score(objective, (problem,), retention[:, None], all_cost_sums(problem, allocations)[:, None])
 
 
 def allocation_digest(problem: Problem, allocation: NDArray[np.int8]) -> str:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evoquant.bounds.choices import Choices, choices_of, scores_of
+from evoquant.bounds.choices import Choices, choices_of, scores_at, scores_of
 from evoquant.bounds.envelope import Envelope, envelope_of
+from evoquant.bounds.limits import contradiction, least_within, one_cost, rows_of
 from evoquant.bounds.programme import Incumbent, best_of, improve
 from evoquant.bounds.relaxation import Level, limits_of, upper_bound
 from evoquant.bounds.ties import settle
-from evoquant.errors import InputError
+from evoquant.errors import InfeasibleError, InputError
+from evoquant.scoring.limits import WithinLimits
+from evoquant.scoring.protocol import SeesCosts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,6 +87,8 @@ def certify(
     A Lagrangian bound and its vertices first, then an exact dynamic programme over whatever may still be better. Where
     that needs more than `states` states at once or `work` in all, the best allocation found and the Lagrangian bound.
 
+    Under limits on several costs a mixed-integer programme instead; see `evoquant.bounds.limits`.
+
     Args:
         problem: with losses for every width of its menu.
         objective: never worse with more retention at equal cost, nor with less cost at equal retention.
@@ -94,7 +99,53 @@ def certify(
 
     Raises:
         InputError: the profile lacks losses, a pin cannot be kept, or the objective is seen not to be monotone.
+        InfeasibleError: no allocation keeps the objective's limits; the message says which contradict.
     """
+    if isinstance(objective, WithinLimits):
+        return _within(problem, objective, pins, states=states, work=work, ties=ties)
+    if isinstance(objective, SeesCosts):
+        raise InputError(f"{objective!r} sees several costs; bounds are certified for evoquant's own limits alone.")
+    return _best_of_two(problem, objective, pins, states=states, work=work, ties=ties)
+
+
+def _within(problem: Problem, objective: WithinLimits, pins: Mapping[str, str] | None, **effort: int) -> Bound:
+    """The optimum under limits: by the dynamic programme where one cost says all, else by a mixed-integer programme.
+
+    Raises:
+        InfeasibleError: no allocation keeps the limits.
+    """
+    choices = choices_of(problem, pins)
+    single = one_cost(problem, objective)
+    if single is not None:
+        bound = _best_of_two(*single, pins, **effort)
+        if bound.fitness > 0:
+            return bound
+        raise InfeasibleError(contradiction(choices, rows_of(choices, objective)))
+    found = least_within(choices, objective)
+    scores = scores_at(problem, objective, found.allocation[None])
+    allocation = found.allocation.copy()
+    allocation.setflags(write=False)
+    limits = 1 + len(objective.at_most)
+    return Bound(
+        fitness=float(scores.fitness[0]),
+        upper_bound=float(problem.cost.reference) / float(min(found.least, found.cost)),
+        allocation=allocation,
+        cost=found.cost,
+        loss=found.loss,
+        retention=float(scores.retention[0, 0]),
+        compression=float(scores.compression[0, 0]),
+        effective_bits=float(scores.effective_bits[0, 0]),
+        exact=found.least >= found.cost,
+        method=f"mixed-integer programme under {limits} limits" + ("" if found.complete else ", cut off"),
+        ties=1,
+        ties_complete=False,
+    )
+
+
+def _best_of_two(
+    problem: Problem, objective: Objective, pins: Mapping[str, str] | None, *, states: int, work: int, ties: int
+) -> Bound:
+    """The optimum where an objective sees retention and one cost."""
     choices = choices_of(problem, pins)
     envelope = envelope_of(choices, choices.useful)
     best = _best_vertex(choices, objective, envelope)

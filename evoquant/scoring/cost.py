@@ -64,14 +64,14 @@ LARGEST_COST = 2**62  # of a whole model, so that sums stay exact
 
 
 def checked_cost(
-    maker: Callable[..., Any], profile: ModelProfile, menu: Menu, members: Sequence[Sequence[int]]
+    maker: Callable[..., Any], profile: ModelProfile, menu: Menu, members: Sequence[Sequence[int]], name: str = ""
 ) -> Cost:
-    """The table of somebody's own maker, read-only, if it is one.
+    """The table of a maker, read-only, if it is one; `name` is what a campaign with several calls it.
 
     Raises:
         InputError: it raised, or what it gave is no cost; the message names the model and the fault.
     """
-    who = f"cost of {profile.name!r}"
+    who = f"cost {name!r} of {profile.name!r}" if name not in ("", "cost") else f"cost of {profile.name!r}"
     try:
         made = maker(profile, menu, members)
     except InputError as error:

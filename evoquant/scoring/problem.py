@@ -235,9 +235,9 @@ def compile_problem(
     bits = bits_cost(profile, menu, members)
     bits = dataclasses.replace(bits, table=_frozen(bits.table))
     made: dict[int, Cost] = {id(bits_cost): bits}  # each maker is asked once, whatever its names are
-    for one in (maker, *(makers or {}).values()):
+    for name, one in {**(makers or {}), "": maker}.items():
         if id(one) not in made:
-            made[id(one)] = checked_cost(one, profile, menu, members)
+            made[id(one)] = checked_cost(one, profile, menu, members, name)
     cost = made[id(maker)]
     problem = Problem(
         name=profile.name,
