@@ -251,12 +251,14 @@ def _other_executor(
             f"{source}: its config names code for its executor ({own}); to run it, repeat it: --allow-code {own}; or "
             f"go on with --executor local."
         )
-    _require_known_cluster(config, named, address, source)
+    _require_known_cluster(config, named, address, allow_code, source)
     kept = {key: value for key, value in given.items() if value is not None}
     return config.model_copy(update={"executor": config.executor.model_copy(update=kept)})
 
 
-def _require_known_cluster(config: CampaignConfig, executor: str | None, address: str | None, source: Path) -> None:
+def _require_known_cluster(
+    config: CampaignConfig, executor: str | None, address: str | None, allow_code: Sequence[str], source: Path
+) -> None:
     """Join no cluster that only the run directory names: what comes from one is unpickled, which runs code.
 
     Raises:
@@ -268,6 +270,16 @@ def _require_known_cluster(config: CampaignConfig, executor: str | None, address
         raise InputError(
             f"{source}: its config names a Ray cluster, and a cluster can run code here; to join it, repeat it: "
             f"--address {named}; or go on with --executor local."
+        )
+    if (
+        config.executor.runtime_env
+        and "runtime_env" not in allow_code
+        and (executor or config.executor.kind) != "local"
+    ):
+        raise InputError(
+            f"{source}: its config names a runtime environment for workers ({', '.join(config.executor.runtime_env)}), "
+            f"which can install and run code; to use it, allow it: --allow-code runtime_env; or go on with --executor "
+            f"local."
         )
 
 

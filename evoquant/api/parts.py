@@ -78,7 +78,7 @@ def run_parts(
                 executor=where.kind,
                 workers=where.workers,
                 address=where.address,
-                allow_code=whole.code(),
+                allow_code=[*whole.code(), *(["runtime_env"] if where.runtime_env else [])],
                 track=track,
                 observer=observer,
             )

@@ -5,6 +5,7 @@ Beside a built-in name, `kind: module:Class` takes anyone's own class; see `evoq
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evoquant.campaign.build_scoring import cost_maker, make_objective, retention_model
+from evoquant.campaign.build_scoring import compiler, make_objective, retention_model
 from evoquant.campaign.config import CampaignConfig, CodeConfig, HeldConfig, ModelsConfig, ReplayConfig
 from evoquant.campaign.config_genome import DirectSpaceConfig, TreeSpaceConfig
 from evoquant.campaign.config_objective import CertifiedConfig
@@ -20,7 +21,7 @@ from evoquant.campaign.config_own import EXECUTORS
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
 from evoquant.campaign.in_memory import borrowed_executor
 from evoquant.campaign.own import check_own_space, given_part, is_maker, know_space, load_code, own_part
-from evoquant.errors import ConfigError, InputError, quoted, suggestion
+from evoquant.errors import ConfigError, InfeasibleError, InputError, quoted, suggestion
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
 from evoquant.profiles.builtin import any_profile
 from evoquant.profiles.model import ModelProfile
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.measurer import Measurer
     from evoquant.execution.base import Executor
+    from evoquant.execution.need import Need
     from evoquant.genomes.base import Space
     from evoquant.scoring.protocol import RetentionModel
     from evoquant.search.base import Search
@@ -150,9 +152,16 @@ def deployed_profile(config: CampaignConfig, profile: ModelProfile) -> ModelProf
 
 
 def make_executor(
-    kind: str, workers: int | None, address: str | None, options: Mapping[str, JsonValue] | None = None
+    kind: str,
+    workers: int | None,
+    address: str | None,
+    options: Mapping[str, JsonValue] | None = None,
+    need: Need | None = None,
+    runtime_env: Mapping[str, JsonValue] | None = None,
 ) -> Executor:
     """An executor that has not started yet: local, of Ray, or one's own as `module:Class` with its options.
+
+    `need` and `runtime_env` are for Ray's workers.
 
     Raises:
         ConfigError: one's own cannot be imported or made, or does not keep the protocol.
@@ -164,7 +173,7 @@ def make_executor(
     if kind == "ray":
         from evoquant.execution.ray import RayExecutor
 
-        return RayExecutor(workers=workers, address=address)
+        return RayExecutor(workers=workers, address=address, need=need, runtime_env=runtime_env)
     from evoquant.execution.local import LocalExecutor
 
     return LocalExecutor()
@@ -186,7 +195,9 @@ def build_campaign(config: CampaignConfig, cache: Path) -> Campaign:
         return campaign
     address = where.address or os.environ.get("RAY_ADDRESS")
     kind = "local" if where.kind == "auto" else where.kind
-    return _built(config, cache, make_executor(kind, where.workers, address, where.options))
+    return _built(
+        config, cache, make_executor(kind, where.workers, address, where.options, where.need, where.runtime_env)
+    )
 
 
 def _built(config: CampaignConfig, cache: Path, executor: Executor) -> Campaign:
@@ -208,8 +219,8 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
     profiles = {
         split: [searched_profile(config, name) for name in names] for split, names in models.model_dump().items()
     }
-    menu, maker = config.resolved_menu, cost_maker(config)
-    problems = {split: tuple(compile_problem(p, menu, maker) for p in found) for split, found in profiles.items()}
+    compiling = compiler(config)
+    problems = {split: tuple(compiling(profile) for profile in found) for split, found in profiles.items()}
     model = retention_model(config, (p for split in problems.values() for p in split))
     for problem in (p for split in problems.values() for p in split if model is None):
         problem.separable_loss()
@@ -245,13 +256,19 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
 def _optima(problems: tuple[Problem, ...], objective: Objective) -> NDArray[np.float64]:
     from evoquant.bounds.optimum import certify
 
-    return np.array([certify(problem, objective).upper_bound for problem in problems], dtype=np.float64)
+    def best(problem: Problem) -> float:
+        try:
+            return certify(problem, objective).upper_bound
+        except InfeasibleError:  # nothing keeps the limits, and there are no shares of that
+            return math.nan
+
+    return np.array([best(problem) for problem in problems], dtype=np.float64)
 
 
 def _check_positive(problems: tuple[Problem, ...], optima: NDArray[np.float64]) -> None:
     """Refuse what is no share: divided by an optimum below 0 the worst would come out as the best."""
     for problem, value in zip(problems, optima.tolist(), strict=True):
-        if value <= 0:
+        if not value > 0:
             raise ConfigError(
                 f"relative_to_optimum: on {problem.name!r} the best possible fitness is {value:.4g}, and there are "
                 f"shares only of one above 0; set an objective that the model can meet, or leave the model out."

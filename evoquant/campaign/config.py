@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     Field,
-    JsonValue,
     Tag,
     ValidationError,
     field_validator,
@@ -21,6 +20,7 @@ from pydantic import (
 
 from evoquant.campaign.config_base import Closed, tag
 from evoquant.campaign.config_cost import BitsCostConfig, CostConfig
+from evoquant.campaign.config_executor import ExecutorConfig
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
 from evoquant.campaign.config_objective import (
@@ -32,13 +32,11 @@ from evoquant.campaign.config_objective import (
 )
 from evoquant.campaign.config_outside import SEARCH_KINDS, AnySearch, OutsideConfig
 from evoquant.campaign.config_own import (
-    EXECUTORS,
     OWN,
     PARTS,
     CodeConfig,
     HeldConfig,
     OwnPart,
-    known_executor,
     own_code,
 )
 from evoquant.campaign.config_replay import CandidateConfig, ReplayConfig
@@ -117,33 +115,6 @@ class StopConfig(Closed):
     evaluations: Annotated[int, Field(ge=1)] | None = None
     passes: Annotated[float, Field(gt=0)] | None = None
     wall_time_s: Annotated[float, Field(gt=0)] | None = None
-
-
-class ExecutorConfig(Closed):
-    """Where candidates are evaluated; cannot change a result."""
-
-    kind: str = "auto"
-    options: dict[str, JsonValue] = Field(default={})
-    workers: Annotated[int, Field(ge=1, le=4096)] | None = None
-    address: str | None = None
-    batch: Positive = 256
-    limit_s: Annotated[float, Field(gt=0)] | None = None
-
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        return known_executor(value)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ExecutorConfig:
-        if self.options and self.own is None:
-            raise ValueError(f"options are for an executor of your own, module:Class; {self.kind} takes none")
-        return self
-
-    @property
-    def own(self) -> str | None:
-        """`module:Class` of one's own, else None."""
-        return None if self.kind in EXECUTORS else self.kind
 
 
 SearchConfig = Annotated[

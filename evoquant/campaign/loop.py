@@ -233,12 +233,13 @@ def _pick_executor(campaign: Campaign, seconds: float, left: int, observer: Obse
 
     from evoquant.execution.rising import Rising
 
-    workers = campaign.config.executor.workers or os.cpu_count() or 1
+    where = campaign.config.executor
+    workers = where.workers or os.cpu_count() or 1
     kind, why = auto_choice(seconds, left, workers)
     campaign.picked = f"{kind}: {why}"
     observer.message(f"executor {campaign.picked}")
     if kind == "ray":
-        later = make_executor("ray", campaign.config.executor.workers, campaign.config.executor.address)
+        later = make_executor("ray", where.workers, where.address, None, where.need, where.runtime_env)
         campaign.executor = Rising(campaign.executor, later, observer.message)
         campaign.estimator.use(campaign.executor)
 

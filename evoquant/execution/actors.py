@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import CampaignError
 from evoquant.execution.base import CAUGHT, Factory, Failure, cannot_start, guarded, raised, timed_out
-from evoquant.execution.cluster import Lifelines, cluster_cpus, first_line, free_cpus
+from evoquant.execution.cluster import Lifelines, cluster_cpus, first_line, grows, nodes, require_room, room
+from evoquant.execution.need import Need, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,8 @@ DEPTH = 2  # batches that an actor has: without one that waits it would idle for
 MANY = 16  # from so many on, all that came are fetched with one wait, which costs about 1 us for each actor
 PLACE_S = 60.0  # patience with a cluster that has no free CPU for a worker
 OWN_PLACE_S = 600.0  # with one of our own: nobody else takes its CPUs, so it is slow
+LOOK_S = 1.0  # so often is looked for nodes that have joined, which takes about a millisecond
+FAILED_S = 60.0  # and not so soon after a worker could not start on one
 WATCH_S = 1.0  # so often is looked whether the cluster is still there, while nothing comes
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -70,6 +73,7 @@ class Seat:
         since: when the build was sent, or the first of the batches began.
         placed: a reference that is there once the actor has a place on the cluster.
         deaths: how often in a row it died while building.
+        late: whether it was added to others that worked already.
     """
 
     actor: Any = None
@@ -79,19 +83,26 @@ class Seat:
     since: float = 0.0
     placed: Any = None
     deaths: int = 0
+    late: bool = False
 
 
 class Pool:
     """Who dies or hangs takes no second batch along: a worker has begun only the first that it has."""
 
-    def __init__(self, factory: Factory, payload: Any, limit_s: float | None, *, own: bool = False) -> None:
+    def __init__(
+        self, factory: Factory, payload: Any, limit_s: float | None, *, own: bool = False, need: Need | None = None
+    ) -> None:
         import ray
 
+        self._need = need or Need()
+        self._own = own
+        self._most: int | None = None
+        self._looked = 0.0
         self._limit_s = limit_s
         self._place_s = OWN_PLACE_S if own else PLACE_S
         self._said = False
         self._lifelines = Lifelines()
-        self._new: Any = ray.remote(num_cpus=1, max_restarts=0)(Worker)
+        self._new: Any = ray.remote(**self._need.options, max_restarts=0)(Worker)
         self._factory = factory
         try:
             self._payload = ray.put(payload)  # shipped once, not once per worker
@@ -99,13 +110,49 @@ class Pool:
             raise CampaignError(cannot_start(f"the payload cannot be sent: {first_line(error)}")) from error
         self.seats: list[Seat] = []
 
-    def fill(self, workers: int) -> None:
-        """Start actors and wait until their state is built."""
-        self.seats = [Seat() for _ in range(workers)]
-        for seat in self.seats:
-            self._build(seat)
+    def fill(self, workers: int | None) -> None:
+        """Start actors and wait until their state is built.
+
+        Args:
+            workers: at most; None for as many as the nodes can hold, now and later.
+
+        Raises:
+            CampaignError: the factory raised, or no actor found a place.
+            InputError: no node can hold one.
+        """
+        require_room(self._need)
+        self._most = workers
+        self.seats = []
+        self._add(self._wanted() - len(self.seats))
         while any(seat.building is not None for seat in self.seats):
             self.finished()
+
+    @property
+    def ready(self) -> int:
+        """Actors whose state is there."""
+        return sum(seat.building is None for seat in self.seats)
+
+    def grow(self) -> None:
+        """Add actors where nodes have joined; looked for every `LOOK_S`, and not in a cluster of our own."""
+        now = time.monotonic()
+        if self._own or now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        self._add(self._wanted() - len(self.seats))
+
+    def _wanted(self) -> int:
+        """How many actors there should be now; where the cluster starts nodes on demand, as many as were asked for."""
+        held = room(self._need)
+        if self._most is None:
+            return max(1, held)
+        return self._most if grows() else min(self._most, max(1, held))
+
+    def _add(self, count: int) -> None:
+        late = bool(self.seats)
+        for _ in range(count):
+            seat = Seat(late=late)
+            self.seats.append(seat)
+            self._build(seat)
 
     def room(self) -> Seat | None:
         """The seat with the fewest batches that can take another."""
@@ -222,9 +269,16 @@ class Pool:
             return
         if isinstance(outcome, Failure):  # it died, or the factory or its payload cannot be unpickled there
             outcome = f"{outcome.reason.removeprefix('raised:')}: {outcome.message}"
+        if outcome is not None and seat.late and self.ready:
+            _log.warning("A worker on a node that joined cannot start, and the others go on without it: %s", outcome)
+            self.seats.remove(seat)
+            self._kill(seat)
+            self._looked = time.monotonic() + FAILED_S
+            return
         if outcome is not None:
             raise CampaignError(cannot_start(outcome))
         seat.building = seat.placed = None
+        seat.late = False
 
     def _drop_unplaced(self) -> None:
         """Go on without the actors that the cluster has had no CPU for, where there are others."""
@@ -241,7 +295,10 @@ class Pool:
                 _log.warning("This machine is busy, and Ray slow to start its workers: still waiting for them.")
                 self._said = True
         if not self.seats:
-            found = f"the Ray cluster has {cluster_cpus()} CPUs, {free_cpus()} of them free, and a worker takes one"
+            cpus, free = (f"{count:g}" for count in cluster_cpus())
+            found = (
+                f"the Ray cluster has {cpus} CPUs, {free} of them free ({told(nodes())}), a worker takes {self._need}"
+            )
             raise CampaignError(
                 f"no worker found a place within {self._place_s:g} s: {found}. Wait, or use --executor local."
             )
@@ -254,6 +311,12 @@ class Pool:
             if seat.actor is not None:
                 ray.kill(seat.actor)
         self.seats = []
+
+    def _kill(self, seat: Seat) -> None:
+        import ray
+
+        if seat.actor is not None:
+            ray.kill(seat.actor)
 
 
 def _outcome(reference: Any) -> tuple[Any, bool]:

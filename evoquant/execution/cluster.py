@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import CampaignError, InputError
+from evoquant.execution.luggage import environment
+from evoquant.execution.need import Need, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -44,29 +46,62 @@ def is_connected() -> bool:
     return bool(imported().is_initialized())
 
 
-def connect(address: str | None, cpus: int) -> None:
+def connect(address: str | None, cpus: int, runtime_env: Mapping[str, Any] | None = None) -> None:
     """Join the cluster at `address`, or start one with `cpus` CPUs on this machine.
+
+    Another cluster's nodes are sent evoquant and the user's code; see `evoquant.execution.luggage`.
 
     Raises:
         InputError: Ray cannot be reached or started.
     """
     imported()
+    given = {} if runtime_env is None else {"runtime_env": dict(runtime_env)}
     if address is None:
         # "local" and not the default, which would join any cluster that happens to run on this machine.
-        _initialise(address="local", num_cpus=cpus, include_dashboard=False)
+        _initialise(address="local", num_cpus=cpus, include_dashboard=False, **given)
     else:
         _require_listener(address)
-        _initialise(address=address)
+        _initialise(address=address, runtime_env=environment(runtime_env))
 
 
-def cluster_cpus() -> int:
-    """CPUs of the cluster, at least 1."""
-    return max(1, int(imported().cluster_resources().get("CPU", 1)))
+def nodes() -> list[tuple[str, dict[str, float]]]:
+    """Name and resources, used or not, of each node of the cluster that lives."""
+    return [(node["NodeName"], node["Resources"]) for node in imported().nodes() if node["Alive"]]
 
 
-def free_cpus() -> int:
-    """CPUs of the cluster that nobody uses."""
-    return int(imported().available_resources().get("CPU", 0))
+def room(need: Need) -> int:
+    """How many workers the cluster's nodes can hold, if nobody else used them."""
+    return sum(need.copies(resources) for _, resources in nodes())
+
+
+def grows() -> bool:
+    """Whether the cluster may start nodes when they are needed: whether it has said which."""
+    imported()
+    from ray._private.state import state
+
+    try:
+        return bool(state.get_max_resources_from_cluster_config())
+    except Exception:  # a client of a cluster behind a gate cannot ask; nor can an older Ray
+        return False
+
+
+def require_room(need: Need) -> None:
+    """Fail at once where a worker would be waited for without end.
+
+    Raises:
+        InputError: no node of the cluster is large enough, and it starts none; the message says what they have.
+    """
+    if room(need) == 0 and not grows():
+        raise InputError(
+            f"executor.resources: a worker takes {need}, and no node of the Ray cluster has that ({told(nodes())}). "
+            f"Ask for less, or add a node that has it."
+        )
+
+
+def cluster_cpus() -> tuple[float, float]:
+    """CPUs of the cluster, and how many of them nobody uses."""
+    ray = imported()
+    return ray.cluster_resources().get("CPU", 0.0), ray.available_resources().get("CPU", 0.0)
 
 
 class Lifelines:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from evoquant.errors import CampaignError
 from evoquant.execution.actors import GIVEN_BACK, TRIES, Pool
 from evoquant.execution.base import NOT_YET, Factory, Failure, not_started, stuck
-from evoquant.execution.cluster import cluster_cpus, connect, is_connected
+from evoquant.execution.cluster import connect, is_connected
+from evoquant.execution.need import Need
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _END: Any = object()
 
@@ -22,15 +23,29 @@ class RayExecutor:
 
     A cluster of its own is shut down by `close`; a connection that the caller made is used as it is and left open.
 
+    On an existing cluster there are more when nodes join, up to `workers`, and fewer when nodes leave.
+
     Args:
-        workers: actors; by default one for each CPU. On a full cluster there may be fewer.
+        workers: actors; by default as many as the nodes can hold. On a full cluster there may be fewer.
         address: of an existing cluster; by default RAY_ADDRESS, else a local cluster is started.
+        need: what each of them takes of its node.
+        runtime_env: what they get beside evoquant and the user's own code, by the keys of Ray's runtime environment.
     """
 
     name = "ray"
+    elsewhere = True
 
-    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
-        self.workers = workers or os.cpu_count() or 1
+    def __init__(
+        self,
+        workers: int | None = None,
+        address: str | None = None,
+        *,
+        need: Need | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.need = need or Need()
+        self._environment = runtime_env
+        self.workers = workers or max(1, int((os.cpu_count() or 1) / self.need.cpus))
         self._given = workers
         address = address or os.environ.get("RAY_ADDRESS")
         self._address = None if address == "local" else address
@@ -49,13 +64,13 @@ class RayExecutor:
 
         Raises:
             CampaignError: the factory raised, or no actor can be started.
-            InputError: the cluster cannot be reached.
+            InputError: the cluster cannot be reached, or no node of it can hold an actor.
         """
         self._connect()
         self._stop_actors()
-        self._pool = Pool(factory, payload, limit_s, own=self._owns and self._address is None)
+        self._pool = Pool(factory, payload, limit_s, own=self._owns and self._address is None, need=self.need)
         try:
-            self._pool.fill(self._given or self.workers)
+            self._pool.fill(self._given)
         except BaseException:
             self._stop_actors()
             raise
@@ -88,8 +103,10 @@ class RayExecutor:
         """Results as they come; `eager`: workers get their next batches before a result is yielded, not after."""
         self._still(turn)
         pool.free_all()
+        self.workers = max(1, pool.ready)
         arrived: deque[tuple[int, Any | Failure]] = deque()
         while True:
+            pool.grow()
             queue.feed(pool)
             if not arrived:
                 if not pool.working() and pool.room() is not None:
@@ -119,10 +136,10 @@ class RayExecutor:
     def _connect(self) -> None:
         """Start a local cluster, or join the given one; a connection that the caller made is used as it is."""
         if not is_connected():
-            connect(self._address, self.workers)
+            # With more to a worker than a CPU, the machine's own number counts: else nothing would be refused.
+            cpus = self.workers if self.need.cpus <= 1 else os.cpu_count() or 1
+            connect(self._address, cpus, self._environment)
             self._owns = True
-        if self._given is None:
-            self.workers = cluster_cpus()
 
     def _stop_actors(self) -> None:
         self._turn += 1

@@ -33,6 +33,8 @@ class Rising:
         self._closing = threading.Event()
         self._error: BaseException | None = None
 
+    elsewhere = True  # the second's workers, who get the same payload, may be on other machines
+
     @property
     def name(self) -> str:
         """Of the one at work."""
