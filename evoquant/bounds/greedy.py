@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evoquant.bounds.choices import choices_of, scores_of
+from evoquant.bounds.choices import choices_of, scores_at, scores_of
+from evoquant.scoring.protocol import SeesCosts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,13 @@ def greedy(problem: Problem, objective: Objective, *, pins: Mapping[str, str] | 
     steps = _steps(choices, allocation)
     costs = cost - np.cumsum([0, *(saved for _, _, saved, _ in steps)])
     losses = loss + np.cumsum([0, *(lost for _, _, _, lost in steps)])
-    fitness = scores_of(problem, objective, costs, losses).fitness
+    if isinstance(objective, SeesCosts):
+        path = np.repeat(allocation[None], len(steps) + 1, axis=0)
+        for place, (unit, width, _, _) in enumerate(steps):
+            path[place + 1 :, unit] = width
+        fitness = scores_at(problem, objective, path).fitness
+    else:
+        fitness = scores_of(problem, objective, costs, losses).fitness
     (worse,) = np.nonzero(~(fitness[1:] > fitness[:-1]))
     for unit, width, _, _ in steps[: int(worse[0]) if len(worse) else len(steps)]:
         allocation[unit] = width

@@ -8,6 +8,7 @@ import numpy as np
 
 from evoquant.campaign.champion import Champion
 from evoquant.campaign.evaluate import score_genomes
+from evoquant.campaign.limit_figures import limit_figures
 from evoquant.errors import CampaignError
 from evoquant.genomes.load import genome_from_dict
 from evoquant.scoring.cost import BIT_UNITS
@@ -123,9 +124,9 @@ def _separable(
             found = score_genomes([genomes[best]], problems, campaign.objective, aggregate, model=model)
             if np.isnan(found.retention).any():
                 raise CampaignError(f"the champion has no retention on {split}: estimator gave no number from 0 up.")
-            scores[split] = figures(found, 0, aggregate, campaign.optimum(split)) | size_figures(
-                [genomes[best].allocate(problem) for problem in problems], problems
-            )
+            allocations = [genomes[best].allocate(problem) for problem in problems]
+            scores[split] = figures(found, 0, aggregate, campaign.optimum(split)) | size_figures(allocations, problems)
+            scores[split] |= limit_figures(campaign.objective, allocations, problems, found.retention[0])
     return Champion(genomes[best], scores, {**provenance, **origin(records[best], len(records))})
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from evoquant.campaign.additivity import additivity_of
 from evoquant.campaign.champion import Champion
 from evoquant.campaign.finals import figures, origin, size_figures
+from evoquant.campaign.limit_figures import limit_figures
 from evoquant.campaign.measure import MeasuredEstimator, measure_allocations
 from evoquant.campaign.measurer import reference_outcomes
 from evoquant.errors import CampaignError
@@ -154,6 +155,7 @@ def measured_figures(judge: Judge, allocation: NDArray[np.int8], split: Split) -
             f"{theirs:.6g} of the FP32 network; give that split more samples, or a metric that is above 0 there."
         )
     plain = figures(scores, 0) | size_figures([allocation], (judge.problem,))
+    plain |= limit_figures(judge.objective, [allocation], (judge.problem,), scores.retention[0])
     plain["standard_error"] = retentions[0].standard_error
     plain["interval"] = list(interval(resampled, INTERVAL_LEVEL))
     floor = retention_floor(judge.objective)

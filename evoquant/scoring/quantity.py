@@ -94,13 +94,13 @@ def amount_text(value: float, unit: str) -> str:
         unit: `Cost.name`, or '' for bits per weight.
     """
     if not unit:
-        return f"{value:.4g} bits per weight"
+        return f"{value:.5g} bits per weight"
     if unit in DIMENSIONS:
         dimension, factor = DIMENSIONS[unit]
         names = ("GB", "MB", "kB", "B") if dimension == "size" else ("s", "ms", "µs", "ns")
         known = SIZES if dimension == "size" else TIMES
         amount = value / factor
         name = next((name for name in names if amount >= known[name]), names[-1])
-        return f"{amount / known[name]:.4g} {name}"
+        return f"{amount / known[name]:.5g} {name}"
     plain = value / TABLE_UNITS.get(unit, 1)
-    return f"{plain:,.0f} {unit}" if plain >= 1000 else f"{plain:.4g} {unit}"
+    return f"{plain:,.0f} {unit}" if plain >= 1000 else f"{plain:.5g} {unit}"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evoquant.bounds.choices import scores_at
-from evoquant.bounds.limits import most_loss, solve
+from evoquant.bounds.choices import choices_of, scores_at
+from evoquant.bounds.limits import most_loss, rows_of, solve
 from evoquant.bounds.optimum import certify
 from evoquant.errors import InfeasibleError, InputError
 from evoquant.profiles.model import LayerProfile, ModelProfile
@@ -104,27 +104,20 @@ def test_limits_that_contradict_are_named_and_the_others_are_not():
     assert "bytes goes down to 128 B alone" in str(told.value)
     assert "with retention at least 0.95 bytes goes down to 1.024 kB" in str(told.value)
     none = Limit("energy", "energy", 2, "joules")
-    with pytest.raises(InfeasibleError, match="energy at most 2 joules .goes down to .* at best"):
+    with pytest.raises(InfeasibleError, match=r"energy at most 2 joules .goes down to .* at best"):
         certify(problem, WithinLimits(0.95, (none, small)))
 
 
 def test_a_search_tree_that_is_cut_off_still_gives_a_bound_or_says_that_it_has_nothing(uneven):
     problem = uneven(40)
-    problem = dataclasses.replace(
-        problem, costs={"bits": problem.bits, "energy": Drawn(3, 10**6)(None, MENU5, range(40))}
-    )
+    energy = Drawn(3, 10**6)(None, problem.menu, range(40))
+    problem = dataclasses.replace(problem, costs={"bits": problem.bits, "energy": energy})
     objective = WithinLimits(0.9, (Limit("energy", "energy", 14_000_000, "joules"),))
     whole = certify(problem, objective)
-    from evoquant.bounds.choices import choices_of
-    from evoquant.bounds.limits import rows_of
-
     choices = choices_of(problem)
     cut = solve(choices.cost, rows_of(choices, objective), choices.allowed, nodes=1)
     assert cut.least is not None
     assert cut.least + problem.cost.constant <= whole.cost
-
-
-MENU5 = Menu.parse(["INT2", "INT4", "INT8", "FP16", "FP32"])
 
 
 @pytest.mark.parametrize("floor", [0.5, 0.9, 0.95, 0.999999])
