@@ -5,7 +5,6 @@ load_config(path, overrides) → CampaignConfig      (errors name the file, the 
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +18,7 @@ from pydantic import (
 )
 
 from evoquant.campaign.config_base import Closed, tag
-from evoquant.campaign.config_cost import BitsCostConfig, CostConfig
+from evoquant.campaign.config_cost import BitsCostConfig, CostConfig, checked_names
 from evoquant.campaign.config_executor import ExecutorConfig
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
@@ -28,6 +27,7 @@ from evoquant.campaign.config_objective import (
     CertifiedConfig,
     CliffConfig,
     FeasibleFirstConfig,
+    LimitsConfig,
     ObjectiveConfig,
 )
 from evoquant.campaign.config_outside import SEARCH_KINDS, AnySearch, OutsideConfig
@@ -50,7 +50,7 @@ from evoquant.errors import (
     ProfileError,
     describe_validation,
 )
-from evoquant.files import canonical_json, read_text
+from evoquant.files import canonical_hash, read_text
 from evoquant.profiles.builtin import expand_names
 from evoquant.quantization.precision import Menu
 
@@ -142,6 +142,7 @@ class CampaignConfig(Closed):
     aggregate: Literal["mean", "min", "geometric"] = "mean"
     relative_to_optimum: bool = False
     cost: CostConfig | None = None
+    costs: Annotated[dict[str, CostConfig], Field(max_length=32)] = Field(default={})
     estimator: OwnPart | None = None
     genome: GenomeConfig = RuleSpaceConfig()
     search: SearchConfig = GeneticConfig()
@@ -177,6 +178,7 @@ class CampaignConfig(Closed):
         return value
 
     _known_signals = field_validator("signals")(known_signals)
+    _named_costs = field_validator("costs")(checked_names)
 
     @field_validator("cost")
     @classmethod
@@ -222,9 +224,13 @@ class CampaignConfig(Closed):
             raise ValueError("relative_to_optimum needs the separable estimator: of another nothing is certified")
         if self.estimator is not None and self.task is not None:
             raise ValueError("estimator is for campaigns on profiles (`models`); the retention of a task is measured")
-        for key in ("cost", "estimator"):
-            if getattr(self, key) is not None and isinstance(self.search, ReplayConfig):
+        for key in ("cost", "costs", "estimator"):
+            if getattr(self, key) and isinstance(self.search, ReplayConfig):
                 raise ValueError(f"a replay repeats published figures, by their own {key}; leave {key} out")
+        if isinstance(self.objective, LimitsConfig):
+            if isinstance(self.search, ReplayConfig):
+                raise ValueError("objective.kind: limits: a replay repeats published figures; take cliff")
+            self.objective.check_names(self.costs, single=self.cost is not None)
         if isinstance(self.objective, BudgetConfig) and (self.objective.cost is None) != (self.cost is None):
             raise ValueError(
                 "objective: effective_bits and megabytes count bits; where the campaign has its own `cost`, and only "
@@ -241,11 +247,13 @@ class CampaignConfig(Closed):
 
     def own_parts(self) -> dict[str, CodeConfig | HeldConfig]:
         """The parts that come from outside, by key; executors, which change no result, left out."""
-        return {key: part for key in PARTS if isinstance(part := getattr(self, key), OWN)}
+        named = {key: getattr(self, key) for key in PARTS}
+        named |= {f"costs.{name}": cost for name, cost in self.costs.items()}
+        return {key: part for key, part in named.items() if isinstance(part, OWN)}
 
     def code(self) -> list[str]:
         """Every `module:attribute` that the config names."""
-        own = own_code(*(getattr(self, part) for part in PARTS))
+        own = own_code(*self.own_parts().values())
         if isinstance(self.search, OutsideConfig) and ":" in self.search.chosen[1]:
             own.add(self.search.chosen[1])
         return sorted(own | set(task_code(self.task)))
@@ -261,7 +269,7 @@ class CampaignConfig(Closed):
         plain["menu"] = list(self.resolved_menu.names)
         if not self.deploy_to:  # unknown to configs that deploy nowhere, whose hashes stay
             del plain["deploy_to"]
-        for key in ("trackers", "cost", "estimator"):
+        for key in ("trackers", "cost", "costs", "estimator"):
             if not plain[key]:
                 del plain[key]
         if self.task is None:  # a campaign on profiles has neither
@@ -276,7 +284,7 @@ class CampaignConfig(Closed):
     def hash(self) -> str:
         """sha256 of what can change a result."""
         kept = {key: value for key, value in self.to_dict().items() if key not in NOT_HASHED}
-        return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
+        return canonical_hash(kept)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[CampaignConfig, str]:
@@ -328,9 +336,10 @@ def resolve_paths(data: dict[str, Any], folder: Path) -> None:
         for key in ("model", "data"):
             if isinstance(task.get(key), str):
                 task[key] = str((folder / task[key]).resolve())
-    cost = data.get("cost")
-    if isinstance(cost, dict) and cost.get("kind") == "table" and isinstance(cost.get("file"), str):
-        cost["file"] = str((folder / cost["file"]).resolve())
+    named = data.get("costs")
+    for cost in (data.get("cost"), *(named.values() if isinstance(named, dict) else ())):
+        if isinstance(cost, dict) and cost.get("kind") == "table" and isinstance(cost.get("file"), str):
+            cost["file"] = str((folder / cost["file"]).resolve())
     models = data.get("models")
     if isinstance(models, dict):
         for split, names in models.items():
