@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         run,
         run_all,
         search_space,
+        sweep,
     )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "run",
     "run_all",
     "search_space",
+    "sweep",
 ]
 
 

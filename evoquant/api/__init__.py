@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evoquant.api.memory import Result, optimize
     from evoquant.api.networks import bound, profile_network, score
     from evoquant.api.profiling import profile
+    from evoquant.api.sweeps import sweep
     from evoquant.export.deploy import deploy, recipe, verify
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "run_all",
     "score",
     "search_space",
+    "sweep",
     "verify",
 ]
 
@@ -70,6 +72,10 @@ def __getattr__(name: str) -> Any:
         from evoquant.api import profiling
 
         return profiling.profile
+    if name == "sweep":
+        from evoquant.api import sweeps
+
+        return sweeps.sweep
     if name in ("Result", "optimize"):
         from evoquant.api import memory
 

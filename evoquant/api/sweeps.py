@@ -289,9 +289,10 @@ class _Driver:
     def _turns(self, executor: Executor) -> None:
         for number, result in executor.stream(self._next()):
             cell = self.given[number]
-            ended = result
             if isinstance(result, Failure):  # the worker died with it, again and again
                 ended = Ended(cell.name, FAILED, f"{result.reason}: {result.message}")
+            else:
+                ended = result
             RunDir(self.folder).append(TURNS, asdict(ended), durable=False)
             self._settle(cell, ended)
             self._tell()
@@ -337,15 +338,13 @@ class _Driver:
 
     def _eta_s(self) -> float | None:
         """From the mean time of the campaigns of this session, those under way counted by their generations."""
-        shares = [
-            1.0 if name in self.done or name in self.failed else stands / most
-            for name, (stands, most) in self.stands.items()
-        ]
-        if not sum(shares) or not self.seconds:
+        over = self.done | self.failed.keys()
+        part = [done / most for name, (done, most) in self.stands.items() if name not in over]
+        worked = sum(part) + sum(name in over for name in self.stands)
+        if not worked:
             return None
-        whole = len(self.stands) and sum(shares)
-        left = self.left - sum(share for share in shares if share < 1.0)
-        return max(0.0, left) * self.seconds / whole / max(1, min(self.workers, self.left or 1))
+        left = max(0.0, self.left - sum(part))
+        return left * self.seconds / worked / max(1, min(self.workers, self.left))
 
 
 def _mend(path: Path) -> None:

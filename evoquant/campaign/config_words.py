@@ -229,6 +229,22 @@ WORDS: dict[str, dict[str, str]] = {
         "gpus": "or a part of one, which others share",
         "memory": "such as 4GB; nodes with less free get no worker",
     },
+    "SweepConfig": {
+        "schema_version": "version of this file's form",
+        "name": "names the sweep's directory, runs/<name>",
+        "base": "the campaign that varies: its file, relative to this one, or its keys",
+        "over": "dotted key, as for --set, to its values, or a range such as 0-19: the product of all is run",
+        "include": "products of their own, beside that of over",
+        "exclude": "campaigns of over that are left out: those with all of these values",
+        "executor": "where the campaigns run; changes the time, never a result",
+        "turn_s": "seconds that a campaign has a worker while others wait",
+        "cache": "folder of measured outcomes and trained networks, one for all; safe to delete",
+    },
+    "SweepExecutorConfig": {
+        "kind": "ray, local (in turn, in this process), or your own as module:Class",
+        "workers": "campaigns that run at once; by default one for each CPU",
+        "address": "an existing Ray cluster",
+    },
     "ExampleTaskConfig": {"kind": "an example network, trained in seconds to minutes"},
     "TorchTaskConfig": {
         "kind": "a PyTorch network of your own",

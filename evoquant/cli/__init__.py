@@ -21,7 +21,8 @@ INTERRUPTED = 130
 COMMANDS = {
     "init": "Write a commented campaign file to start from.",
     "run": "Run a campaign.",
-    "resume": "Go on with an interrupted campaign.",
+    "resume": "Go on with an interrupted campaign, or sweep.",
+    "sweep": "Run many campaigns as one job, with one table at the end.",
     "report": "Show what a run found; also while it is running.",
     "profile": "Profile a real network, or write or check a profile.",
     "score": "Measure an allocation that came from elsewhere.",

@@ -16,6 +16,7 @@ from evoquant.cli.networks import profile, score
 from evoquant.cli.output import draw, emit, show
 from evoquant.cli.reports import RunDirArgument, report
 from evoquant.cli.start import init, schema
+from evoquant.cli.sweep import resume_sweep, sweep
 from evoquant.errors import InputError
 
 app = typer.Typer(
@@ -78,9 +79,23 @@ def resume(
     progress: ProgressOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Go on with an interrupted campaign; the journal ends as if it had never stopped."""
+    """Go on with an interrupted campaign, or sweep; the journal ends as if it had never stopped."""
     from evoquant import api
+    from evoquant.api.sweeps import is_sweep
 
+    if is_sweep(run_dir):
+        if track:
+            raise InputError(f"{run_dir}: a sweep; name trackers in its base, not with --track.")
+        resume_sweep(
+            run_dir,
+            executor=executor,
+            workers=workers,
+            address=address,
+            allow_code=allow_code or (),
+            progress=progress,
+            quiet=quiet,
+        )
+        return
     with _observer(progress, quiet) as observer:
         outcome = api.resume(
             run_dir,
@@ -96,6 +111,7 @@ def resume(
     _finish(outcome, observer)
 
 
+app.command(short_help=COMMANDS["sweep"])(sweep)
 app.command(short_help=COMMANDS["report"])(report)
 app.command(short_help=COMMANDS["profile"])(profile)
 app.command(short_help=COMMANDS["score"])(score)

@@ -28,7 +28,9 @@ SplitOption = Annotated[
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories; the first group leads.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR...", help="Run or sweep directories; the first group leads.")
+    ],
     by: Annotated[
         list[str] | None, typer.Option("--by", metavar="NAME=GLOB", help="A group of your own; may be repeated.")
     ] = None,
@@ -47,7 +49,7 @@ def compare(
     from evoquant.report.compare import compare as compared
 
     form = _form(as_json, as_markdown, as_csv)
-    made = compared(runs, by=by or (), split=split, anyway=anyway)
+    made = compared(_with_sweeps(runs), by=by or (), split=split, anyway=anyway)
     _show(made, form)
     _figures(made, png, svg)
 
@@ -96,6 +98,20 @@ def ablate(
         groups = {f"{WITHOUT}{name}": name for name in parts}
         _tables([shown, *worth_tables(made, groups)], form, worth_data(made, groups))
     _figures(made, png, svg)
+
+
+def _with_sweeps(paths: Sequence[Path]) -> list[Path]:
+    """Run directories; a sweep's directory stands for those of its campaigns that have begun."""
+    from evoquant.api.sweeps import is_sweep, opened_sweep
+    from evoquant.report.sweep import begun_runs
+
+    found: list[Path] = []
+    for path in paths:
+        begun = begun_runs(path, opened_sweep(path)) if is_sweep(path) else [path]
+        if not begun:
+            raise InputError(f"{path}: no campaign of this sweep has finished a generation yet; nothing to compare.")
+        found += begun
+    return found
 
 
 def _tables(tables: Sequence[Table], form: str, data: Any) -> None:

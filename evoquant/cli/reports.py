@@ -31,7 +31,14 @@ def report(
     why: Annotated[bool, typer.Option("--why", help="Why the champion looks as it does, instead.")] = False,
     allow_code: AllowOption = None,
 ) -> None:
-    """Show what a run found; also while it is running."""
+    """Show what a run, or a sweep, found; also while it is running."""
+    from evoquant.api.sweeps import is_sweep
+
+    if is_sweep(run_dir):
+        from evoquant.cli.sweep import report_sweep
+
+        report_sweep(run_dir, as_json=as_json, as_markdown=as_markdown, others=bool(html or png or svg or why))
+        return
     from evoquant.campaign.build import require_allowed
     from evoquant.files import pretty_json
     from evoquant.report.data import load_run, report_data

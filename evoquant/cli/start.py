@@ -48,9 +48,10 @@ def init(
 
 def schema(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a file instead of stdout.")] = None,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Of a sweep's file instead.")] = False,
 ) -> None:
     """Print the JSON Schema of a campaign's YAML file, for editors."""
-    from evoquant.campaign.schema import config_schema
+    from evoquant.campaign.schema import config_schema, sweep_schema
     from evoquant.files import pretty_json
 
-    emit(pretty_json(config_schema()), out)
+    emit(pretty_json(sweep_schema() if sweep else config_schema()), out)

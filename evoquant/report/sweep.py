@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.storage import CHAMPION, JOURNAL, REPORT, RunDir
-from evoquant.errors import InputError, quoted
+from evoquant.errors import quoted
 from evoquant.files import canonical_hash, canonical_json
 from evoquant.report.compare import amount, comparison
 from evoquant.report.compare_runs import Group, read_results, stated_meaning
@@ -160,6 +160,15 @@ def _spread(values: NDArray[np.float64]) -> dict[str, float]:
     )
 
 
+def cells_table(sweep: Sweep) -> Table:
+    """The campaigns of a sweep before they run."""
+    rows = [
+        (cell.name, ", ".join(f"{key}={canonical_json(value)}" for key, value in cell.values.items()))
+        for cell in sweep.cells
+    ]
+    return Table(f"{sweep.config.name}: {len(rows)} campaigns", ("Campaign", "Sets"), rows)
+
+
 def sweep_table(data: Mapping[str, Any]) -> Table:
     """The data as one table: a row for each combination."""
     rows = data["rows"]
@@ -204,7 +213,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         _quartiles(champion, write),
         _median(champion["retention"], _percent),
         _median(champion["compression"], lambda value: f"{value:.3f}x"),
-        BEST.get(row.get("best"), ""),
+        BEST.get(row.get("best", ""), ""),
     )
 
 
@@ -245,13 +254,3 @@ def _fitness(value: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:.2%}"
-
-
-def require_begun(runs: Sequence[Path], folder: Path) -> None:
-    """Refuse a sweep in which nothing has begun.
-
-    Raises:
-        InputError: saying how it begins.
-    """
-    if not runs:
-        raise InputError(f"{folder}: no campaign of this sweep has finished a generation; see: evoquant report")
