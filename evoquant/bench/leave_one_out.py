@@ -71,6 +71,8 @@ SEARCH = {
     "parsimony": 0.002,
 }
 GENERATIONS = 80
+SEED = 0  # of the evolution
+SIGNALS = ("fisher",)  # all that a heuristic's task is asked for
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Source:
     def name(self) -> str:
         """Task and seed."""
         return f"{self.config.stem}-{self.seed}"
+
+    @property
+    def changes(self) -> tuple[str, str]:
+        """Overrides of its campaign."""
+        return f"seed={self.seed}", f"task.seed={self.seed}"
 
 
 def learnt_profile(run: Path) -> ModelProfile:
@@ -144,16 +151,14 @@ def optimism(champion: Champion) -> float:
     return max(excess, 0.0)
 
 
-def evolve(profiles: Sequence[Path], genome: str, menu: Menu, seed: int, folder: Path) -> Champion:
-    """The champion of a campaign on these profiles; a finished one of the same profiles is read back."""
-    models = [str(path.resolve()) for path in profiles]
+def evolution(genome: str, menu: Menu, seed: int) -> dict[str, Any]:
+    """The campaign of `evolve`, without its models, as plain data."""
     shape = dict(GENOMES[genome])
     if genome == "rule":
         shape["signals"] = [f"expected_loss_per_bit:{name}" for name in menu.names[:-1]]
-    config = {
+    return {
         "name": f"leave_one_out_{genome}",
         "seed": seed,
-        "models": {"train": models, "valid": models, "test": []},
         "menu": list(menu.names),
         "objective": OBJECTIVE,
         "aggregate": "min",
@@ -161,9 +166,14 @@ def evolve(profiles: Sequence[Path], genome: str, menu: Menu, seed: int, folder:
         "genome": shape,
         "search": SEARCH,
         "stop": {"generations": GENERATIONS},
-        "executor": {"kind": "local"},
     }
-    text = canonical_json(config)
+
+
+def evolve(profiles: Sequence[Path], genome: str, menu: Menu, seed: int, folder: Path) -> Champion:
+    """The champion of a campaign on these profiles; a finished one of the same profiles is read back."""
+    models = [str(path.resolve()) for path in profiles]
+    config = evolution(genome, menu, seed) | {"models": {"train": models, "valid": models, "test": []}}
+    text = canonical_json({**config, "executor": {"kind": "local"}})
     content = hashlib.sha256((text + "".join(load_profile(path).digest for path in profiles)).encode()).hexdigest()
     place = folder / content[:16]
     if not (place / "run" / "champion.json").is_file():
@@ -189,7 +199,7 @@ def leave_out(held_out: Sequence[Source], others: Sequence[Source], work: Path) 
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, profile_to_json(learnt_profile(other.run)))
         paths.append(path)
-    champions = {genome: evolve(paths, genome, menu, 0, work / task / genome) for genome in GENOMES}
+    champions = {genome: evolve(paths, genome, menu, SEED, work / task / genome) for genome in GENOMES}
     rows = []
     for source in held_out:
         for row in _judge_all(source, champions):
@@ -197,8 +207,29 @@ def leave_out(held_out: Sequence[Source], others: Sequence[Source], work: Path) 
     return rows
 
 
+def row_name(genome: str) -> str:
+    """The row of a kind of genome."""
+    return f"{genome} from the other tasks"
+
+
+def judged_settings(source: Source, name: str, others: Sequence[str]) -> dict[str, Any]:
+    """What the row of this name comes from, of those that `leave_out` gives for a task with one seed.
+
+    Args:
+        source: task and seed.
+        name: of the row.
+        others: hashes of the campaigns on the other tasks.
+    """
+    config, _ = load_config(source.config, source.changes)
+    found: dict[str, Any] = {"campaign": config.hash(), "signals": list(SIGNALS), "name": name}
+    for genome in GENOMES:
+        if name == row_name(genome):
+            found |= {"evolution": evolution(genome, config.resolved_menu, SEED), "from": list(others)}
+    return found
+
+
 def _judge_all(source: Source, champions: dict[str, Champion]) -> list[dict[str, Any]]:
-    genomes = {f"{genome} from the other tasks": champion.genome.to_dict() for genome, champion in champions.items()}
+    genomes = {row_name(genome): champion.genome.to_dict() for genome, champion in champions.items()}
     rows = judge_genomes(source, genomes)
     for row, champion in zip(rows, champions.values(), strict=False):
         row["text"] = champion.genome.text
@@ -214,10 +245,10 @@ def judge_genomes(source: Source, genomes: Mapping[str, dict[str, Any]]) -> list
         source: the task with one seed; its run is not read.
         genomes: name of a row → genome as JSON.
     """
-    config, _ = load_config(source.config, [f"seed={source.seed}", f"task.seed={source.seed}"])
+    config, _ = load_config(source.config, source.changes)
     assert config.task is not None
     menu = config.resolved_menu
-    with opened_network(config.task, menu, ("fisher",), source.cache) as opened:
+    with opened_network(config.task, menu, SIGNALS, source.cache) as opened:
         metric = opened.measurer.task.metric.name
         problem = compile_problem(with_expected_loss(opened.profile, metric), menu)
         objective = make_objective(config, (problem,))

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant import api
 from evoquant.bench.run import run_on_table
+from evoquant.bench.settings import objective_settings, search_settings
 from evoquant.bench.study import EVALUATIONS, uniform
-from evoquant.bench.table import OBJECTIVE, load_table
+from evoquant.bench.table import OBJECTIVE, load_table, table_settings
 from evoquant.campaign.build_search import built_in_search
 from evoquant.campaign.config import config_from_dict
 from evoquant.campaign.yaml_file import parse_yaml
@@ -68,18 +69,22 @@ START = ("all_fp16", "uniform_int8", "uniform_int4")  # where anyone would begin
 
 def suite_row(config: Path, search: str, seed: int, out: Path, level: float) -> dict[str, Any]:
     """One search of rules on the seed suite, from random genomes: scores, and the evaluation that reached `level`."""
-    stop = f"stop={{generations: 100000, evaluations: {SUITE_EVALUATIONS}}}"
-    changes = [f"search={SUITE[search]}", f"seed={seed}", stop, "executor.kind=local"]
-    _run(config, out, changes)
+    _run(config, out, suite_changes(search, seed))
     return {"part": "suite", "search": search, **study_row(load_run(out), level)}
 
 
+def suite_changes(search: str, seed: int) -> list[str]:
+    """Overrides of the campaign of `suite_row`."""
+    stop = f"stop={{generations: 100000, evaluations: {SUITE_EVALUATIONS}}}"
+    return [f"search={SUITE[search]}", f"seed={seed}", stop]
+
+
 def _run(config: Path, out: Path, changes: list[str]) -> None:
-    """Run a campaign; begun before, go on, or take what is finished."""
+    """Run a campaign in this process; begun before, go on, or take what is finished."""
     if (out / "resolved.json").is_file():
         api.resume(out)
     else:
-        api.run(config, out=out, overrides=changes)
+        api.run(config, out=out, overrides=[*changes, "executor.kind=local"])
 
 
 def table_row(table: str, search: str, seed: int) -> dict[str, Any]:
@@ -95,6 +100,20 @@ def table_row(table: str, search: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "share": {str(point): float(found.best[point - 1]) / best for point in POINTS},
         "test": float(known.score(found.rows[-1:], "test").fitness[0]),
+    }
+
+
+def table_row_settings(table: str, search: str, seed: int) -> dict[str, Any]:
+    """All that determines a row of `table_row`, as JSON."""
+    return {
+        **table_settings(table),
+        "search": search,
+        "options": search_settings(parse_yaml(TABLES[search], "search")),
+        "start": "uniform",
+        "seed": seed,
+        "evaluations": EVALUATIONS,
+        "points": list(POINTS),
+        "objective": objective_settings(OBJECTIVE),
     }
 
 
@@ -122,18 +141,7 @@ def network_row(config: Path, search: str, seed: int, work: Path) -> dict[str, A
     """One search of an allocation of a real network: what was best on calibration, and the champion's scores."""
     task = config.stem
     out = work / f"{task}-{seed}" / search.replace(" ", "-")
-    start = "" if search == "surrogate" else f", start: [{', '.join(START)}]}}"
-    changes = [
-        f"search={NETWORKS[search].removesuffix('}') + start if start else NETWORKS[search]}",
-        f"signals=[{'fisher' if search == 'surrogate' else ''}]",
-        "genome={kind: direct}",
-        f"stop={{passes: {PASSES}, generations: 100000}}",
-        f"seed={seed}",
-        f"task.seed={seed}",
-        f"cache={work}/cache-{task}-{seed}",
-        "executor.kind=local",
-    ]
-    _run(config, out, changes)
+    _run(config, out, [*network_changes(search, seed), f"cache={work}/cache-{task}-{seed}"])
     run = load_run(out)
     assert run.champion is not None
     return {
@@ -147,3 +155,16 @@ def network_row(config: Path, search: str, seed: int, work: Path) -> dict[str, A
         "test": run.champion.scores["test"]["fitness"],
         "retention": run.champion.scores["test"]["retention"],
     }
+
+
+def network_changes(search: str, seed: int) -> list[str]:
+    """Overrides of the campaign of `network_row`."""
+    start = "" if search == "surrogate" else f", start: [{', '.join(START)}]}}"
+    return [
+        f"search={NETWORKS[search].removesuffix('}') + start if start else NETWORKS[search]}",
+        f"signals=[{'fisher' if search == 'surrogate' else ''}]",
+        "genome={kind: direct}",
+        f"stop={{passes: {PASSES}, generations: 100000}}",
+        f"seed={seed}",
+        f"task.seed={seed}",
+    ]

@@ -14,6 +14,7 @@ import numpy as np
 
 from evoquant import api
 from evoquant.bench.rivals import Flips
+from evoquant.bench.settings import campaign_hash
 from evoquant.bounds.front import pareto_front
 from evoquant.bounds.optimum import certify
 from evoquant.campaign.build import make_executor, make_objective
@@ -33,10 +34,11 @@ from evoquant.scoring.objective import BitBudget, retention_floor
 from evoquant.scoring.separable import cost_sums
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from evoquant.bench.settings import Settings
     from evoquant.campaign.config import CampaignConfig
     from evoquant.profiles.model import ModelProfile
     from evoquant.scoring.problem import Problem
@@ -46,10 +48,12 @@ FINALISTS = 32
 FRONT_POINTS = 20
 LEAST_RETENTION = 0.9  # by the table, of the points of its front that are measured
 EVALUATIONS = 400  # of random search and plain evolution
+RIVALS, PLAIN = "rivals", "plain evolution"
 PLAIN_SEARCHES = {
     "random search": "{kind: random, population: 20}",
-    "plain evolution": "{kind: level_switch, offspring: 16, initial: 16}",
+    PLAIN: "{kind: level_switch, offspring: 16, initial: 16}",
 }
+RIVAL_SIGNALS = ("loss", "fisher", "gradient_sensitivity")
 KEPT = ("fitness", "retention", "standard_error", "compression", "effective_bits", "interval", "probability")
 
 
@@ -81,17 +85,37 @@ def way_rows(study: Study, way: str) -> list[dict[str, Any]]:
         way: `rivals`, all that need no search of evoquant's; `random search`; `plain evolution`, which gives two rows;
             or a campaign of evoquant's as its row is called, `evoquant direct, 80 passes`.
     """
-    if way == "rivals":
+    if way == RIVALS:
         rows = _rivals(_config(study), study.work / f"cache-{study.name}")
-    elif way in PLAIN_SEARCHES:
-        fixed = ("genome={kind: direct}", "signals=[]", "racing={enabled: false}", f"stop.passes={EVALUATIONS + 1}")
-        rows = [_campaign(study, way, [*_fixed(study), *fixed, f"search={PLAIN_SEARCHES[way]}"])]
-        if way == "plain evolution":
-            rows.append(_own_best(study, _config(study), rows[0]))
     else:
-        genome, passes = way.removeprefix("evoquant ").removesuffix(" passes").split(", ")
-        rows = [_campaign(study, way, [*_fixed(study), f"genome={{kind: {genome}}}", f"stop.passes={passes}"])]
+        rows = [_campaign(study, way)]
+        if way == PLAIN:
+            rows.append(_own_best(study, _config(study), rows[0]))
     return [{"task": study.config.stem, "seed": study.seed, **row} for row in rows]
+
+
+def way_settings(study: Study, way: str, name: str) -> Settings:
+    """What the row of this name comes from, of those that `way_rows` gives for a way."""
+    if name == way:
+        return campaign_hash(study.config, _changes(study, way))
+    if way == PLAIN:
+        return {"campaign": campaign_hash(study.config, _changes(study, way)), "champion": name}
+    return {
+        "campaign": campaign_hash(study.config, _fixed(study)),  # task, menu and objective
+        "way": name,
+        "signals": list(RIVAL_SIGNALS),
+        "finalists": FINALISTS,
+        "front": {"points": FRONT_POINTS, "least_retention": LEAST_RETENTION},
+    }
+
+
+def _changes(study: Study, way: str) -> list[str]:
+    """Overrides of the campaign of a way."""
+    if way in PLAIN_SEARCHES:
+        fixed = ("genome={kind: direct}", "signals=[]", "racing={enabled: false}", f"stop.passes={EVALUATIONS + 1}")
+        return [*_fixed(study), *fixed, f"search={PLAIN_SEARCHES[way]}"]
+    genome, passes = way.removeprefix("evoquant ").removesuffix(" passes").split(", ")
+    return [*_fixed(study), f"genome={{kind: {genome}}}", f"stop.passes={passes}"]
 
 
 def _config(study: Study) -> CampaignConfig:
@@ -121,12 +145,12 @@ def _own_best(study: Study, config: CampaignConfig, row: dict[str, Any]) -> dict
         return _row(judge, f"{row['name']}, best on calibration", allocation, row["passes"], row["allocations"])
 
 
-def _campaign(study: Study, name: str, overrides: Sequence[str]) -> dict[str, Any]:
+def _campaign(study: Study, name: str) -> dict[str, Any]:
     out = _folder(study, name)
     if (out / "resolved.json").is_file():  # begun before: go on, or take what is finished
         api.resume(out)
     else:
-        api.run(study.config, out=out, overrides=[*overrides, "executor.kind=local"])
+        api.run(study.config, out=out, overrides=[*_changes(study, name), "executor.kind=local"])
     run = load_run(out)
     assert run.champion is not None
     return {
@@ -145,8 +169,7 @@ def _rivals(config: CampaignConfig, cache: Path) -> list[dict[str, Any]]:
     cache.mkdir(parents=True, exist_ok=True)
     executor = make_executor("local", None, None)
     task = make_task(config.task, cache)
-    signals = ("loss", "fisher", "gradient_sensitivity")
-    opened = open_network(task, config.resolved_menu, signals, cache, executor)
+    opened = open_network(task, config.resolved_menu, RIVAL_SIGNALS, cache, executor)
     try:
         problem, passes = opened.problem, opened.profile.passes
         objective = make_objective(config, (problem,))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant import api
+from evoquant.bench.settings import campaign_hash
 from evoquant.campaign.build import make_executor, make_objective
 from evoquant.campaign.build_measured import make_task, open_network, opened_network
 from evoquant.campaign.config import load_config
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from evoquant.campaign.config import CampaignConfig
 
 PASSES = 40
+BUDGET = f"stop.passes={PASSES}"
 DRAWN = 20
+SIGNALS: dict[str, tuple[str, ...]] = {"torch": (), "onnx": ("signals=[divergence]",)}  # runtime → overrides
 METRICS = {"char_lm": "perplexity"}  # whole-number targets mean classes unless it is said
 
 
@@ -47,8 +50,9 @@ def runtime_rows(configs: Path, task: str, work: Path) -> list[dict[str, Any]]:
     sizes = f"block: {own.block}, batch: {own.batch}"
     source = f"task={{kind: onnx, model: {model}, data: {data}, {sizes}{metric}}}"
     rows, widths = [], {}
-    for runtime, changes in (("torch", []), ("onnx", [source, "signals=[divergence]"])):
-        overrides = [f"cache={cache}", f"stop.passes={PASSES}", "executor.kind=local", *changes]
+    for runtime, changes in SIGNALS.items():
+        mine = [source, *changes] if runtime == "onnx" else changes
+        overrides = [f"cache={cache}", BUDGET, "executor.kind=local", *mine]
         run = api.run(configs / f"{task}.yaml", out=work / f"{task}-{runtime}", overrides=overrides)
         assert run.champion is not None
         if runtime == "torch":
@@ -70,6 +74,20 @@ def runtime_rows(configs: Path, task: str, work: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def runtime_settings(config: Path, runtime: str) -> dict[str, Any]:
+    """What a row of `runtime_rows` comes from: the task's campaign, and what the runtimes do in another way.
+
+    The ONNX file and its samples are of the same campaign's task.
+    """
+    return {
+        "campaign": campaign_hash(config, (BUDGET,)),
+        "runtime": runtime,
+        "signals": list(SIGNALS[runtime]),
+        "metric": METRICS.get(config.stem, ""),
+        "drawn": DRAWN,
+    }
 
 
 def _test_fitness(config: CampaignConfig, cache: Path, widths: dict[str, str]) -> float:

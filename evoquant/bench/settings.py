@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from evoquant.campaign.config import config_from_dict, load_config
 from evoquant.errors import InputError
 from evoquant.files import canonical_hash, read_bytes, read_text
+from evoquant.profiles.builtin import any_profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,6 +96,16 @@ def search_settings(part: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = config_from_dict({"name": "search", "search": dict(part)}, "search").to_dict()["search"]
     return found
+
+
+@functools.cache
+def profile_digest(name: str) -> str:
+    """Of a built-in model's profile.
+
+    Raises:
+        ProfileError: there is no such model.
+    """
+    return any_profile(name).digest
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evoquant.bench.settings import KEY, Settings, settings_hash, with_hash
 from evoquant.files import write_atomic
 from evoquant.report.study import read_rows, write_rows
 
@@ -19,8 +20,6 @@ Cell = tuple[str, ...]
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTIAL = ".partial"  # below results/: finished cells of a study that is not whole yet
-# A config that gains a key has another hash, whatever its values: it says where a row comes from and is no result.
-PROVENANCE = frozenset({"config_hash"})
 LAST_DIGITS = 1e-12
 
 
@@ -73,6 +72,7 @@ class Study:
         render: file below results/ → its text, from the committed rows.
         part: of the committed rows, those that `measure` gives for a cell, in its order.
         whole: all cells' rows → stem of a file below results/ → its rows.
+        settings: what a row of a cell comes from, as the code has it now; see `evoquant.bench.settings`.
         seconds: that a cell takes, as measured on two shared cores with nothing in a cache.
         minutes: that all cells take.
         costs: a cell's last word → the seconds it takes, where not `seconds`.
@@ -87,6 +87,7 @@ class Study:
         kept: cells that are not asked for keep their rows.
         needs: packages that it imports beside the core's.
         fashion: cells that need the Fashion-MNIST files.
+        protocol: of rows that report no campaign: raised when they are measured in another way that no setting shows.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Study:
     render: Callable[[Place], dict[str, str]]
     part: Callable[[Cell, Place], list[Row]]
     whole: Callable[[Mapping[Cell, list[Row]], Place], dict[str, list[Row]]]
+    settings: Callable[[Cell, Row, Place], Settings]
     seconds: float
     minutes: float
     costs: Mapping[str, float] = field(default_factory=dict)
@@ -110,6 +112,20 @@ class Study:
     kept: bool = False
     needs: tuple[str, ...] = ()
     fashion: Callable[[Cell], bool] = lambda cell: False
+    protocol: int = 1
+
+    def hash_of(self, cell: Cell, row: Row, place: Place) -> str:
+        """What a row's `config_hash` has to be by the settings that the code has now."""
+        return settings_hash(self.name, self.settings(cell, row, place), self.protocol)
+
+    def measured(self, cell: Cell, place: Place) -> list[Row]:
+        """A cell's rows, measured, each with its `config_hash`.
+
+        Raises:
+            InputError: a row comes from a run with other settings.
+        """
+        label = f"{self.name} {' '.join(cell)}"
+        return [with_hash(row, self.hash_of(cell, row, place), label) for row in self.measure(cell, place)]
 
     def cost(self, cell: Cell) -> float:
         """Seconds that a cell takes, about."""
@@ -148,20 +164,15 @@ class Difference:
     measured: Any
 
     @property
-    def of_provenance(self) -> bool:
-        """Whether only where the row comes from differs."""
-        return self.key.rpartition(".")[2] in PROVENANCE
+    def of_settings(self) -> bool:
+        """Whether the row was measured with other settings than the code has now."""
+        return self.key == KEY
 
     @property
     def of_rounding(self) -> bool:
         """Whether two floats differ in their last digits alone: exp and sums do so between CPUs."""
         old, new = self.committed, self.measured
         return isinstance(old, float) and isinstance(new, float) and math.isclose(old, new, rel_tol=LAST_DIGITS)
-
-    @property
-    def harmless(self) -> bool:
-        """Whether no result is another."""
-        return self.of_provenance or self.of_rounding
 
     def __str__(self) -> str:
         return f"{self.row}: {self.key} is {_brief(self.committed)} in results/, {_brief(self.measured)} measured again"

@@ -8,7 +8,8 @@ from pathlib import Path
 from evoquant import api
 from evoquant.bench import leave_one_out as leaving
 from evoquant.bench import own_models as own
-from evoquant.bench.runtimes import runtime_rows, runtime_table
+from evoquant.bench.runtimes import runtime_rows, runtime_settings, runtime_table
+from evoquant.bench.settings import Settings, campaign_hash
 from evoquant.bench.studies import Cell, Place, Row, Study, by_cell, in_order
 from evoquant.errors import InputError
 from evoquant.report.data import load_run
@@ -31,14 +32,19 @@ def _fashion(cell: Cell) -> bool:
     return cell[0] in FASHION
 
 
+def _seeds(seed: str) -> tuple[str, str]:
+    """Overrides: a training, a split and a search of its own."""
+    return f"seed={seed}", f"task.seed={seed}"
+
+
 def digits() -> Study:
     """Measured retention on a real network over five seeds, each a new training, a new split and a new search."""
     script = "experiments/04_digits.py"
     baselines = ("uniform_int8", "uniform_int4", "all_fp16", "wider_fp16_zone")
 
     def measure(cell: Cell, place: Place) -> list[Row]:
-        out, seed = place.work / f"digits-{cell[0]}", cell[0]
-        overrides = [f"seed={seed}", f"task.seed={seed}", f"cache={place.work}/cache", "executor.kind=local"]
+        out = place.work / f"digits-{cell[0]}"
+        overrides = [*_seeds(cell[0]), f"cache={place.work}/cache", "executor.kind=local"]
         api.run(place.config("digits"), out=out, overrides=overrides)
         return measured_rows(load_run(out), baselines)
 
@@ -58,6 +64,7 @@ def digits() -> Study:
         render,
         part,
         in_order("digits"),
+        lambda cell, row, place: campaign_hash(place.config("digits"), _seeds(cell[0])),
         60,
         3,
         trained=True,
@@ -68,7 +75,7 @@ def digits() -> Study:
 
 BUDGETS = {"direct": (400, 80, 25, 15), "rule": (80, 25, 15), "tree": (80, 25, 15)}
 LATER = {"rule": (400,), "tree": (400,)}  # the longest, last
-WAYS = ("rivals", "random search", "plain evolution")
+WAYS = (own.RIVALS, "random search", own.PLAIN)
 
 
 def own_models() -> Study:
@@ -88,6 +95,10 @@ def own_models() -> Study:
         task, seed, way = cell
         return own.way_rows(own.Study(place.config(task), int(seed), place.work), way)
 
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        task, seed, way = cell
+        return own.way_settings(own.Study(place.config(task), int(seed), place.work), way, row["name"])
+
     def cell_of(row: Row) -> Cell:
         name = row["name"].removesuffix(", best on calibration")
         return row["task"], str(row["seed"]), name if name in (*WAYS, *ours, *later) else WAYS[0]
@@ -104,6 +115,7 @@ def own_models() -> Study:
         render,
         by_cell("own_models", cell_of),
         in_order("own_models"),
+        settings,
         75,
         240,
         trained=True,
@@ -146,6 +158,17 @@ def leave_one_out() -> Study:
         rows = by_cell("leave_one_out", lambda row: (row["task"], str(row["seed"])))(cell, place)
         return [row for row in rows if not (place.again and row["name"] in REFERENCES.values())]
 
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        task, seed = cell
+
+        def searched(task: str, seed: int, way: str) -> str:
+            return str(own.way_settings(own.Study(place.config(task), seed, place.work), way, way))
+
+        if row["name"] in REFERENCES.values():
+            return searched(task, int(seed), row["name"])
+        others = [searched(other, s, REFERENCES[80]) for other in TASKS if other != task for s in range(5)]
+        return leaving.judged_settings(source(cell, place), row["name"], others)
+
     def whole(found: Mapping[Cell, list[Row]], place: Place) -> dict[str, list[Row]]:
         rows = []
         for task in TASKS:
@@ -166,6 +189,7 @@ def leave_one_out() -> Study:
         render,
         part,
         whole,
+        settings,
         60,
         20,
         trained=True,
@@ -201,6 +225,7 @@ def onnx() -> Study:
         render,
         by_cell("onnx", lambda row: (row["task"],)),
         in_order("onnx"),
+        lambda cell, row, place: runtime_settings(place.config(cell[0]), row["runtime"]),
         60,
         4,
         trained=True,
@@ -259,6 +284,10 @@ def export() -> Study:
         task, target = row["task"], row["target"]
         return next(cell for cell, (_, targets) in EXPORTS.items() if cell[0] == task and target in targets)
 
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        overrides, _ = EXPORTS[cell]
+        return {"campaign": campaign_hash(place.config(cell[0]), (*CHANGES, *overrides)), "target": row["target"]}
+
     def whole(found: Mapping[Cell, list[Row]], place: Place) -> dict[str, list[Row]]:
         rows = [row for some in found.values() for row in some]
         return {"export": sorted(rows, key=lambda row: "written" in row)}
@@ -271,6 +300,7 @@ def export() -> Study:
         render,
         by_cell("export", cell_of),
         whole,
+        settings,
         70,
         10,
         loose=frozenset({"latency"}),

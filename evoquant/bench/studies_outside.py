@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from evoquant.bench import outside
+from evoquant.bench.settings import Settings, campaign_hash
 from evoquant.bench.studies import Cell, Place, Row, Study, by_cell, in_order
 from evoquant.bench.studies_suite import LEVEL
 from evoquant.bench.table import NAMES
@@ -71,9 +72,16 @@ def outsiders() -> Study:
         out = place.work / f"{search}-{seed}".replace(" ", "-")
         return [outside.suite_row(place.config("evolve"), search, int(seed), out, LEVEL)]
 
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        where, search, seed = cell
+        if where != SUITE:
+            return outside.table_row_settings(where, search, int(seed))
+        return campaign_hash(place.config("evolve"), outside.suite_changes(search, int(seed)))
+
     part = by_cell("outside", lambda row: (row.get("table", SUITE), row["search"], str(row["seed"])))
     script = "experiments/16_outside.py"
-    return Study("outside", script, cells, measure, outside_text, part, in_order("outside"), 30, 20, needs=NEEDS)
+    whole = in_order("outside")
+    return Study("outside", script, cells, measure, outside_text, part, whole, settings, 30, 20, needs=NEEDS)
 
 
 def outside_networks() -> Study:
@@ -89,6 +97,10 @@ def outside_networks() -> Study:
         task, search, seed = cell
         return [outside.network_row(place.config(task), search, int(seed), place.work)]
 
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        task, search, seed = cell
+        return campaign_hash(place.config(task), outside.network_changes(search, int(seed)))
+
     def whole(found: Mapping[Cell, list[Row]], place: Place) -> dict[str, list[Row]]:
         return {"outside_networks": [row for rows in found.values() for row in rows]}
 
@@ -100,6 +112,7 @@ def outside_networks() -> Study:
         outside_text,
         by_cell("outside_networks", lambda row: (row["task"], row["search"], str(row["seed"]))),
         whole,
+        settings,
         50,
         40,
         trained=True,

@@ -113,7 +113,7 @@ def measure(job: Job) -> Measured:
     """Measure one cell, in this process."""
     began = time.perf_counter()
     try:
-        rows = STUDIES[job.study]().measure(job.cell, job.place)
+        rows = STUDIES[job.study]().measured(job.cell, job.place)
     except EvoquantError as error:
         return Measured(job, [], time.perf_counter() - began, str(error))
     return Measured(job, rows, time.perf_counter() - began)
@@ -271,16 +271,14 @@ def _verdict(study: Study, done: Measured, known: Place, same_cpu: bool) -> tupl
     if done.fault is not None:
         return f"{label}: FAILED: {done.fault}", 1
     found = differences(study, done.job.cell, study.part(done.job.cell, known), done.rows)
-    faults = [one for one in found if not one.harmless]
+    faults = [one for one in found if not one.of_rounding]
     notes = f"; {study.why}" if study.why and not faults else ""
     if rounded := sum(one.of_rounding for one in found):
         notes += f"; {rounded} values in their last digits only, as between CPUs"
-    if any(one.of_provenance for one in found):
-        notes += "; the config's hash is another: configs have gained keys since"
     if not faults:
         return f"{label}: {len(done.rows)} rows equal{notes}", 0
     lines = "".join(f"\n  {one}" for one in faults[:20])
-    if study.trained and not same_cpu:
+    if study.trained and not same_cpu and not any(one.of_settings for one in faults):
         return (
             f"{label}: differs, as it may: networks are trained, and the rows come from a CPU with other vector "
             f"instructions than this one{lines}",
@@ -346,7 +344,7 @@ def measure_whole(
         keep_rows(study, {cell: found[cell] for cell in study.cells}, place)
         render(study, place)
         partial.unlink()
-    return [one for one in differing if not one.harmless]
+    return [one for one in differing if not one.of_rounding]
 
 
 def _finished(path: Path, study: Study) -> dict[Cell, list[Row]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from evoquant.bench import study as tables
+from evoquant.bench.settings import KEY, Settings, files_digest, settings_hash, stated
 from evoquant.bench.speed import TOPICS, machine, measured
 from evoquant.bench.studies import Cell, Place, Row, Study, by_cell, in_order
 from evoquant.bench.table import NAMES
@@ -33,6 +35,10 @@ chosen for these tables, on other seeds.
         table, search, seed = cell
         return [tables.row_of(tables.Job(table, search, int(seed)))]
 
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        table, search, seed = cell
+        return tables.job_settings(tables.Job(table, search, int(seed)))
+
     def render(place: Place) -> dict[str, str]:
         rows = place.rows("tabular")
         return {"tabular.md": head + "\n".join(tabular_table(tables.facts(name), rows).to_markdown() for name in NAMES)}
@@ -44,11 +50,16 @@ chosen for these tables, on other seeds.
         for seed in (seeds if entry.seeded else seeds[:1])
     ]
     part = by_cell("tabular", lambda row: (row["table"], row["search"], str(row["seed"])))
-    return Study("tabular", script, cells, measure, render, part, in_order("tabular"), 4, 32, needs=("optuna",))
+    whole = in_order("tabular")
+    return Study("tabular", script, cells, measure, render, part, whole, settings, 4, 32, needs=("optuna",))
 
 
 SCALING = "scaling"
 MACHINE = "machine"
+OF_MACHINE = {"row": MACHINE}  # a row that says where the others were measured
+# Of a row of speed, what says which figure it is; the rest was measured.
+NAMED = {"what", "unit", "goal", "part", "workers", "batching", "item_s", "mode", "population", "generations"}
+BENCH = Path(__file__).parent
 # Spreads of one and the same figure between rounds reach 3 times where the machine is shared; a change of the code
 # that matters is larger than this, or shows in an idle machine's full measurement.
 FACTOR = 3.0
@@ -73,7 +84,18 @@ machine.
 
     def whole(found: Mapping[Cell, list[Row]], place: Place) -> dict[str, list[Row]]:
         rows = [row for some in found.values() for row in some]
-        return {"performance": [{"part": MACHINE, "row": machine()}, *rows]}
+        row = {"part": MACHINE, "row": machine()}
+        return {"performance": [{**row, KEY: settings_hash("performance", OF_MACHINE)}, *rows]}
+
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        if row["part"] == MACHINE:
+            return OF_MACHINE
+        what = {key: value for key, value in row["row"].items() if key in NAMED}
+        if row["part"] == SCALING:
+            return {"part": SCALING, "row": what, "stated": stated(BENCH / "scaling.py", also=("simulation",))}
+        module = BENCH / f"speed_{row['part']}.py"
+        loops = {"loops": files_digest(BENCH / "data/rule_scalar.c")} if row["part"] == "rules" else {}
+        return {"part": row["part"], "row": what, "stated": stated(module, also=("contest",)), **loops}
 
     def render(place: Place) -> dict[str, str]:
         parts: dict[str, list[Row]] = {part: [] for part in (MACHINE, *TOPICS, SCALING)}
@@ -92,6 +114,7 @@ machine.
         render,
         by_cell("performance", lambda row: (row["part"],)),
         whole,
+        settings,
         80,
         10,
         costs={"cluster": 30, "start": 50, "scaling": 180},
@@ -134,7 +157,9 @@ BY_CHANCE = frozenset(
 
 def _fuzzed(row: Row) -> Row:
     """A row as it is compared: how many inputs a fuzzer tries in five minutes is of the machine."""
-    return {"what": row["what"], "all": row["tried"] == row["held"]} if _file(row) == FUZZ else row
+    if _file(row) != FUZZ:
+        return row
+    return {"what": row["what"], "all": row["tried"] == row["held"], KEY: row[KEY]}
 
 
 def _file(row: Row) -> str:
@@ -166,7 +191,18 @@ run's bytes to compare with. Rows are kept test file by test file, so they may b
 
     def whole(found: Mapping[Cell, list[Row]], place: Place) -> dict[str, list[Row]]:
         rows = sorted((row for some in found.values() for row in some), key=lambda row: str(row["file"]))
-        return {"reliability": [{"file": MACHINE, **machine()}, *rows]}
+        row = {"file": MACHINE, **machine()}
+        return {"reliability": [{**row, KEY: settings_hash("reliability", OF_MACHINE)}, *rows]}
+
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        if row["file"] == MACHINE:
+            return OF_MACHINE
+        found = {
+            "file": row["file"],
+            "what": row["what"],
+            "stated": stated(place.root / f"tests/faults/{row['file']}.py"),
+        }
+        return found | ({"parsers": list(FUZZED), "seconds": FUZZ_S} if _file(row) == FUZZ else {})
 
     def render(place: Place) -> dict[str, str]:
         rows = place.rows("reliability")
@@ -183,6 +219,7 @@ run's bytes to compare with. Rows are kept test file by test file, so they may b
         render,
         by_cell("reliability", lambda row: (_file(row),)),
         whole,
+        settings,
         300,
         90,
         costs=FILES | {FUZZ: FUZZ_S * len(FUZZED)},

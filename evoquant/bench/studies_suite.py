@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from evoquant import api
-from evoquant.bench.studies import Cell, Place, Row, Study, by_cell, in_order
+from evoquant.bench.settings import KEY, Settings, campaign_hash, objective_settings, profile_digest
+from evoquant.bench.studies import PARTIAL, Cell, Place, Row, Study, by_cell, in_order
 from evoquant.campaign.config import load_config
+from evoquant.errors import InputError
+from evoquant.genomes.strategies import STRATEGIES
+from evoquant.profiles.seed_suite import DATA_SETS, seed_profile
+from evoquant.quantization.precision import SEED_MENU
 from evoquant.report import transfer
-from evoquant.report.baselines import baseline_rows, baseline_table
+from evoquant.report.baselines import CLIFF, PUBLISHED, baseline_rows, baseline_table
 from evoquant.report.data import RunData, load_run
 from evoquant.report.study import hypervolume_row, hypervolume_table, study_row, study_table
 from evoquant.report.table import Table, markdown
@@ -29,6 +34,24 @@ def _run(place: Place, config: str, cell: Cell, *overrides: str) -> RunData:
     return load_run(out)
 
 
+Campaign = tuple[str, tuple[str, ...]]  # stem of a file in configs/, overrides
+
+
+def _own_campaign(campaign_of: Callable[[Cell], Campaign]) -> Callable[[Cell, Row, Place], Settings]:
+    """A `Study.settings` for cells that are one campaign each."""
+
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        config, changes = campaign_of(cell)
+        return campaign_hash(place.config(config), changes)
+
+    return settings
+
+
+def _seeded(cell: Cell) -> Campaign:
+    """Of a cell that ends with a config and a seed."""
+    return cell[-2], (f"seed={cell[-1]}",)
+
+
 def _head(title: str, script: str) -> str:
     return f"# {title}\n\nMade by `python {script}`.\n\n"
 
@@ -38,7 +61,8 @@ def journey() -> Study:
     script = "experiments/01_journey.py"
 
     def measure(cell: Cell, place: Place) -> list[Row]:
-        return list(_run(place, "journey", cell).journal)
+        run = _run(place, "journey", cell)
+        return [{**record, KEY: run.config_hash} for record in run.journal]
 
     def render(place: Place) -> dict[str, str]:
         config, _ = load_config(place.config("journey"))
@@ -46,7 +70,8 @@ def journey() -> Study:
         return {"journey.md": _head("The published journey", script) + markdown(run_tables(run))}
 
     part = by_cell("journey", lambda row: ("journey",))
-    return Study("journey", script, (("journey",),), measure, render, part, in_order("journey"), 2, 0.1)
+    settings = _own_campaign(lambda cell: ("journey", ()))
+    return Study("journey", script, (("journey",),), measure, render, part, in_order("journey"), settings, 2, 0.1)
 
 
 def baselines() -> Study:
@@ -57,6 +82,16 @@ def baselines() -> Study:
         table = baseline_table(place.rows("baselines"))
         return {"baselines.md": _head("Strategies on the seed suite", script) + table.to_markdown()}
 
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        name, data, split = row["strategy"], row["data"], row["split"]
+        return {
+            "strategy": STRATEGIES[name].to_dict(),
+            "profile": seed_profile(split, DATA_SETS[data]).digest,
+            "menu": list(SEED_MENU.names),
+            "objective": objective_settings(CLIFF),
+            "published": PUBLISHED.get((name, data, split), {}),
+        }
+
     return Study(
         "baselines",
         script,
@@ -65,6 +100,7 @@ def baselines() -> Study:
         render,
         by_cell("baselines", lambda row: ("strategies",)),
         in_order("baselines"),
+        settings,
         2,
         0.1,
     )
@@ -82,9 +118,11 @@ def free_evolution() -> Study:
     )
 
     def measure(cell: Cell, place: Place) -> list[Row]:
-        name, seed = cell[-2:]
-        run = _run(place, name, cell, f"seed={seed}")
-        return [_table_row(table) for table in run_tables(run)] if cell == log else [study_row(run, LEVEL)]
+        name, changes = _seeded(cell)
+        run = _run(place, name, cell, *changes)
+        if cell == log:
+            return [{**_table_row(table), KEY: run.config_hash} for table in run_tables(run)]
+        return [study_row(run, LEVEL)]
 
     def part(cell: Cell, place: Place) -> list[Row]:
         if cell == log:
@@ -101,7 +139,8 @@ def free_evolution() -> Study:
         text = table.to_markdown() + "\n## The rediscovery of seed 0\n\n" + tables
         return {"free_evolution.md": _head("Free evolution and rediscovery", script) + text}
 
-    return Study("free_evolution", script, (*cells, log), measure, render, part, whole, 4, 4)
+    settings = _own_campaign(_seeded)
+    return Study("free_evolution", script, (*cells, log), measure, render, part, whole, settings, 4, 4)
 
 
 def _table_row(table: Table) -> Row:
@@ -120,6 +159,7 @@ def _table_of(row: Row) -> Table:
 
 
 SPACES = {"rule": "transfer_rule", "tree": "transfer_tree", "direct": "level_switch"}  # genome space → config
+CARRIED = tuple((name, str(seed)) for name in ("transfer_tree", "transfer_rule") for seed in range(20))
 ALONE = tuple((name, str(seed)) for name in ("evolve", "tree") for seed in range(10))  # saw the train model alone
 
 
@@ -136,15 +176,25 @@ def gap() -> Study:
     def strategies() -> dict[str, transfer.Allocator]:
         return transfer.strategies() | {transfer.GREEDY: transfer.baselines()[transfer.GREEDY]}
 
+    def ceiling(cell: Cell) -> Campaign:
+        space, model, seed = cell
+        changes = (f"name=oracle_{space}", f"seed={seed}", f"models={{train: [{model}], valid: [], test: []}}")
+        return SPACES[space], changes
+
     def measure(cell: Cell, place: Place) -> list[Row]:
         if cell == named:
             return transfer.share_rows(strategies() | transfer.champions_of(place.rows("transfer")), SUITE)
         if cell in ALONE:
-            champion = transfer.champion_row(_run(place, cell[0], cell, f"seed={cell[1]}"))
+            config, changes = _seeded(cell)
+            champion = transfer.champion_row(_run(place, config, cell, *changes))
             return transfer.fitness_rows(transfer.champions_of([champion]), SUITE)
-        space, model, seed = cell
-        changes = (f"name=oracle_{space}", f"seed={seed}", f"models={{train: [{model}], valid: [], test: []}}")
-        return [transfer.ceiling_row(_run(place, SPACES[space], cell, *changes))]
+        config, changes = ceiling(cell)
+        return [transfer.ceiling_row(_run(place, config, cell, *changes))]
+
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        if cell == named or cell in ALONE:
+            return _shown(row["model"], strategies(), (*ALONE, *CARRIED), place)
+        return _own_campaign(ceiling)(cell, row, place)
 
     def part(cell: Cell, place: Place) -> list[Row]:
         shares, found = _shares(place)
@@ -152,7 +202,7 @@ def gap() -> Study:
             labels = {" ".join(cell) for cell in ALONE}
             return [row | {"fitness": _only(row, row["fitness"].keys() - labels)} for row in shares]
         if cell in ALONE:
-            return [{"model": row["model"], "fitness": _only(row, {" ".join(cell)})} for row in shares]
+            return [_part(row, cell) for row in shares]
         key = (f"oracle_{cell[0]}", *cell[1:])
         return [row for row in found if (row["campaign"], row["model"], str(row["seed"])) == key]
 
@@ -167,7 +217,7 @@ def gap() -> Study:
         table = transfer.gap_table("Fitness, and share of the certified optimum", shares, groups, found)
         return {"gap.md": _head("The gap to the certified optimum", script) + table.to_markdown()}
 
-    return Study("gap", script, (named, *ALONE, *ceilings), measure, render, part, whole, 15, 6)
+    return Study("gap", script, (named, *ALONE, *ceilings), measure, render, part, whole, settings, 15, 6)
 
 
 def _shares(place: Place) -> tuple[list[Row], list[Row]]:
@@ -180,8 +230,36 @@ def _only(row: Row, labels: Any) -> dict[str, float]:
     return {label: value for label, value in row["fitness"].items() if label in labels}
 
 
+def _part(row: Row, champion: Cell) -> Row:
+    """What the cell of one champion measures of a model's row."""
+    return {"model": row["model"], KEY: row[KEY], "fitness": _only(row, {" ".join(champion)})}
+
+
+def _shown(model: str, named: Mapping[str, Any], champions: tuple[Cell, ...], place: Place) -> Settings:
+    """The settings of a model's row: what stands in it, named heuristics and champions, whichever cell measured it."""
+    genomes, campaign = transfer.stated(), _own_campaign(_seeded)
+    return {
+        "model": model,
+        "profile": profile_digest(model),
+        "menu": list(SEED_MENU.names),
+        "objective": objective_settings(transfer.CLIFF),
+        "named": {label: genomes.get(label) for label in named},
+        "champions": {" ".join(cell): campaign(cell, {}, place) for cell in champions},
+    }
+
+
 def _merged(base: list[Row], others: list[list[Row]]) -> list[Row]:
-    """Rows of models with the fitness of further heuristics, row by row."""
+    """Rows of models with the fitness of further heuristics, row by row.
+
+    Raises:
+        InputError: some cells were measured with other settings than others.
+    """
+    for i, row in enumerate(base):
+        if {rows[i][KEY] for rows in others} - {row[KEY]}:
+            raise InputError(
+                f"results/{PARTIAL}: the parts of {row['model']} were measured with different settings; remove them "
+                "and measure anew."
+            )
     return [
         row | {"fitness": row["fitness"] | {k: v for rows in others for k, v in rows[i]["fitness"].items()}}
         for i, row in enumerate(base)
@@ -198,9 +276,12 @@ def searches() -> Study:
         "Test: computed once for each champion, which was chosen on valid; for the searches over heuristics only.",
     )
 
+    def campaign(cell: Cell) -> Campaign:
+        return cell[0], (f"seed={cell[1]}", f"stop={{generations: 100000, evaluations: {evaluations}}}")
+
     def measure(cell: Cell, place: Place) -> list[Row]:
-        stop = f"stop={{generations: 100000, evaluations: {evaluations}}}"
-        return [study_row(_run(place, cell[0], cell, f"seed={cell[1]}", stop), LEVEL)]
+        config, changes = campaign(cell)
+        return [study_row(_run(place, config, cell, *changes), LEVEL)]
 
     def render(place: Place) -> dict[str, str]:
         table = study_table(f"{len(seeds)} seeds each, {evaluations} evaluations", place.rows("searches"), notes)
@@ -208,7 +289,8 @@ def searches() -> Study:
 
     cells = [(name, str(seed)) for name in names for seed in seeds]
     part = by_cell("searches", lambda row: (row["campaign"], str(row["seed"])))
-    return Study("searches", script, cells, measure, render, part, in_order("searches"), 5, 8)
+    settings = _own_campaign(campaign)
+    return Study("searches", script, cells, measure, render, part, in_order("searches"), settings, 5, 8)
 
 
 UNSEEN = tuple(f"family/{kind}/{i}" for kind in ("mixture_of_experts", "unet") for i in range(25))
@@ -222,12 +304,13 @@ def carry() -> Study:
     every time.
     """
     script, seeds, plain = "experiments/07_transfer.py", range(20), ("baselines",)
-    champions = [(name, str(seed)) for name in ("transfer_tree", "transfer_rule") for seed in seeds]
+    champions = CARRIED
 
     def measure(cell: Cell, place: Place) -> list[Row]:
         if cell == plain:
             return transfer.share_rows(transfer.baselines(), UNSEEN)
-        row = transfer.champion_row(_run(place, cell[0], cell, f"seed={cell[1]}"))
+        config, changes = _seeded(cell)
+        row = transfer.champion_row(_run(place, config, cell, *changes))
         return [row, *transfer.fitness_rows(transfer.champions_of([row]), UNSEEN)]
 
     def part(cell: Cell, place: Place) -> list[Row]:
@@ -235,7 +318,12 @@ def carry() -> Study:
         if cell == plain:
             return [row | {"fitness": _only(row, transfer.baselines())} for row in unseen]
         mine = [row for row in place.rows("transfer") if (row["campaign"], str(row["seed"])) == cell]
-        return mine + [{"model": row["model"], "fitness": _only(row, {" ".join(cell)})} for row in unseen]
+        return mine + [_part(row, cell) for row in unseen]
+
+    def settings(cell: Cell, row: Row, place: Place) -> Settings:
+        if "model" in row:
+            return _shown(row["model"], transfer.baselines(), champions, place)
+        return _own_campaign(_seeded)(cell, row, place)
 
     def whole(found: Mapping[Cell, list[Row]], place: Place) -> dict[str, list[Row]]:
         rows = [found[cell][0] for cell in champions]
@@ -258,17 +346,20 @@ def carry() -> Study:
         ]
         return {"transfer.md": _head("Heuristics that carry over", script) + markdown(tables)}
 
-    return Study("transfer", script, (*champions, plain), measure, render, part, whole, 45, 32)
+    return Study("transfer", script, (*champions, plain), measure, render, part, whole, settings, 45, 32)
 
 
 def hypervolume() -> Study:
     """NSGA-II's Pareto front beside the exact one, on each suite model."""
     script, seeds = "experiments/08_hypervolume.py", range(3)
 
-    def measure(cell: Cell, place: Place) -> list[Row]:
+    def campaign(cell: Cell) -> Campaign:
         model, seed = cell
-        changes = (f"seed={seed}", f"models={{train: [{model}], valid: [], test: []}}")
-        return [hypervolume_row(_run(place, "nsga2", cell, *changes))]
+        return "nsga2", (f"seed={seed}", f"models={{train: [{model}], valid: [], test: []}}")
+
+    def measure(cell: Cell, place: Place) -> list[Row]:
+        config, changes = campaign(cell)
+        return [hypervolume_row(_run(place, config, cell, *changes))]
 
     def render(place: Place) -> dict[str, str]:
         table = hypervolume_table(f"{len(seeds)} seeds each, 200,000 evaluations", place.rows("hypervolume"))
@@ -276,4 +367,5 @@ def hypervolume() -> Study:
 
     cells = [(model, str(seed)) for model in SUITE for seed in seeds]
     part = by_cell("hypervolume", lambda row: (row["model"], str(row["seed"])))
-    return Study("hypervolume", script, cells, measure, render, part, in_order("hypervolume"), 60, 5)
+    settings = _own_campaign(campaign)
+    return Study("hypervolume", script, cells, measure, render, part, in_order("hypervolume"), settings, 60, 5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ import numpy as np
 
 from evoquant.bench.rivals import Flips, Steepest, Tpe, uniform_genes
 from evoquant.bench.run import NONE, run_on_table, signal_evaluations
-from evoquant.bench.table import NAMES, OBJECTIVE, load_table
+from evoquant.bench.settings import objective_settings, search_settings
+from evoquant.bench.table import NAMES, OBJECTIVE, load_table, table_settings
 from evoquant.campaign.build_search import MODELLING
 from evoquant.campaign.build_search import SEARCHES as BUILT_IN
 from evoquant.errors import InputError, suggestion
@@ -37,12 +38,14 @@ class Entry:
     Attributes:
         make: (space, seed) → a fresh search.
         settings: what it was given, for the record.
+        options: the same as JSON; of a search of evoquant's its `search` part of a config.
         signals: of the profile that it reads; their passes count as evaluations.
         seeded: whether the seed matters; else it runs once.
     """
 
     make: Callable[[DirectSpace, int], AskTell]
     settings: str
+    options: Mapping[str, Any]
     signals: tuple[str, ...] = ()
     seeded: bool = True
 
@@ -62,7 +65,8 @@ def _own(kind: str, signals: tuple[str, ...] = (), **settings: Any) -> Entry:
             return search(space, seed=seed, settings=given, problem=space.problem, objective=OBJECTIVE)
         return search(space, seed=seed, settings=given, start=uniform(space))
 
-    return Entry(make, ", ".join(f"{key} {value}" for key, value in settings.items()), signals)
+    text = ", ".join(f"{key} {value}" for key, value in settings.items())
+    return Entry(make, text, {"kind": kind, **settings}, signals)
 
 
 FLOOR = OBJECTIVE.threshold
@@ -72,10 +76,12 @@ SEARCHES: dict[str, Entry] = {
     "level_switch": _own("level_switch", offspring=4, initial=4, moves=2, step_rate=0.9),
     "genetic": _own("genetic", population=8, elites=2, mutation_rate=0.1),
     "nsga2": _own("nsga2", population=8, mutation_rate=0.1, floor=FLOOR),
-    "random": Entry(lambda space, seed: RandomSearch(space, seed=seed, population=1), ""),
-    "tpe": Entry(Tpe, "multivariate"),
-    "flips": Entry(lambda space, seed: Flips(space, FLOOR), f"floor {FLOOR:g}", seeded=False),
-    "steepest": Entry(lambda space, seed: Steepest(space, FLOOR), f"floor {FLOOR:g}", seeded=False),
+    "random": Entry(
+        lambda space, seed: RandomSearch(space, seed=seed, population=1), "", {"kind": "random", "population": 1}
+    ),
+    "tpe": Entry(Tpe, "multivariate", {"multivariate": True}),
+    "flips": Entry(lambda space, seed: Flips(space, FLOOR), f"floor {FLOOR:g}", {"floor": FLOOR}, seeded=False),
+    "steepest": Entry(lambda space, seed: Steepest(space, FLOOR), f"floor {FLOOR:g}", {"floor": FLOOR}, seeded=False),
 }
 
 
@@ -150,6 +156,21 @@ def row_of(job: Job) -> dict[str, Any]:
             for point, row, value in zip(points, rows.tolist(), test.tolist(), strict=True)
         },
         "allocation": "" if last == NONE else "".join(map(str, table.allocations(rows[-1:])[0].tolist())),
+    }
+
+
+def job_settings(job: Job) -> dict[str, Any]:
+    """All that determines the row of a job, as JSON."""
+    entry = SEARCHES[job.search]
+    return {
+        **table_settings(job.table),
+        "search": job.search,
+        "options": search_settings(entry.options) if "kind" in entry.options else dict(entry.options),
+        "signals": list(entry.signals),
+        "seed": job.seed,
+        "evaluations": job.evaluations,
+        "points": list(POINTS),
+        "objective": objective_settings(OBJECTIVE),
     }
 
 

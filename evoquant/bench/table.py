@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evoquant.bench.samples import SPLITS
+from evoquant.bench.settings import files_digest
 from evoquant.bench.shipped import DATA, MENU, RECIPES, known_table, profile_path, read_arrays, table_path
 from evoquant.errors import InputError
 from evoquant.profiles.model import load_profile
@@ -97,6 +98,11 @@ class Table:
     def optimum(self) -> int:
         """The row of the best of all allocations on calibration; of equals the first."""
         return int(self.fitness.argmax())
+
+
+def table_settings(name: str) -> dict[str, str]:
+    """Which table it is: its name, and the digest of its files."""
+    return {"table": name, "files": files_digest(profile_path(known_table(name)), table_path(name))}
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from evoquant.scoring.problem import compile_problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+CLIFF = Cliff()
 # (strategy, data set, split) → figures as printed.
 PUBLISHED: dict[tuple[str, str, str], dict[str, str]] = {
     ("mixed_fp16_int8", "seed", "test"): {"fitness": "0.0935", "retention": "93.5%", "compression": "2.43x"},
@@ -38,7 +39,7 @@ def baseline_rows() -> list[dict[str, Any]]:
     for data in DATA_SETS:
         for split in SPLITS:
             problem = compile_problem(seed_profile(split, DATA_SETS[data]), SEED_MENU)
-            scores = score_genomes([STRATEGIES[name] for name in names], (problem,), Cliff(), "mean")
+            scores = score_genomes([STRATEGIES[name] for name in names], (problem,), CLIFF, "mean")
             for i, name in enumerate(names):
                 figures = {
                     "fitness": float(scores.fitness[i]),

@@ -9,7 +9,7 @@ from evoquant.report.table import Table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-FIXED = frozenset({"file", "topic", "what", "tried", "held"})
+FIXED = frozenset({"file", "topic", "what", "tried", "held", "config_hash"})
 
 
 def reliability_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:

@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
 CLIFF = Cliff()
 GREEDY = "greedy, loss per bit"
+PUBLISHED = "published champion"
 
 
 def baselines() -> dict[str, Allocator]:
     """Uniform widths, the published champion, and the greedy descent that solves every model anew."""
     found: dict[str, Allocator] = {f"uniform {name}": _uniform(i) for i, name in enumerate(SEED_MENU.names)}
-    found["published champion"] = STRATEGIES["wider_fp16_zone"].allocate
+    found[PUBLISHED] = STRATEGIES["wider_fp16_zone"].allocate
     found[GREEDY] = lambda problem: greedy(problem, CLIFF)
     return found
 
@@ -42,6 +43,12 @@ def baselines() -> dict[str, Allocator]:
 def strategies() -> dict[str, Allocator]:
     """Every named strategy."""
     return {name: genome.allocate for name, genome in STRATEGIES.items()}
+
+
+def stated() -> dict[str, Any]:
+    """Label of a baseline or a named strategy → its genome as JSON; those without one say all in their label."""
+    genomes = {name: genome.to_dict() for name, genome in STRATEGIES.items()}
+    return {**genomes, PUBLISHED: genomes["wider_fp16_zone"]}
 
 
 def share_rows(found: Mapping[str, Allocator], models: Sequence[str]) -> list[dict[str, Any]]:

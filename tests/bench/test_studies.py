@@ -66,9 +66,7 @@ def measure_one(cell, place):
     if (place.root / "broken").exists() and cell == ("b", "0"):
         raise CampaignError("the disk is full; make room.")
     value = json.loads((place.root / "value.json").read_text())
-    return [
-        {"name": cell[0], "seed": int(cell[1]), "fitness": value, "seconds": len(log.read_text()), "config_hash": "x"}
-    ]
+    return [{"name": cell[0], "seed": int(cell[1]), "fitness": value, "seconds": len(log.read_text())}]
 
 
 def small(**changes):
@@ -80,6 +78,7 @@ def small(**changes):
         lambda place: {"small.md": f"{len(place.rows('small'))} rows\n"},
         by_cell("small", lambda row: (row["name"], str(row["seed"]))),
         in_order("small"),
+        lambda cell, row, place: {"name": cell[0], "seed": cell[1]},
         1.0,
         1.0,
         loose=frozenset({"seconds"}),
@@ -179,12 +178,27 @@ def test_cells_are_measured_with_the_instructions_that_the_rows_were_measured_wi
     assert "NPY_DISABLE_CPU_FEATURES" not in os.environ
 
 
-def test_another_hash_of_the_config_is_said_and_no_fault(root):
-    rows = [row | {"config_hash": "y"} for row in read_rows(root / "results/small.jsonl")]
-    write_rows(root / "results/small.jsonl", rows)
+def test_other_settings_are_a_fault_even_where_the_figures_are_equal(root, monkeypatch):
+    def changed(**changes):
+        return small(settings=lambda cell, row, place: {"name": cell[0], "seed": cell[1], "rate": 0.5}, **changes)
+
     said = []
     assert check_again([small()], share=1.0, seed=5, say=said.append, root=root) == 0
-    assert any("the config's hash is another" in line for line in said)
+    monkeypatch.setitem(studies_run.STUDIES, "small", changed)
+    assert check_again([changed()], share=1.0, seed=5, say=said.append, root=root) == 4
+    assert "results/small.jsonl, a 0: config_hash is" in "\n".join(said)
+    write_rows(root / "results/performance.jsonl", [{"part": "machine", "row": {"processor_features": "of 1985"}}])
+    assert check_again([changed(trained=True)], share=1.0, seed=5, say=said.append, root=root) == 4, "no CPU's doing"
+
+
+def test_a_row_of_a_run_that_was_begun_with_other_settings_is_refused(root, monkeypatch):
+    def of_a_run(cell, place):
+        return [{**row, "config_hash": "0" * 64} for row in measure_one(cell, place)]
+
+    monkeypatch.setitem(studies_run.STUDIES, "small", lambda: small(measure=of_a_run))
+    said = []
+    assert check_again([small()], words=["b"], say=said.append, root=root) == 2
+    assert "comes from a run with config 000000000000, and its settings are now" in "\n".join(said)
 
 
 def compared(old, new, **changes):
@@ -213,11 +227,12 @@ def test_times_may_differ_within_their_factor():
     assert compared({"seconds": 1.0}, {"seconds": 50.0}) == []
 
 
-def test_a_difference_of_provenance():
-    assert Difference("r", "config_hash", "a", "b").of_provenance
-    assert not Difference("r", "scores.fitness", 1, 2).harmless
+def test_a_difference_of_settings_and_of_rounding():
+    assert Difference("r", "config_hash", "a", "b").of_settings
+    assert not Difference("r", "scores.fitness", 1, 2).of_settings
+    assert not Difference("r", "scores.fitness", 1, 2).of_rounding
     assert Difference("r", "scores.fitness", 0.1 + 0.2, 0.3).of_rounding
-    assert not Difference("r", "scores.fitness", 0.3, 0.3000001).harmless
+    assert not Difference("r", "scores.fitness", 0.3, 0.3000001).of_rounding
 
 
 def test_every_study_with_short_cells_takes_part_in_a_draw():
