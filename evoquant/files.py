@@ -7,6 +7,7 @@ ends in one clear message, and nothing on disk is ever half-written.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from evoquant.errors import InputError, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 MAX_BYTES = 256 * 2**20
 MAX_DEPTH = 64
@@ -249,6 +250,26 @@ def write_together(path: Path, content: bytes | str, beside: Mapping[Path, bytes
             with contextlib.suppress(OSError):
                 other.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Within, no other process is that asks by the same path, a file that is there meanwhile; the others wait.
+
+    The operating system lets the next one in where a process is killed. Where no such file can be made nobody waits.
+    """
+    handle = None
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.errors import InputError
-from evoquant.files import canonical_json, write_atomic
+from evoquant.files import canonical_json, one_at_a_time, write_atomic
 from evoquant.models.arrays import Arrays, digest_arrays, pack_arrays, unpack_arrays
 from evoquant.models.networks import build_network
 from evoquant.models.tasks.splits import TRAIN
@@ -98,9 +98,12 @@ def trained_weights(
     path = cache / "networks" / f"{key}.npz"
     with contextlib.suppress(InputError, OSError):
         return unpack_arrays(path.read_bytes(), str(path))
-    weights = train(architecture, kind, training, inputs, targets, seed)
-    with contextlib.suppress(InputError):
-        write_atomic(path, pack_arrays(weights))
+    with one_at_a_time(path.with_suffix(".lock")):
+        with contextlib.suppress(InputError, OSError):  # whoever was before us may have trained it
+            return unpack_arrays(path.read_bytes(), str(path))
+        weights = train(architecture, kind, training, inputs, targets, seed)
+        with contextlib.suppress(InputError):
+            write_atomic(path, pack_arrays(weights))
     return weights
 
 
