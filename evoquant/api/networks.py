@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import InputError, suggestion
+from evoquant.files import is_file, is_folder, read_json
+from evoquant.models.own_rounding import quantizer_of
 from evoquant.store import cache_folder
 
 if TYPE_CHECKING:
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.additivity import Additivity
     from evoquant.campaign.config_measured import TaskConfig
+    from evoquant.models.base import MeasuredTask
     from evoquant.profiles.model import ModelProfile
     from evoquant.scoring.objective import Objective
     from evoquant.scoring.protocol import CostMaker
@@ -101,9 +105,9 @@ def score(
     """Measure and gate an allocation from elsewhere: figures by split, rivals, what is recommended, as plain data.
 
     Args:
-        allocation: a CSV or JSON file of layer and width, a champion file, or a run directory; or a recipe of another
-            tool, see `evoquant.campaign.imported`.
-        source: the network.
+        allocation: a CSV or JSON file of layer and width, a champion file, a run directory, or a recipe; or one of
+            another tool, see `evoquant.campaign.imported`. Measured are its widths, not the codes in a file.
+        source: the network, and with `rounding` how its codes are made.
         objective: by which it is compared.
         menu: names of the precisions to compare on; by default the usual ones and those of the allocation.
         cache: folder for outcomes and trained networks.
@@ -115,20 +119,13 @@ def score(
     from evoquant.campaign.build_measured import make_task, opened_network
     from evoquant.campaign.config_measured import OnnxTaskConfig
     from evoquant.campaign.finals_measured import Judge
-    from evoquant.campaign.score import (
-        Unresolved,
-        allocation_of,
-        menu_for,
-        read_allocation,
-        resolved,
-        score_allocation,
-    )
+    from evoquant.campaign.score import Unresolved, allocation_of, menu_for, resolved, score_allocation
     from evoquant.campaign.signals import signals_read
 
-    given = read_allocation(Path(allocation))
+    given, made = _read(Path(allocation))
     place = cache_folder(None if cache is None else str(cache), Path())
     task = make_task(source, place)
-    warnings: tuple[str, ...] = ()
+    warnings = _apart(made, task, source.rounding)
     if isinstance(given, Unresolved):
         given, warnings = resolved(given, task)
     read = () if isinstance(given, dict) else signals_read(given)
@@ -138,3 +135,52 @@ def score(
         scored = score_allocation(judge, allocation_of(given, opened.problem, str(allocation)))
         said = [*warnings, *scored["warnings"]]
         return {**scored, "warnings": said, "signals": dict(opened.profile.passes)}
+
+
+@dataclass(frozen=True)
+class _Made:
+    """How an allocation was measured where it comes from; None is not known.
+
+    Attributes:
+        rounding: the name of somebody's own rounding, "" for evoquant's.
+        quantizer: with the rounding's digest.
+        model: digest of the network.
+    """
+
+    rounding: str | None = None
+    quantizer: str | None = None
+    model: str | None = None
+
+
+def _read(path: Path) -> tuple[Any, _Made]:
+    """What `campaign.score.read_allocation` gives, or the widths of a recipe of evoquant's; and how it was made."""
+    from evoquant.campaign.finished import resolved_config
+    from evoquant.campaign.score import MAX_BYTES, read_allocation
+    from evoquant.campaign.storage import RESOLVED, RunDir
+    from evoquant.export.recipe import SCHEMA, read_recipe
+
+    if path.suffix == ".json" and is_file(path):
+        data = read_json(path, limit=MAX_BYTES)
+        if isinstance(data, dict) and data.get("schema") == SCHEMA:
+            recipe = read_recipe(path, tensors=False)
+            widths = {layer.name: layer.precision for layer in recipe.layers}
+            return widths, _Made(recipe.rounding or "", recipe.quantizer, recipe.model_digest)
+    given = read_allocation(path)
+    if not is_folder(path) or not is_file(path / RESOLVED):
+        return given, _Made()
+    ran = resolved_config(RunDir.open(path, hold=False)).task
+    return given, _Made(None if ran is None else ran.rounding or "")
+
+
+def _apart(made: _Made, task: MeasuredTask, rounding: str | None) -> tuple[str, ...]:
+    """In what this measurement is another than the one that an allocation comes from."""
+    said = []
+    if made.model is not None and made.model != task.model_digest:
+        said.append(f"the recipe's codes are of another network than {task.name!r} is now: its widths are measured")
+    if made.rounding is not None and made.rounding != (rounding or ""):
+        theirs, ours = made.rounding or "evoquant's rounding", rounding or "evoquant's"
+        remedy = f"; --rounding {made.rounding} measures it so" if ":" in made.rounding else ""
+        said.append(f"it was measured with {theirs}, here with {ours}{remedy}")
+    elif made.quantizer is not None and made.quantizer != quantizer_of(task):
+        said.append(f"the code of {rounding} was edited since: the recipe's codes are by {made.quantizer}")
+    return tuple(said)

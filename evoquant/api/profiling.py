@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoquant.api.given import given_model, measurable, name_of
+from evoquant.api.parts import rounder_of
 from evoquant.api.result import Temporary
 from evoquant.errors import InputError, quoted, suggestion
 from evoquant.files import write_atomic
 from evoquant.models.base import SIGNALS, SPLITS
+from evoquant.models.own_rounding import rounded_by
 from evoquant.profiles.builtin import any_profile
 from evoquant.profiles.model import ModelProfile, profile_to_json
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from evoquant.models.arrays import Arrays
+    from evoquant.quantization.protocol import Rounding
 
 FEW = 8  # samples of the splits that no profile looks at
 DEFAULT = tuple(name for name in SIGNALS if name != "hessian")
@@ -40,6 +43,7 @@ def profile(
     block: int = 512,
     batch: int = 128,
     cache: str | Path | None = None,
+    rounding: Rounding | str | None = None,
 ) -> ModelProfile:
     """The profile of a model: what each layer is, and what quantizing it alone costs.
 
@@ -55,6 +59,7 @@ def profile(
             gradient_sensitivity, activation_range; by default all but hessian.
         seed: of the order of samples, and of what signals draw.
         cache: a folder to keep outcomes in for runs on the same data; by default they are thrown away.
+        rounding: weights to codes, a function or its name, as for `optimize`; losses and costs are then of its codes.
 
     Raises:
         InputError: model, data and metric do not go together, there is no such signal or precision, or the file cannot
@@ -63,6 +68,8 @@ def profile(
         CampaignError: the FP32 model cannot be measured.
     """
     if calibration is None:
+        if rounding is not None:
+            raise InputError("rounding: is for a model with data; a profile that is there has no weights to round.")
         found = _there(model)
     else:
         _check_signals(signals)
@@ -70,7 +77,8 @@ def profile(
             splits = _splits(calibration, seed)
             shared: dict[str, Any] = {"tie_groups": tie_groups, "types": types, "block": block, "batch": batch}
             given = given_model(model, splits, (), metric, name=name_of(model, name), seed=seed, **shared)
-            found = _measured(given.task, menu, signals, cache)
+            task = rounded_by(given.task, None if rounding is None else rounder_of(rounding))
+            found = _measured(task, menu, signals, cache)
     if path is not None:
         write_atomic(Path(path), profile_to_json(found))
     return found

@@ -115,6 +115,7 @@ def source_of(
     onnx: str | None = None,
     data: str | None = None,
     metric: str | None = None,
+    rounding: str | None = None,
     seed: int = 0,
 ) -> ExampleTaskConfig | TorchTaskConfig | OnnxTaskConfig | MemoryTaskConfig:
     """A source from options of the command line.
@@ -123,6 +124,7 @@ def source_of(
         task: an example task's name, or `module:factory`.
         torch: `module:factory`.
         onnx, data, metric: a model's file, its samples, and what they are scored by.
+        rounding: `module:function`, one's own way from weights to codes.
         seed: of the task.
 
     Raises:
@@ -135,7 +137,7 @@ def source_of(
     if onnx is None and (data is not None or metric is not None):
         raise InputError("--data, --metric and --agreement belong to --onnx; a factory brings its own.")
     factory = torch if torch is not None else task if task is not None and ":" in task else None
-    plain: dict[str, Any] = {"seed": seed}
+    plain: dict[str, Any] = {"seed": seed, "rounding": rounding}
     if factory is not None:
         plain |= {"kind": "torch", "factory": factory}
     elif onnx is not None:

@@ -21,6 +21,10 @@ MetricOption = Annotated[
 AgreementOption = Annotated[
     bool, typer.Option("--agreement", help="For --onnx: agreement with the FP32 outputs, which needs no targets.")
 ]
+RoundingOption = Annotated[
+    str | None,
+    typer.Option("--rounding", metavar="MODULE:FUNCTION", help="Your own way from weights to codes; this runs it."),
+]
 SeedOption = Annotated[int, typer.Option(help="The task's seed.")]
 MenuOption = Annotated[str | None, typer.Option(help="Precisions, comma-separated.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Folder for outcomes and trained networks.")]
@@ -35,6 +39,7 @@ def profile(
     data: DataOption = None,
     metric: MetricOption = None,
     agreement: AgreementOption = False,
+    rounding: RoundingOption = None,
     seed: SeedOption = 0,
     menu: MenuOption = None,
     signals: Annotated[
@@ -54,13 +59,15 @@ def profile(
     if source is not None:
         if any(option is not None for option in (task, torch, onnx)):
             raise InputError(f"{source} and a network are two things to profile; name one.")
+        if rounding is not None:
+            raise InputError(f"--rounding is for a network; {source} is a profile, which has no weights to round.")
         emit(profile_to_json(any_profile(source)), out)
         return
     from evoquant import api
     from evoquant.report.drawn import draw_messages
     from evoquant.report.signals import additivity_table, signals_table
 
-    network = network_of(task, torch, onnx, data, metric, agreement, seed)
+    network = network_of(task, torch, onnx, data, metric, agreement, seed, rounding)
     found, how_additive = api.profile_network(
         network, menu=_list(menu), signals=_list(signals), additivity=additivity, cache=cache
     )
@@ -76,7 +83,7 @@ def score(
         Path,
         typer.Argument(
             metavar="ALLOCATION",
-            help="CSV or JSON of layer and width; a champion or a run directory; or another tool's recipe: a "
+            help="CSV or JSON of layer and width; a champion, a run directory or a recipe; or another tool's recipe: a "
             "compressed-tensors checkpoint or its config.json, ModelOpt's quant_cfg or hf_quant_config.json, "
             "a GGUF file.",
         ),
@@ -86,6 +93,7 @@ def score(
     data: DataOption = None,
     metric: MetricOption = None,
     agreement: AgreementOption = False,
+    rounding: RoundingOption = None,
     seed: SeedOption = 0,
     menu: MenuOption = None,
     objective: Annotated[str, typer.Option(help="cliff, feasible_first or budget.")] = "cliff",
@@ -104,7 +112,7 @@ def score(
     from evoquant.report.tables import measured_tables, scores_table
 
     goal = parse_objective(objective, {"threshold": threshold, "floor": floor, "bits": bits})
-    network = network_of(task, None, onnx, data, metric, agreement, seed)
+    network = network_of(task, None, onnx, data, metric, agreement, seed, rounding)
     scored = api.score(allocation, network, goal, menu=_list(menu), cache=cache)
     if as_json:
         emit_json(scored)
@@ -125,6 +133,7 @@ def network_of(
     metric: str | None,
     agreement: bool,
     seed: int,
+    rounding: str | None = None,
 ) -> TaskConfig:
     """The network that a command's options name.
 
@@ -136,7 +145,7 @@ def network_of(
     if agreement and metric is not None:
         raise InputError("--agreement is a metric; leave --metric out.")
     chosen: Any = "agreement" if agreement else metric
-    return source_of(task=task, torch=torch, onnx=onnx, data=data, metric=chosen, seed=seed)
+    return source_of(task=task, torch=torch, onnx=onnx, data=data, metric=chosen, rounding=rounding, seed=seed)
 
 
 def _list(text: str | None) -> list[str] | None:
