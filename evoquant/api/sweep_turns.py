@@ -164,7 +164,7 @@ def _take(turn: Turn, folder: Path, cache: Path, code: tuple[str, ...]) -> Ended
             raise KeyboardInterrupt from None  # by the user: the sweep ends, too
         state = SUSPENDED
     except EvoquantError as error:
-        state, message = FAILED, str(error)
+        state, message = FAILED, str(error).removeprefix(f"{turn.cell}: ")
     except Exception as error:  # somebody's own part, or a fault of ours: the other campaigns go on
         state, message = FAILED, raised_by(error)
     ended = Ended(turn.cell, state, message, watch.generations, watch.of, round(time.monotonic() - began, 6))

@@ -26,11 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.api.sweep_turns import FAILED, FINISHED, OUT_OF_TIME, PROBE, SUSPENDED, Ended, Turn, Turns, start_turns
 from evoquant.campaign.build import make_executor
+from evoquant.campaign.config import ModelsConfig
+from evoquant.campaign.config_measured import OnnxTaskConfig
 from evoquant.campaign.config_sweep import Sweep, load_sweep, sweep_from_dict
 from evoquant.campaign.storage import RESOLVED, RunDir
 from evoquant.errors import HeldError, InputError, Interrupted, RunDirError, quoted
 from evoquant.execution.base import NOT_YET, Failure
 from evoquant.files import is_file, pretty_json, read_json, read_text, write_atomic
+from evoquant.profiles.builtin import any_profile
 from evoquant.report.sweep import is_finished, sweep_data, sweep_hash
 from evoquant.report.sweep_progress import Nothing, SweepObserver, SweepProgress
 from evoquant.store import cache_folder
@@ -161,7 +164,8 @@ def opened_sweep(folder: Path) -> Sweep:
     data = read_json(source, error=RunDirError)
     if not isinstance(data, dict) or not isinstance(data.get("sweep"), dict):
         raise RunDirError(f"{source}: should hold `hash` and `sweep`; restore it, or give the sweep's file again.")
-    found = sweep_from_dict(data["sweep"], str(source), folder)
+    given = data.get("folder")
+    found = sweep_from_dict(data["sweep"], str(source), Path(given) if isinstance(given, str) else folder)
     if sweep_hash(found) != data.get("hash"):
         raise RunDirError(
             f"{source}: the sweep does not give the hash it was started with; restore it, or give the sweep's file "
@@ -193,10 +197,33 @@ def _held(
             raise HeldError(f"{folder}: another process is running this sweep; wait for it or stop it.") from None
         if text is not None:
             write_atomic(folder / GIVEN, text)
-            write_atomic(folder / RECORD, pretty_json({"hash": sweep_hash(loaded), "sweep": loaded.record()}))
+            record = {"hash": sweep_hash(loaded), "folder": str(loaded.folder), "sweep": loaded.record()}
+            write_atomic(folder / RECORD, pretty_json(record))
         return _Driver(loaded, folder, observer or Nothing()).run(*where)
     finally:
         os.close(lock)
+
+
+def require_inputs(loaded: Sweep, source: str) -> None:
+    """Whether every profile and file that a campaign names is there, so that none is missed after an hour.
+
+    Raises:
+        InputError: naming the first campaign that lacks one.
+    """
+    known: set[str] = set()
+    for cell in loaded.cells:
+        config = cell.config
+        if isinstance(config.task, OnnxTaskConfig):
+            absent = [path for path in (config.task.model, config.task.data) if not is_file(Path(path))]
+            if absent:
+                raise InputError(f"{source}: campaign {cell.name}: {absent[0]}: does not exist.")
+        models = (config.models or ModelsConfig()) if config.task is None else None
+        for name in () if models is None else {*models.train, *models.valid, *models.test} - known:
+            try:
+                any_profile(name)
+            except InputError as error:
+                raise type(error)(f"{source}: campaign {cell.name}: {error}") from None
+            known.add(name)
 
 
 def _require_same(loaded: Sweep, folder: Path) -> None:

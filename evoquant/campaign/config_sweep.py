@@ -112,11 +112,13 @@ class Sweep:
         config: as given, with the base as a mapping in which paths are absolute.
         cells: its campaigns, in the order of the product: the last key of `over` changes fastest.
         axes: the keys that vary, seeds left out, in order.
+        folder: what paths in it are relative to.
     """
 
     config: SweepConfig
     cells: tuple[Cell, ...]
     axes: tuple[str, ...]
+    folder: Path
 
     def code(self) -> list[str]:
         """Every `module:attribute` that a campaign of it names."""
@@ -169,7 +171,7 @@ def sweep_from_dict(data: Any, source: str, folder: Path) -> Sweep:
     resolved = config.model_copy(update={"base": base, "over": over, "include": include})
     if not cells:
         raise ConfigError(f"{base_source}: there is no campaign in this sweep.")
-    return Sweep(resolved, cells, tuple(axes))
+    return Sweep(resolved, cells, tuple(axes), folder.resolve())
 
 
 def _base(config: SweepConfig, source: str, folder: Path) -> tuple[dict[str, Any], str]:
