@@ -12,8 +12,8 @@ from evoquant.campaign.build import require_allowed
 from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.storage import RunDir
+from evoquant.campaign.storage_url import is_run, place_of
 from evoquant.errors import InputError, quoted
-from evoquant.files import is_folder
 from evoquant.report.data import load_run
 from evoquant.scoring.problem import compile_problem
 
@@ -44,8 +44,8 @@ def load(path: str | Path, *, allow_code: Sequence[str] = ()) -> Result | Champi
     Raises:
         InputError: there is none, it is not finished or damaged, or code would have to be allowed.
     """
-    place = Path(path)
-    if not is_folder(place):
+    place = place_of(path)
+    if not is_run(place):
         return load_any_champion(place)
     config = resolved_config(RunDir.open(place, hold=False))
     require_allowed(config, allow_code, place)

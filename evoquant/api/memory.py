@@ -18,6 +18,7 @@ from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.in_memory import lent, lent_executor
 from evoquant.campaign.storage import RESOLVED
+from evoquant.campaign.storage_url import Url, place_of
 from evoquant.errors import CampaignError, InputError, Interrupted, quoted, shown_value, suggestion
 from evoquant.files import is_file, pretty_json
 from evoquant.models.base import REFERENCE, Failed, Request
@@ -164,7 +165,7 @@ def _config(data: dict[str, Any], task: MeasuredTask, start_from: Result | str |
 
     if {"genome", "search"} & set(config.own_parts()):
         raise InputError("start_from: begins a built-in search of built-in genomes; leave search= and space= out.")
-    earlier = start_from.path if isinstance(start_from, Result) else Path(start_from)
+    earlier = start_from.path if isinstance(start_from, Result) else place_of(start_from)
     data["search"]["start"] = start_genomes(earlier, task, config.resolved_menu, config.genome.kind)
     return config_from_dict(data, SOURCE)
 
@@ -180,8 +181,8 @@ def _run(
     source = config.task
     assert isinstance(source, MemoryTaskConfig)
     kept = Temporary() if run_dir is None else None
-    place = kept.path / f"{config.name}-{config.seed}" if kept is not None else Path(str(run_dir))
-    outcomes = place / "cache" if cache is None else Path(cache)
+    place = kept.path / f"{config.name}-{config.seed}" if kept is not None else place_of(run_dir or "")
+    outcomes = Path(cache) if cache is not None else None if isinstance(place, Url) else place / "cache"
     text = (
         "# Written by evoquant.optimize: network and data are in the memory of a Python program; the same call with\n"
         "# run_dir= goes on. JSON is YAML.\n" + pretty_json(config.to_dict())

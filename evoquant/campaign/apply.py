@@ -6,20 +6,22 @@ allocation_rows(genome, profile, menu) → one row a layer
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.champion import Champion, champion_from_dict, load_champion
 from evoquant.campaign.storage import CHAMPION
+from evoquant.campaign.storage_url import is_run, place_of
 from evoquant.campaign.yaml_file import MAX_YAML_BYTES, parse_yaml
 from evoquant.errors import GenomeError, quoted, suggestion
-from evoquant.files import is_file, is_folder, read_text
+from evoquant.files import is_file, read_text
 from evoquant.genomes.strategies import STRATEGIES
 from evoquant.profiles.builtin import any_profile
 from evoquant.quantization.precision import SEED_MENU, Menu
 from evoquant.scoring.problem import WIDTH_SIGNALS, compile_problem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from evoquant.genomes.base import Genome
     from evoquant.profiles.model import ModelProfile
 
@@ -34,8 +36,8 @@ def load_genome(name_or_path: str) -> Genome:
     Raises:
         InputError: there is none, or the file is no champion.
     """
-    path = Path(name_or_path)
-    if is_folder(path) or is_file(path) or path.suffix in _SUFFIXES:
+    path = place_of(name_or_path)
+    if is_run(path) or is_file(path) or path.suffix in _SUFFIXES:
         return load_any_champion(path).genome
     if name_or_path not in STRATEGIES:
         raise GenomeError(
@@ -53,7 +55,7 @@ def load_any_champion(path: Path) -> Champion:
     if path.suffix in (".yaml", ".yml"):
         text = read_text(path, limit=MAX_YAML_BYTES, error=GenomeError)
         return champion_from_dict(parse_yaml(text, str(path), error=GenomeError), str(path))
-    return load_champion(path / CHAMPION if is_folder(path) else path)
+    return load_champion(path / CHAMPION if is_run(path) else path)
 
 
 def load_any_profile(name_or_path: str) -> ModelProfile:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.gate_file import gated as gated_champion
 from evoquant.campaign.storage import CHAMPION, PROFILE, REMEDY, RESOLVED, RunDir
+from evoquant.campaign.storage_url import place_of
 from evoquant.errors import InputError, RunDirError
 from evoquant.profiles.model import load_profile
 from evoquant.store import is_cache
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from evoquant.profiles.model import ModelProfile
     from evoquant.quantization.precision import Menu
 
@@ -29,7 +31,7 @@ def gated(path: str | Path, *, ungated: bool = False) -> tuple[Champion, ModelPr
         InputError: the run is not finished.
         RunDirError: it has no gate.json.
     """
-    directory = RunDir.open(Path(path), hold=False)
+    directory = RunDir.open(place_of(path), hold=False)
     config = resolved_config(directory)
     if config.task is None:
         return None

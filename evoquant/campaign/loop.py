@@ -19,7 +19,8 @@ from evoquant.campaign.finals import choose_champion
 from evoquant.campaign.hall import Hall
 from evoquant.campaign.journal import GeneHash, candidate_record, failures_of, generation_line, is_listed
 from evoquant.campaign.observer import Observer, Progress
-from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, GATE, JOURNAL, TIMINGS, Appender, RunDir
+from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, GATE, JOURNAL, TIMINGS, RunDir
+from evoquant.campaign.storage_appender import Appender
 from evoquant.errors import CampaignError, Interrupted, RunDirError
 from evoquant.execution import auto_choice
 from evoquant.files import pretty_json

@@ -6,11 +6,9 @@ import contextlib
 import fcntl
 import json
 import os
-import threading
-from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from evoquant.campaign.storage_url import Url
 from evoquant.errors import HeldError, RunDirError
 from evoquant.files import (
     canonical_json,
@@ -26,6 +24,7 @@ from evoquant.files import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
     from types import TracebackType
 
 JOURNAL = "journal.jsonl"
@@ -45,7 +44,6 @@ REMEDY = {  # of a damaged file; the others are named by whoever reads them
     RESOLVED: "restore it, or start a new run",
     ENVIRONMENT: "delete it; resume writes it again, and cannot say what has changed since the start",
 }
-WAITING_CHARACTERS = 2**26  # of lines that wait to be written, before whoever adds more waits, too
 
 
 class RunDir:
@@ -57,6 +55,15 @@ class RunDir:
         self._place: tuple[int, int] | None = None  # of the directory that is held
         self._grown: set[str] = set()  # files that lines were appended to
 
+    @staticmethod
+    def at(path: Path) -> RunDir:
+        """The run directory of a place, a folder's path or a `Url`, whether there is one or not; not held."""
+        if isinstance(path, Url):
+            from evoquant.campaign.storage_remote import RemoteRunDir
+
+            return RemoteRunDir(path)
+        return RunDir(path)
+
     @classmethod
     def create(cls, path: Path) -> RunDir:
         """Make a new run directory and hold it.
@@ -64,12 +71,9 @@ class RunDir:
         Raises:
             RunDirError: it holds a run already, or cannot be written to.
         """
-        run = cls(path)
+        run = cls.at(path)
         run._require_unused()
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunDirError(f"{path}: cannot be made: {error.strerror or error}.") from None
+        run._make()
         run._hold()
         try:
             run._require_unused()  # another process may have had it in between
@@ -85,7 +89,7 @@ class RunDir:
         Raises:
             RunDirError: it is none, or another process holds it.
         """
-        run = cls(path)
+        run = cls.at(path)
         if not is_folder(path):
             raise RunDirError(f"{path}: no such run directory.")
         if not run.has(RESOLVED):
@@ -93,6 +97,12 @@ class RunDir:
         if hold:
             run._hold()
         return run
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunDirError(f"{self.path}: cannot be made: {error.strerror or error}.") from None
 
     def _require_unused(self) -> None:
         if self.has(JOURNAL) or self.has(RESOLVED):
@@ -231,23 +241,11 @@ class RunDir:
         path = self.path / JOURNAL
         if not path.exists():
             return []
-        data = read_bytes(path, limit=2**40, error=RunDirError).split(b"\n")
-        torn = data.pop()
-        if data and _record(data[-1]) is None:
-            torn = data.pop()
-        lines = []
-        for number, raw in enumerate(data, 1):
-            record = _record(raw)
-            if record is None or record.get("generation") != number - 1:
-                raise RunDirError(
-                    f"{path}: line {number} is damaged; restore the file, or delete that line and all after it: "
-                    f"resume evaluates them again."
-                )
-            lines.append(raw.decode())
+        lines, whole, torn = complete_lines(read_bytes(path, limit=2**40, error=RunDirError), path)
         if repair:
             self._grown.add(JOURNAL)
             if torn:
-                self._cut(path, sum(len(raw) + 1 for raw in data))
+                self._cut(path, whole)
         return lines
 
     def _cut(self, path: Path, size: int) -> None:
@@ -260,89 +258,26 @@ class RunDir:
             raise RunDirError(f"{path}: cannot be written: {error.strerror or error}.") from None
 
 
-class Appender:
-    """Appends lines to a file of a run in a thread of its own, in order; lines that come together are flushed together.
+def complete_lines(data: bytes, source: Path) -> tuple[list[str], int, bool]:
+    """The complete lines of a journal's bytes, how many bytes they take, and whether something torn follows them.
 
-    What is added is durable after `drain`; a kill before that loses the last lines, never one in between.
-
-    An interrupt may come at any place. Whoever waits does so for a queue that is written in C: it would leave the lock
-    of a condition taken where it comes just behind it, and the thread that needs it waiting for ever.
+    Raises:
+        RunDirError: a line before the last is damaged; the message names `source`.
     """
-
-    def __init__(self, run: RunDir, name: str) -> None:
-        self._run = run
-        self._name = name
-        self._waiting: SimpleQueue[str | SimpleQueue[None] | None] = SimpleQueue()  # a line, who waits for it, the end
-        self._added = 0  # characters; of the one thread
-        self._written = 0  # of the other
-        self._error: Exception | None = None
-        self._thread: threading.Thread | None = None
-
-    def add(self, line: str) -> None:
-        """One more line.
-
-        Raises:
-            RunDirError: the disk refused an earlier one.
-        """
-        if self._thread is None:
-            thread = threading.Thread(target=self._write, name=f"append to {self._name}", daemon=True)
-            thread.start()
-            self._thread = thread
-        self._check()
-        if self._added - self._written > WAITING_CHARACTERS:
-            self.drain()
-        self._added += len(line)
-        self._waiting.put(line)
-
-    def drain(self) -> None:
-        """Wait until all that was added is durable.
-
-        Raises:
-            RunDirError: the disk refused it.
-        """
-        self._wait()
-        self._check()
-
-    def close(self) -> None:
-        """Write what is left, and end; a line that the disk refuses is lost, which the next resume makes good."""
-        self._wait()
-        if self._thread is not None:
-            self._thread = None
-            self._waiting.put(None)
-
-    def _wait(self) -> None:
-        if self._thread is not None:
-            done: SimpleQueue[None] = SimpleQueue()
-            self._waiting.put(done)
-            done.get()
-
-    def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _write(self) -> None:
-        ends = False
-        while not ends:
-            lines, told = [], []
-            item = self._waiting.get()
-            while True:
-                if isinstance(item, str):
-                    lines.append(item)
-                elif item is None:
-                    ends = True
-                else:
-                    told.append(item)
-                if self._waiting.empty():  # nobody else takes from it
-                    break
-                item = self._waiting.get()
-            try:
-                if lines and self._error is None:
-                    self._run.append_line(self._name, "\n".join(lines))
-            except Exception as error:  # whatever it is, who waits for this thread has to hear of it
-                self._error = error
-            self._written += sum(map(len, lines))
-            for done in told:
-                done.put(None)
+    pieces = data.split(b"\n")
+    torn = pieces.pop()
+    if pieces and _record(pieces[-1]) is None:
+        torn = pieces.pop()
+    lines = []
+    for number, raw in enumerate(pieces, 1):
+        record = _record(raw)
+        if record is None or record.get("generation") != number - 1:
+            raise RunDirError(
+                f"{source}: line {number} is damaged; restore the file, or delete that line and all after it: "
+                f"resume evaluates them again."
+            )
+        lines.append(raw.decode())
+    return lines, sum(len(raw) + 1 for raw in pieces), bool(torn)
 
 
 def _record(raw: bytes) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evoquant.campaign.storage_url import place_of
 from evoquant.cli.output import draw, emit_json, say
 from evoquant.errors import InputError
 
@@ -29,7 +30,8 @@ SplitOption = Annotated[
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN_DIR...", help="Run or sweep directories; the first group leads.")
+        list[Path],
+        typer.Argument(parser=place_of, metavar="RUN_DIR...", help="Run or sweep directories; the first group leads."),
     ],
     by: Annotated[
         list[str] | None, typer.Option("--by", metavar="NAME=GLOB", help="A group of your own; may be repeated.")

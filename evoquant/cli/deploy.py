@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evoquant.campaign.storage_url import is_run, place_of
 from evoquant.cli.networks import (
     AgreementOption,
     CacheOption,
@@ -19,13 +20,14 @@ from evoquant.cli.networks import (
 )
 from evoquant.cli.output import draw, emit, emit_json, say, show
 from evoquant.errors import InputError
-from evoquant.files import is_folder
 
 if TYPE_CHECKING:
     from evoquant.campaign.config_measured import TaskConfig
     from evoquant.export.lint import Finding
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's .json file, or a run directory.")]
+RecipeArgument = Annotated[
+    Path, typer.Argument(parser=place_of, metavar="RECIPE", help="A recipe's .json file, or a run directory.")
+]
 TaskOption = Annotated[str | None, typer.Option("--task", help="For a recipe: an example task, or module:factory.")]
 UngatedOption = Annotated[
     bool, typer.Option("--ungated", help="Take a measured run's champion past its gate; the export says so.")
@@ -41,7 +43,8 @@ AllowOption = Annotated[
 
 def export(
     source: Annotated[
-        Path | None, typer.Argument(metavar="RUN_DIR", help="A run directory, a champion file, or a recipe.")
+        Path | None,
+        typer.Argument(parser=place_of, metavar="RUN_DIR", help="A run directory, a champion file, or a recipe."),
     ] = None,
     to: Annotated[
         str | None, typer.Option("--to", help="A target (`--list` shows them), or your own exporter, module:Class.")
@@ -79,7 +82,7 @@ def export(
     if to in TARGETS:
         if network is not None or base is not None:
             raise InputError(f"{to} needs no network; leave --task, --onnx and --base out.")
-        if is_folder(source):
+        if is_run(source):
             _require_code(source, allow_code)
         elif allow_code:
             from evoquant.campaign.build import allow_genomes
@@ -181,7 +184,7 @@ def _export_own(
     from evoquant.export.own_exporter import content_of, write_content
     from evoquant.report.allocation import load_any_profile
 
-    if not is_folder(source) and network is None and allow_code:
+    if not is_run(source) and network is None and allow_code:
         allow_genomes(allow_code)
     profile = load_any_profile(model) if model else None
     content, findings = content_of(
@@ -247,7 +250,7 @@ def _rendered(source: Path, to: str, model: str | None, ungated: bool) -> str:
     from evoquant.report.allocation import load_any_profile
 
     profile = load_any_profile(model) if model else None
-    if TARGETS[to].one_model and is_folder(source):
+    if TARGETS[to].one_model and is_run(source):
         found = api.gated(source, ungated=ungated)
         if found is not None and (profile is None or profile.digest == found[1].digest):
             return render(to, *found)

@@ -8,11 +8,17 @@ from typing import Annotated
 
 import typer
 
+from evoquant.campaign.storage_url import place_of
 from evoquant.cli.deploy import AllowOption
 from evoquant.cli.output import draw, emit, say, show
 from evoquant.errors import InputError
 
-RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, such as runs/evolve-0.")]
+RunDirArgument = Annotated[
+    Path,
+    typer.Argument(
+        parser=place_of, metavar="RUN_DIR", help="A run directory, such as runs/evolve-0 or s3://bucket/runs/evolve-0."
+    ),
+]
 
 
 def report(

@@ -11,12 +11,13 @@ from evoquant.campaign.build_measured import bare_profile, make_task
 from evoquant.campaign.config_measured import OnnxTaskConfig
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.storage import PROFILE, RunDir
+from evoquant.campaign.storage_url import is_run, place_of
 from evoquant.errors import InputError, quoted
 from evoquant.export.consumers.table import CONSUMERS, consumer_of, version_notes
 from evoquant.export.lint import Finding, against_profile, lint, refuse
 from evoquant.export.recipe import SUFFIX, Recipe, build_recipe, read_recipe
 from evoquant.export.writers import with_base, writer_of
-from evoquant.files import is_file, is_folder
+from evoquant.files import is_file
 from evoquant.models.deployable import Deployable, deployable
 from evoquant.models.own_rounding import quantizer_of, require_same_rounding, rounded_by, rounder_named
 from evoquant.profiles.model import load_profile
@@ -54,8 +55,8 @@ def recipe(
         InputError: there is no recipe in it, the network is another one, or code would have to be allowed.
         RunDirError: the run has no gate.json, and `ungated` is not given.
     """
-    place = Path(path)
-    if is_folder(place):
+    place = place_of(path)
+    if is_run(place):
         config = resolved_config(RunDir.open(place, hold=False))
         require_allowed(config, allow_code, place)
         found = gated(place, ungated=ungated)
@@ -112,7 +113,7 @@ def deploy(
         MissingExtraError: the target's packages are not installed.
     """
     write = writer_of(target) if base is None else with_base(target, Path(base))
-    _spare(Path(path), source, base, target, Path(out))
+    _spare(place_of(path), source, base, target, Path(out))
     given, ready, _ = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     findings = [] if target == "recipe" else lint(given, target)
     refuse(findings, f"{path}: for {target}")
@@ -235,8 +236,8 @@ def lint_file(path: str | Path, target: str, *, ungated: bool = False, allow_cod
         made, name = exporter_of(target)
     else:
         target_named(target)
-    place = Path(path)
-    if is_folder(place):
+    place = place_of(path)
+    if is_run(place):
         found, _, _ = recipe(place, ungated=ungated, allow_code=allow_code)
         return lint_by(made, name, found) if ":" in target else lint(found, target, load_profile(place / PROFILE))
     numbers = place.with_suffix(SUFFIX)
@@ -254,7 +255,7 @@ def _spare(path: Path, source: TaskConfig | None, base: str | Path | None, targe
         InputError: it would.
     """
     read = {Path(base) for base in (base,) if base is not None}
-    if not is_folder(path):
+    if not is_run(path):
         read |= {path, path.with_suffix(SUFFIX)}
     if isinstance(source, OnnxTaskConfig):
         read |= {Path(source.model), Path(source.data)}

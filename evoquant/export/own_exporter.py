@@ -12,11 +12,12 @@ from evoquant.campaign.build import require_allowed
 from evoquant.campaign.finished import gated, resolved_config
 from evoquant.campaign.own import load_code
 from evoquant.campaign.storage import RunDir
+from evoquant.campaign.storage_url import is_run, place_of
 from evoquant.errors import EvoquantError, InputError, quoted, raised_by, suggestion
 from evoquant.export.deploy import recipe
 from evoquant.export.lint import Finding, refuse
 from evoquant.export.protocol import TAKES, Content, Exporter, Linting, Subject
-from evoquant.files import is_folder, write_atomic
+from evoquant.files import write_atomic
 from evoquant.quantization.precision import SEED_MENU, Menu
 from evoquant.scoring.problem import compile_problem
 
@@ -75,7 +76,7 @@ def content_of(
         InputError: it takes something else than there is, the gate does not let it pass, or the exporter raised.
     """
     made, name = exporter_of(target)
-    place = Path(path)
+    place = place_of(path)
     findings: list[Finding] = []
     if made.takes == "recipe":
         subject = _of_recipe(place, source, ungated, cache, allow_code)
@@ -141,7 +142,7 @@ def _of_recipe(
 ) -> Subject:
     given, ready, _ = recipe(path, source, ungated=ungated, cache=cache, allow_code=allow_code)
     widths = {layer.name: layer.precision for layer in given.layers}
-    found = gated(path, ungated=ungated) if is_folder(path) else None
+    found = gated(path, ungated=ungated) if is_run(path) else None
     champion, profile, menu = found or (None, None, Menu.parse(set(widths.values())))
     return Subject(champion, menu, profile, widths, given, ready)
 
@@ -151,7 +152,7 @@ def _of_champion(
 ) -> Subject:
     """The heuristic; or one model's widths, which of a real network the gate lets pass."""
     menu: Menu | None = None
-    if is_folder(path):
+    if is_run(path):
         config = resolved_config(RunDir.open(path, hold=False))
         require_allowed(config, allow_code, path)
         menu = config.resolved_menu

@@ -13,6 +13,7 @@ from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.gate_file import read_gate
 from evoquant.campaign.storage import CHAMPION, GATE, JOURNAL, RESOLVED, RunDir
+from evoquant.campaign.storage_url import place_of
 from evoquant.errors import RunDirError
 from evoquant.files import parse_json
 from evoquant.report.run_schema import check_champion, check_gate, check_line
@@ -69,6 +70,7 @@ def load_run(path: Path) -> RunData:
     Raises:
         RunDirError: it is none, or a file in it is damaged.
     """
+    path = place_of(path)
     directory = RunDir.open(path, hold=False)
     resolved = directory.read(RESOLVED)
     if not isinstance(resolved, dict) or not isinstance(resolved.get("hash"), str):

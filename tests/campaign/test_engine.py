@@ -16,7 +16,8 @@ from evoquant.campaign.checkpoint import Checkpoint, JournalDigest, kept_state, 
 from evoquant.campaign.evaluate import SeparableEstimator, _distinct, _LastSums
 from evoquant.campaign.hall import Hall
 from evoquant.campaign.journal import _number, _table
-from evoquant.campaign.storage import CHECKPOINT, JOURNAL, Appender, RunDir
+from evoquant.campaign.storage import CHECKPOINT, JOURNAL, RunDir
+from evoquant.campaign.storage_appender import Appender
 from evoquant.errors import Interrupted, RunDirError
 from evoquant.execution.local import LocalExecutor
 from evoquant.files import canonical_json
