@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from evoquant.campaign.archive import Limits, read_archive
-from evoquant.campaign.archive import pick as pick_from
+from evoquant.campaign.archive import read_archive
 from evoquant.campaign.build import build_campaign, require_allowed
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, load_config
@@ -284,9 +283,16 @@ def _require_known_cluster(
 
 
 def pick(
-    path: str | Path, *, parts: int | None = None, bits: float | None = None, retention: float | None = None
+    path: str | Path,
+    *,
+    parts: int | None = None,
+    bits: float | None = None,
+    retention: float | None = None,
+    at_most: Mapping[str, str | float] | str | Sequence[str] = (),
 ) -> Champion:
-    """The fittest entry within limits of the archive that some searches keep (`map_elites`, `nsga2`).
+    """The best entry within limits of the archive that some searches keep (`map_elites`, `nsga2`).
+
+    The fittest; where costs are limited the one that keeps most, or with `retention` too the one of least cost.
 
     Args:
         path: a finished run directory.
@@ -294,13 +300,18 @@ def pick(
         bits: at most so many effective bits per weight.
         retention: at least this retention.
 
+        at_most: name of a cost of the campaign, `bytes` or `effective_bits` → the most of it, on every model, such as
+            `{"latency": "3ms"}`; or texts, `20MB` for bytes and `latency=3ms`.
     Raises:
-        InputError: no finished run, no archive, or nothing in it keeps the limits.
+        InputError: no finished run, no archive, an amount that is none, or nothing in it keeps the limits.
     """
-    directory = RunDir.open(Path(path), hold=False)
+    from evoquant.campaign.pick import Limits, asked_amounts, pick_from
+
+    limits = Limits(parts, bits, retention, asked_amounts(at_most))
+    directory = RunDir.open(place_of(path), hold=False)
     if not directory.has(CHAMPION):
         raise InputError(f"{path}: the run is not finished; continue with: evoquant resume {path}")
-    return pick_from(directory, load_champion(directory.path / CHAMPION), Limits(parts, bits, retention))
+    return pick_from(directory, load_champion(directory.path / CHAMPION), limits)
 
 
 def _go(config: CampaignConfig, directory: RunDir, observer: Observer, cache: Path | None = None) -> Run:

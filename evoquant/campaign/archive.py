@@ -5,19 +5,18 @@ A Pareto front, or the best of each complexity. `archive.json` holds it, scored 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from evoquant.campaign.champion import Champion, written_genome
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.campaign.finals import figures, size_figures
+from evoquant.campaign.limit_figures import cost_figures
 from evoquant.campaign.storage import ARCHIVE
 from evoquant.errors import ProfileError, RunDirError, describe_validation
 from evoquant.genomes.base import digest_of
-from evoquant.scoring.hypervolume import hypervolume
+from evoquant.scoring.hypervolume import hypervolume, hypervolume_share
 from evoquant.search.base import Archiving
 
 if TYPE_CHECKING:
@@ -34,41 +33,14 @@ BITS, FLOOR = (2.0, 32.0), 0.90  # the box of hypervolumes
 CHOOSING_SPLITS = ("valid", "train", "calibration")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a user asks of an entry; None asks nothing.
-
-    Attributes:
-        parts: at most so many parts.
-        bits: at most so many effective bits per weight (mean over the models).
-        retention: at least this retention (mean over the models).
-    """
-
-    parts: int | None = None
-    bits: float | None = None
-    retention: float | None = None
-
-    def accept(self, parts: int, scores: Mapping[str, float]) -> bool:
-        """Whether an entry keeps all of them."""
-        return (
-            (self.parts is None or parts <= self.parts)
-            and (self.bits is None or scores["effective_bits"] <= self.bits)
-            and (self.retention is None or scores["retention"] >= self.retention)
-        )
-
-    @property
-    def text(self) -> str:
-        """For messages: `at most 3 parts, at least 97% retention`."""
-        said = [
-            "" if self.parts is None else f"at most {self.parts} parts",
-            "" if self.bits is None else f"at most {self.bits:g} bits per weight",
-            "" if self.retention is None else f"at least {self.retention:.4g} retention",
-        ]
-        return ", ".join(word for word in said if word) or "no limit"
-
-
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False, defer_build=True)
+
+
+class _Cost(_Strict):
+    unit: str
+    most: int
+    text: str
 
 
 class _Figures(_Strict):
@@ -78,6 +50,7 @@ class _Figures(_Strict):
     retention: float
     compression: float
     effective_bits: float
+    costs: dict[str, _Cost] = {}
 
 
 class _Entry(_Strict):
@@ -89,7 +62,8 @@ class _Entry(_Strict):
 
 
 class _Hypervolume(_Strict):
-    bits: Annotated[list[float], Field(min_length=2, max_length=2)]
+    bits: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.0, 32.0]
+    objectives: list[str] = []
     floor: float
     value: float
     share: float = 0.0
@@ -127,7 +101,7 @@ def archive_data(campaign: Campaign) -> dict[str, Any] | None:
             "digest": digest_of(genome),
             "parts": genome.parts,
             "scores": {
-                split: figures(scores, i, aggregate, per_model=False) | _bits(genome, campaign.problems[split])
+                split: figures(scores, i, aggregate, per_model=False) | _sizes(genome, campaign.problems[split])
                 for split, scores in scored.items()
             },
         }
@@ -137,16 +111,34 @@ def archive_data(campaign: Campaign) -> dict[str, Any] | None:
     if not entries:
         return None
     data: dict[str, Any] = {"of": len(rows), "entries": entries}
-    own = campaign.config.cost is not None or campaign.config.estimator is not None  # no front is known, or no bits
-    if "train" in scored and len(campaign.problems["train"]) == 1 and not own:
+    axes = tuple(getattr(campaign.config.search, "objectives", None) or ())
+    split = "calibration" if campaign.measured else "train"
+    problem = campaign.problems[split][0]
+    own = problem.own_cost or campaign.config.estimator is not None  # no front is known, or no bits
+    if axes and len(campaign.problems[split]) == 1:
+        data["hypervolume"] = _volume(problem, axes, [entry["scores"][split] for entry in entries])
+    elif axes:
+        return data
+    elif "train" in scored and len(campaign.problems["train"]) == 1 and not own:
         data["hypervolume"] = _hypervolume(campaign.problems["train"][0], scored["train"])
     return data
 
 
-def _bits(genome: Genome, problems: tuple[Problem, ...]) -> dict[str, float]:
-    """The bits per weight that it takes, where something else is counted."""
-    found = size_figures([genome.allocate(problem) for problem in problems], problems)
-    return {key: found[key] for key in ("effective_bits",) if key in found}
+def _sizes(genome: Genome, problems: tuple[Problem, ...]) -> dict[str, Any]:
+    """What it costs by every table, and the bits per weight that it takes where something else is counted."""
+    allocations = [genome.allocate(problem) for problem in problems]
+    found = size_figures(allocations, problems)
+    return {key: found[key] for key in ("effective_bits",) if key in found} | cost_figures(allocations, problems)
+
+
+def _volume(problem: Problem, axes: Sequence[str], scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Share of the box of retention above `FLOOR` and the FP32 costs that the entries dominate."""
+    counted = {"bits": problem.bits, "cost": problem.cost, **problem.costs}
+    names = [name for name in axes if name != "retention"]
+    costs = [[one["costs"][name]["most"] / counted[name].reference for name in names] for one in scores]
+    retention = np.array([one["retention"] for one in scores])
+    value = hypervolume_share(np.array(costs, dtype=np.float64), retention, floor=FLOOR)
+    return {"objectives": ["retention", *names], "floor": FLOOR, "value": value}
 
 
 def _hypervolume(problem: Problem, scores: Scores) -> dict[str, Any]:
@@ -189,36 +181,6 @@ def choosing_split(archive: Mapping[str, Any]) -> str:
     """The split by which entries are chosen: valid models where there are any, else what the search has seen."""
     scores = archive["entries"][0]["scores"]
     return next(split for split in CHOOSING_SPLITS if split in scores)
-
-
-def pick(run: RunDir, champion: Champion, limits: Limits) -> Champion:
-    """The fittest entry of a run's archive within limits, as a champion; of equals the one with fewer parts.
-
-    Raises:
-        RunDirError: the run has no archive, or nothing in it keeps the limits; the message says what would.
-    """
-    archive = read_archive(run)
-    if archive is None:
-        raise RunDirError(
-            f"{run.path}: this search kept no archive to pick from; map_elites (by complexity) and nsga2 (a Pareto "
-            f"front) do. The champion is in champion.json."
-        )
-    split = choosing_split(archive)
-    entries: Sequence[dict[str, Any]] = archive["entries"]
-    fit = [entry for entry in entries if limits.accept(entry["parts"], entry["scores"][split])]
-    if not fit:
-        parts = min(entry["parts"] for entry in entries)
-        bits = min(entry["scores"][split]["effective_bits"] for entry in entries)
-        retention = max(entry["scores"][split]["retention"] for entry in entries)
-        raise RunDirError(
-            f"{run.path}: none of the {len(entries)} entries keeps {limits.text}; there are parts from {parts}, bits "
-            f"per weight from {bits:.3f}, retention up to {retention:.2%}."
-        )
-    best = min(fit, key=lambda entry: (-entry["scores"][split]["fitness"], entry["parts"], entry["digest"]))
-    kept = ("campaign", "config_hash", "seed", "menu", "objective", "own", "inputs", "evoquant")
-    provenance = {key: champion.provenance[key] for key in kept if key in champion.provenance}
-    genome = written_genome(best["genome"], best["text"], provenance, str(run.path / ARCHIVE))
-    return Champion(genome, best["scores"], {**provenance, "picked": limits.text})
 
 
 def _splits(campaign: Campaign) -> tuple[str, ...]:

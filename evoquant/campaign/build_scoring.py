@@ -56,7 +56,7 @@ def compiler(config: CampaignConfig) -> Callable[[ModelProfile], Problem]:
         InputError: a cost cannot be made.
     """
     objective, menu = config.objective, config.resolved_menu
-    limited = isinstance(objective, LimitsConfig)
+    limited, objectives = isinstance(objective, LimitsConfig), bool(getattr(config.search, "objectives", None))
     named = {name: maker_of(cost, f"costs.{name}") for name, cost in sorted(config.costs.items())}
     if config.cost is not None:
         named["cost"] = maker_of(config.cost)
@@ -65,7 +65,7 @@ def compiler(config: CampaignConfig) -> Callable[[ModelProfile], Problem]:
         main = objective.minimise or main
     makers: dict[str, CostMaker] = {"bits": bits_cost, **named}
     maker = makers[main if main in makers else "bits"]  # bytes are bits where the campaign does not count them
-    several = bool(config.costs) or (limited and config.cost is not None)
+    several = bool(config.costs) or ((limited or objectives) and config.cost is not None)
     return lambda profile: compile_problem(profile, menu, maker, makers if several else {})
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from evoquant.campaign.config_outside import OutsideConfig
 from evoquant.campaign.config_search import IslandsConfig, RandomConfig
-from evoquant.errors import ConfigError, InputError
+from evoquant.errors import ConfigError, InputError, quoted, suggestion
 from evoquant.genomes.strategies import strategy_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from evoquant.campaign.config_outside import AnySearch
     from evoquant.campaign.config_search import BuiltInSearch
@@ -170,4 +174,24 @@ def built_in_search(
         if len(problems) != 1:
             raise InputError(f"search.kind: {config.kind} models one network's loss; there are {len(problems)} models.")
         more |= {"problem": problems[0], "objective": objective}
+    if options.get("objectives"):
+        options["objectives"] = tuple(options["objectives"])
+        more["references"] = _references(options["objectives"], problems)
     return search(space, seed=seed, settings=settings(**options), **more)
+
+
+def _references(objectives: Sequence[str], problems: Sequence[Problem]) -> dict[str, NDArray[np.float64]]:
+    """Name of an objective → what the models cost in FP32.
+
+    Raises:
+        InputError: a model has no such cost.
+    """
+    found = {}
+    for name in objectives:
+        if name in ("retention", "bits"):
+            continue
+        if not all(name in problem.costs for problem in problems):
+            known = ["retention", "bits", *(problems[0].costs if problems else ())]
+            raise InputError(f"search.objectives: nothing is counted as {quoted(name)}.{suggestion(name, known)}")
+        found[name] = np.array([problem.costs[name].reference for problem in problems], dtype=np.float64)
+    return found

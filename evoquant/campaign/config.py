@@ -49,6 +49,8 @@ from evoquant.errors import (
     PrecisionError,
     ProfileError,
     describe_validation,
+    quoted,
+    suggestion,
 )
 from evoquant.files import canonical_hash, read_text
 from evoquant.profiles.builtin import expand_names
@@ -231,11 +233,22 @@ class CampaignConfig(Closed):
             if isinstance(self.search, ReplayConfig):
                 raise ValueError("objective.kind: limits: a replay repeats published figures; take cliff")
             self.objective.check_names(self.costs, single=self.cost is not None)
+        self._objectives()
         if isinstance(self.objective, BudgetConfig) and (self.objective.cost is None) != (self.cost is None):
             raise ValueError(
                 "objective: effective_bits and megabytes count bits; where the campaign has its own `cost`, and only "
                 "there, a budget is `cost`, in its unit"
             )
+
+    def _objectives(self) -> None:
+        """Whether everything is counted of which a front is looked for."""
+        known = ["retention", "bits", *self.costs, *(["cost"] if self.cost is not None else [])]
+        for name in getattr(self.search, "objectives", None) or ():
+            if name not in known:
+                raise ValueError(
+                    f"search.objectives: nothing is counted under the name {quoted(name)}.{suggestion(name, known)} "
+                    f"More costs are named under `costs`"
+                )
 
     @property
     def resolved_menu(self) -> Menu:

@@ -125,7 +125,7 @@ class RandomConfig(Closed):
 
 
 class Nsga2Config(Started):
-    """NSGA-II over retention and effective bits."""
+    """NSGA-II over retention and effective bits, or the costs that it names."""
 
     kind: Literal["nsga2"]
     population: Annotated[int, Field(ge=2, le=10_000)] = 100
@@ -134,11 +134,22 @@ class Nsga2Config(Started):
     immigrant_rate: Rate = 0.0
     floor: Annotated[float, Field(ge=0, lt=1)] = 0.0
     archive: Annotated[int, Field(ge=2, le=100_000)] = 1000
+    objectives: Annotated[list[str], Field(min_length=2, max_length=3)] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         self._room(self.population, "population")
+        named = self.objectives or ["retention"]
+        if "retention" not in named or len(set(named)) < len(named):
+            raise ValueError(f"objectives: retention and one or two costs, each once (got {', '.join(named)})")
         return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = made(self)
+        if self.objectives is None:  # unknown to configs of retention and size, whose hashes stay
+            plain.pop("objectives", None)
+        return plain
 
 
 class CmaesConfig(Closed):

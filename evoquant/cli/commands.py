@@ -205,14 +205,20 @@ def pick(
     retention: Annotated[float | None, typer.Option(min=0.0, help="At least this retention, such as 0.97.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a champion file instead of stdout.")] = None,
 ) -> None:
-    """Choose from the archive of a map_elites or nsga2 run: the fittest heuristic within limits.
+    """Choose from the archive of a map_elites or nsga2 run, without searching again: the best within limits.
+
+    The fittest; with --at-most the one that keeps most, with --at-most and --retention the one of least cost.
 
     The champion file that this writes goes into apply and export like a run directory.
     """
+    at_most: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[COST=]AMOUNT", help="At most 20MB, or latency=3ms; may be repeated."),
+    ] = None,
     from evoquant import api
     from evoquant.report.tables import scores_table
 
-    champion = api.pick(run_dir, parts=parts, bits=bits, retention=retention)
+    champion = api.pick(run_dir, parts=parts, bits=bits, retention=retention, at_most=at_most or ())
     if out is not None:
         draw([scores_table(champion.genome.text, champion.scores)])
     emit(champion.to_json(), out)

@@ -1,4 +1,4 @@
-"""Hypervolume of a front of (effective bits, retention): how much of the plane it dominates.
+"""Hypervolume of a front of retention and costs: how much of the plane, or of the space, it dominates.
 
 Zitzler & Thiele, Multiobjective Evolutionary Algorithms, IEEE TEC 3(4), 1999; computed by `moocore`.
 """
@@ -44,3 +44,28 @@ def hypervolume(
         [np.maximum(effective_bits[counts], bits[0]), -np.minimum(retention[counts], ceiling)]
     )  # moocore minimises
     return float(moocore.hypervolume(points, ref=[bits[1], -floor]))
+
+
+def hypervolume_share(
+    costs: NDArray[np.float64], retention: NDArray[np.float64], *, floor: float = 0.90, ceiling: float = 1.0
+) -> float:
+    """Share of a box that points of retention and any number of costs dominate, exactly.
+
+    The box goes from costs of nothing and the ceiling to the FP32 costs and the floor, which is the reference point.
+
+    Args:
+        costs: `(n, k)` shares of the FP32 costs; less is better.
+        retention: `(n,)`; NaN counts for nothing.
+        floor, ceiling: least and most retention of the box.
+
+    Returns:
+        From 0 to 1.
+    """
+    import moocore
+
+    counts = (costs < 1.0).all(axis=1) & (retention > floor)
+    if not counts.any():
+        return 0.0
+    lost = (ceiling - np.minimum(retention[counts], ceiling)) / (ceiling - floor)
+    points = np.column_stack([np.maximum(costs[counts], 0.0), lost])
+    return float(moocore.hypervolume(points, ref=[1.0] * points.shape[1]))

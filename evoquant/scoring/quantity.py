@@ -78,7 +78,7 @@ def parse_amount(given: object) -> Amount:
         raise InputError(f"{quoted(text)} is no amount; {example}")
     number, unit = found.groups()
     if unit not in UNITS:
-        raise InputError(f"{quoted(text)}: no unit is called {quoted(unit)}.{suggestion(unit, UNITS)} {example}")
+        raise InputError(f"{quoted(text)}: no unit is called {quoted(unit)}.{suggestion(unit, UNITS)}")
     dimension, factor = UNITS[unit]
     value = Fraction(number) * factor
     if not value > 0:

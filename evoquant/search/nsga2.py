@@ -1,5 +1,7 @@
 """NSGA-II: the whole trade-off between retention and size in one run, and an archive of the best found.
 
+With `objectives` of retention and one or two of a campaign's costs, too.
+
 Fast nondominated sorting, crowding distance and constrained domination are Deb, Pratap, Agarwal & Meyarivan, A fast
 and elitist multiobjective genetic algorithm: NSGA-II, IEEE TEC 6(2), 2002; survivors are chosen by DEAP's `selNSGA2`.
 """
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from deap import base, tools
 
+from evoquant.errors import SearchError
 from evoquant.rng import generator_for
 from evoquant.search.base import FAILED, OK, CandidateBatch, EvaluationBatch
 from evoquant.search.front import Front
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from evoquant.genomes.base import Genome, Space
 
+RETENTION = "retention"
 INFEASIBLE_BITS = 1e3  # worse than the size of any allocation
 
 
@@ -39,6 +43,7 @@ class Nsga2Settings:
         immigrant_rate: children drawn at random instead.
         floor: retention below which a candidate is dominated by every one above; 0 is no floor.
         archive: the most points that the archive keeps.
+        objectives: `retention` and one or two names of costs; by default `effective_bits` as the campaign counts them.
     """
 
     population: int = 100
@@ -47,20 +52,44 @@ class Nsga2Settings:
     immigrant_rate: float = 0.0
     floor: float = 0.0
     archive: int = 1000
+    objectives: tuple[str, ...] = ()
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The objectives beside retention; empty for the default."""
+        return tuple(name for name in self.objectives if name != RETENTION)
 
 
 class Nsga2Search(Generational):
-    """Maximises mean retention and minimises mean effective bits over the models; see the module's docstring."""
+    """Maximises mean retention and minimises mean effective bits over the models; see the module's docstring.
+
+    Of other costs the mean over the models of the share of what the model costs in FP32, times 32: bits per weight,
+    were they bits.
+    """
 
     def __init__(
-        self, space: Space, *, seed: int, settings: Nsga2Settings | None = None, start: Sequence[Genome] = ()
+        self,
+        space: Space,
+        *,
+        seed: int,
+        settings: Nsga2Settings | None = None,
+        start: Sequence[Genome] = (),
+        references: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> None:
+        """With a space of numeric genomes.
+
+        Args:
+            space, seed, settings, start: as every search.
+            references: name of an objective → `(models,)` what the models cost in FP32.
+        """
         super().__init__(space, seed, start)
         self._settings = settings or Nsga2Settings()
+        self._references = references or {}
+        self._axes = 1 + (len(self._settings.costs) or 1)
         self._ids = np.empty(0, dtype=np.int64)
         self._genes = np.empty((0, len(space.genes)))
-        self._points = np.empty((0, 2))
-        self._front = Front(len(space.genes), self._settings.archive)
+        self._points = np.empty((0, self._axes))
+        self._front = Front(len(space.genes), self._settings.archive, self._axes - 1)
 
     def _propose(self) -> CandidateBatch:
         """The start and random genomes first, then children of parents that won a tournament of two."""
@@ -75,7 +104,7 @@ class Nsga2Search(Generational):
 
     def _learn(self, first_id: int, genes: NDArray[np.float64], evaluations: EvaluationBatch) -> None:
         """Parents and children that did not fail compete; the feasible ones measured in full enter the archive."""
-        points = np.column_stack([evaluations.retention.mean(axis=1), evaluations.effective_bits.mean(axis=1)])
+        points = self._points_of(evaluations)
         (ok,) = np.nonzero((evaluations.status != FAILED) & np.isfinite(points).all(axis=1))
         whole = evaluations.status[ok] == OK
         genes = np.concatenate([self._genes, genes[ok]])
@@ -88,6 +117,23 @@ class Nsga2Search(Generational):
         self._collect(genes[len(self._ids) :][whole], points[len(self._ids) :][whole])
         self._ids, self._genes, self._points = ids[chosen], genes[chosen], points[chosen]
 
+    def _points_of(self, evaluations: EvaluationBatch) -> NDArray[np.float64]:
+        """`(n, 1 + costs)` mean retention, and what is to be little."""
+        columns = [evaluations.retention.mean(axis=1)]
+        if not self._settings.costs:
+            return np.column_stack([*columns, evaluations.effective_bits.mean(axis=1)])
+        for name in self._settings.costs:
+            if name == "bits" and name not in evaluations.costs:  # they are what is counted
+                columns.append(evaluations.effective_bits.mean(axis=1))
+                continue
+            amounts = evaluations.costs.get("effective_bits" if name == "bits" else name)
+            if amounts is None:
+                raise SearchError(
+                    f"objectives: what candidates cost in {name} is not told; the space's models do not say."
+                )
+            columns.append((amounts if name == "bits" else 32.0 * amounts / self._references[name]).mean(axis=1))
+        return np.column_stack(columns)
+
     def archive(self) -> NDArray[np.float64]:
         """`(k, genes)` the nondominated genomes found at or above the floor, as `Front` keeps them."""
         self._turn.settled()
@@ -95,7 +141,7 @@ class Nsga2Search(Generational):
 
     @property
     def front(self) -> NDArray[np.float64]:
-        """`(k, 2)` retention and effective bits of `archive`, row for row."""
+        """`(k, 2)` retention and effective bits of `archive`, or `(k, 1 + costs)`, row for row."""
         return self._front.points.copy()
 
     def state(self) -> dict[str, Any]:
@@ -113,9 +159,9 @@ class Nsga2Search(Generational):
         self._restore_counters(state)
         self._ids = np.array(state["ids"], dtype=np.int64)
         self._genes = self._rows(state["genes"])
-        self._points = np.array(state["points"], dtype=np.float64).reshape(-1, 2)
+        self._points = np.array(state["points"], dtype=np.float64).reshape(-1, self._axes)
         self._front.genes = self._rows(state["archive"])
-        self._front.points = np.array(state["front"], dtype=np.float64).reshape(-1, 2)
+        self._front.points = np.array(state["front"], dtype=np.float64).reshape(-1, self._axes)
 
     def _collect(self, genes: NDArray[np.float64], points: NDArray[np.float64]) -> None:
         feasible = points[:, 0] >= self._settings.floor
@@ -128,23 +174,30 @@ class _Fitness(base.Fitness):  # type: ignore[misc]
     weights = (1.0, 1.0)
 
 
+class _Fitness3(base.Fitness):  # type: ignore[misc]
+    """All larger is better: retention, and minus two costs."""
+
+    weights = (1.0, 1.0, 1.0)
+
+
 @dataclass(frozen=True, eq=False)
 class _Member:
     """A row under the name that DEAP reads."""
 
     row: int
-    fitness: _Fitness
+    fitness: _Fitness | _Fitness3
 
 
 def _members(points: NDArray[np.float64], floor: float) -> list[_Member]:
     """Members whose plain domination is constrained domination: below the floor, less retention is also more bits."""
-    retention, bits = points.T
-    values = np.column_stack([retention, -np.where(retention >= floor, bits, INFEASIBLE_BITS + floor - retention)])
-    return [_Member(row, _Fitness(pair)) for row, pair in enumerate(values.tolist())]
+    retention, costs = points[:, :1], points[:, 1:]
+    values = np.column_stack([retention, -np.where(retention >= floor, costs, INFEASIBLE_BITS + floor - retention)])
+    make = _Fitness if points.shape[1] == 2 else _Fitness3
+    return [_Member(row, make(values)) for row, values in enumerate(values.tolist())]
 
 
 def survivors(points: NDArray[np.float64], floor: float, count: int) -> NDArray[np.intp]:
-    """Rows of at most `count` of `(n, 2)` retention and effective bits: by front, then by crowding distance."""
+    """Rows of at most `count` of `(n, 1 + costs)` retention and costs: by front, then by crowding distance."""
     members = _members(points, floor)
     if len(members) > count:
         members = tools.selNSGA2(members, count, nd="log")

@@ -6,7 +6,7 @@ import pytest
 
 import evoquant
 from evoquant import api, cli
-from evoquant.campaign.archive import Limits
+from evoquant.campaign.pick import Limits
 from evoquant.errors import ConfigError, RunDirError
 from evoquant.genomes.load import genome_from_dict
 from evoquant.report.data import load_run
