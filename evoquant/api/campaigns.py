@@ -308,7 +308,7 @@ def pick(
     from evoquant.campaign.pick import Limits, asked_amounts, pick_from
 
     limits = Limits(parts, bits, retention, asked_amounts(at_most))
-    directory = RunDir.open(place_of(path), hold=False)
+    directory = RunDir.open(Path(path), hold=False)
     if not directory.has(CHAMPION):
         raise InputError(f"{path}: the run is not finished; continue with: evoquant resume {path}")
     return pick_from(directory, load_champion(directory.path / CHAMPION), limits)

@@ -203,6 +203,10 @@ def pick(
     parts: Annotated[int | None, typer.Option(min=0, help="At most so many parts: how simple it has to be.")] = None,
     bits: Annotated[float | None, typer.Option(min=0.0, help="At most so many effective bits per weight.")] = None,
     retention: Annotated[float | None, typer.Option(min=0.0, help="At least this retention, such as 0.97.")] = None,
+    at_most: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[COST=]AMOUNT", help="At most 20MB, or latency=3ms; may be repeated."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a champion file instead of stdout.")] = None,
 ) -> None:
     """Choose from the archive of a map_elites or nsga2 run, without searching again: the best within limits.
@@ -211,10 +215,6 @@ def pick(
 
     The champion file that this writes goes into apply and export like a run directory.
     """
-    at_most: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[COST=]AMOUNT", help="At most 20MB, or latency=3ms; may be repeated."),
-    ] = None,
     from evoquant import api
     from evoquant.report.tables import scores_table
 
