@@ -30,7 +30,6 @@ from evoquant.campaign.config import ModelsConfig
 from evoquant.campaign.config_measured import OnnxTaskConfig
 from evoquant.campaign.config_sweep import Sweep, load_sweep, sweep_from_dict
 from evoquant.campaign.storage import RESOLVED, RunDir
-from evoquant.campaign.storage_url import folder_of
 from evoquant.errors import HeldError, InputError, Interrupted, RunDirError, quoted
 from evoquant.execution.base import NOT_YET, Failure
 from evoquant.files import is_file, pretty_json, read_json, read_text, write_atomic
@@ -107,7 +106,7 @@ def sweep(
     path = Path(config)
     loaded = load_sweep(path)
     require_inputs(loaded, str(path))
-    folder = folder_of(out or Path("runs") / loaded.config.name, "a sweep's directory")
+    folder = Path(out or Path("runs") / loaded.config.name)
     given = loaded.config.executor
     where = (executor or given.kind, workers or given.workers, address or given.address)
     return _held(loaded, folder, where, observer, text=read_text(path))
