@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, ValidationError
 
 from evoquant.api.ask_loop import AskTell
-from evoquant.api.ask_space import SearchSpace, search_space
+from evoquant.api.ask_space import SearchSpace, plain_options, search_space
 from evoquant.campaign.build import make_objective
 from evoquant.campaign.build_search import built_in_search
 from evoquant.campaign.config import config_from_dict
 from evoquant.campaign.config_base import Closed, tag
 from evoquant.campaign.config_outside import SEARCH_KINDS, AnySearch
 from evoquant.campaign.config_search import GeneticConfig
+from evoquant.campaign.own import given_part, load_code
 from evoquant.errors import InputError, describe_validation, named_in, quoted, shown_value
-from evoquant.files import canonical_json
 from evoquant.search.told import NEEDS, Judge
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def ask_tell(
     """A search that you drive: ask it for candidates, tell it what came out.
 
     Args:
-        kind: `genetic`, `nsga2`, …, as in a config; or a class of one's own, which is called as a config's
-            `module:Class` is, with space, seed and options; or a search of one's own as it is.
+        kind: `genetic`, `nsga2`, …, as in a config; or a class of one's own, by its name `module:Class` or as it is,
+            which is called with space, seed and options; or a search of one's own as it is.
         space: of `search_space`, or one of one's own.
         seed: of everything random; 0 by default.
         objective: what makes a fitness of a told retention, and what `surrogate` maximises: a kind, a kind with its
@@ -66,6 +66,8 @@ def ask_tell(
     checked = _checked(source, seed, kind, options)
     judged_by = _objective(objective, over, source)
     made_of: dict[str, Any] = {"space": over.made_of, "seed": checked.seed, "objective": _described(judged_by)}
+    if isinstance(kind, str) and ":" in kind:
+        kind = _loaded(kind, source)
     if isinstance(kind, str):
         config = checked.search
 
@@ -87,9 +89,10 @@ def ask_tell(
         factory = kind
 
         def make() -> Search:
-            return factory(over.space, seed=checked.seed, **options)
+            made: Search = given_part(factory, "search", named, over.space, seed=checked.seed, **options)
+            return made
 
-        made_of["search"] = {"class": named, "options": _plain_options(options, source)}
+        made_of["search"] = {"class": named, "options": plain_options(options, source)}
     asked = checked.search if isinstance(kind, str) else kind
     needs = NEEDS.get(str(kind), ()) or tuple(getattr(asked, "needs", ()))
     judge = Judge(named, needs, over.space, over.problems, judged_by)
@@ -103,16 +106,14 @@ def _checked(source: str, seed: Any, kind: Any, options: Mapping[str, Any]) -> _
     """Seed and options, with every default; the options only of a search of evoquant's own."""
     given: dict[str, Any] = {} if seed is None else {"seed": seed}
     keys: list[str] = []
-    if isinstance(kind, str):
-        if ":" in kind:
-            raise InputError(f"{source}: give the class itself, not its name: ask_tell({kind.split(':')[-1]}, space).")
+    if isinstance(kind, str) and ":" not in kind:
         start = options.get("start")
         listed = list(start) if isinstance(start, (list, tuple)) else start
         if isinstance(listed, list):  # genomes beside names and plain data
             listed = [one.to_dict() if hasattr(one, "to_dict") else one for one in listed]
         given["search"] = {**options, **({} if start is None else {"start": listed}), "kind": kind}
         keys = _keys(kind)
-    elif not callable(kind) and not hasattr(kind, "ask"):
+    elif not isinstance(kind, str) and not callable(kind) and not hasattr(kind, "ask"):
         raise InputError(
             f"{source}: {shown_value(kind)} is no search; give a kind ({', '.join(SEARCH_KINDS)}) or your own."
         )
@@ -138,7 +139,20 @@ def _objective(given: Any, space: SearchSpace, source: str) -> Objective:
         own: Objective = given
         return own
     part = {"kind": given} if isinstance(given, str) else dict(given)
-    return make_objective(config_from_dict({"name": "own-loop", "objective": part}, source), space.problems)
+    costs = {"cost": space.made_of["cost"]} if "cost" in space.made_of else {}
+    return make_objective(config_from_dict({"name": "own-loop", "objective": part, **costs}, source), space.problems)
+
+
+def _loaded(name: str, source: str) -> Callable[..., Search]:
+    """A class of one's own by its name."""
+    try:
+        found: Any = load_code(name)
+    except InputError as error:
+        raise named_in(error, source) from None
+    if not callable(found):
+        raise InputError(f"{source}: {name} is no class, so nothing can be made of it; name a class.")
+    made: Callable[..., Search] = found
+    return made
 
 
 def _described(given: Any) -> dict[str, Any]:
@@ -147,13 +161,3 @@ def _described(given: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(given) and not isinstance(given, type):
         settings = {one.name: repr(getattr(given, one.name)) for one in dataclasses.fields(given)}
     return {"class": type(given).__qualname__, "settings": settings}
-
-
-def _plain_options(options: Mapping[str, Any], source: str) -> dict[str, Any]:
-    try:
-        canonical_json(dict(options))
-    except (TypeError, ValueError):
-        raise InputError(
-            f"{source}: options are plain data, which a saved state is compared by; bind others with functools.partial."
-        ) from None
-    return dict(options)

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,14 @@ from evoquant.genomes.strategies import STRATEGIES
 from evoquant.profiles.model import profile_from_dict, profile_to_json
 from evoquant.profiles.seed_suite import seed_profile
 from evoquant.quantization.precision import SEED_MENU
+from evoquant.scoring.cost import bits_cost
 from evoquant.scoring.objective import Cliff
 from evoquant.search.random import RandomSearch
 from evoquant.testing.searches import check_search
 
 ROOT = Path(__file__).parents[2]
+ME = "asktell_given_tests"
+sys.modules[ME] = sys.modules[__name__]
 SPACE = search_space("rule", "seed/test")
 OWN_SPACE = RuleSpace(SEED_MENU, LAYER_TYPES, ("gradient_sensitivity",), 1)
 
@@ -33,6 +36,24 @@ class OwnSearch(RandomSearch):
     """As a researcher may bring it."""
 
     needs = ("retention",)
+
+
+class OwnSpace(RuleSpace):
+    """One that takes options."""
+
+    def __init__(self, problems, rungs=1):
+        super().__init__(problems[0].menu, LAYER_TYPES, ("gradient_sensitivity",), rungs)
+
+
+class Calls:
+    """A cost: as much for a layer as for its bits."""
+
+    def __init__(self, call=0):
+        self.call = call
+
+    def __call__(self, profile, menu, members):
+        made = bits_cost(profile, menu, members)
+        return replace(made, name="calls", table=made.table + self.call, reference=made.reference + self.call)
 
 
 def test_the_lines_of_the_documentation_run():
@@ -57,7 +78,13 @@ def test_the_lines_of_the_documentation_run():
         ("islands", {"genetic": {"populaton": 4}}, r"search\.genetic\.populaton: unknown key"),
         ("genetc", {}, r"search\.kind: unknown kind 'genetc'\. Did you mean 'genetic'\?"),
         ("replay", {}, r"unknown kind 'replay'"),
-        ("mine:Search", {}, r"give the class itself, not its name: ask_tell\(Search, space\)"),
+        ("no_such_module:Search", {}, r"ask_tell\('no_such_module:Search'\): .*cannot be imported: No module named"),
+        (f"{ME}:SPACE", {}, r"tests:SPACE is no class, so nothing can be made of it; name a class"),
+        (
+            f"{ME}:OwnSearch",
+            {"popultion": 4},
+            r"OwnSearch cannot be called as OwnSearch\(space, seed=seed, \*\*options\)",
+        ),
         ("level_switch", {}, r"ask_tell\('level_switch'\): search\.kind: level_switch moves single units' widths"),
         ("genetic", {"objective": "clif"}, r"objective\.kind: unknown kind 'clif'\. Did you mean 'cliff'"),
         ("genetic", {"objective": {"kind": "feasible_first", "flor": 0.9}}, r"objective\.flor: unknown key"),
@@ -85,12 +112,62 @@ def test_a_wrong_option_is_one_line(kind, options, message):
         ("rule", "seed/test", {"menu": ["INT5x"]}, r"menu: .*INT5x"),
         ("direct", ["seed/test", "seed/valid"], {}, r"a direct allocation is of one model, and there are 2"),
         (OWN_SPACE, (), {"rungs": 2}, r"rungs: a space of your own has its options already"),
+        (
+            f"{ME}:OwnSpace",
+            "seed/test",
+            {"rugs": 2},
+            r"cannot be called as OwnSpace\(problems, \*\*options\): .*'rugs'",
+        ),
+        (f"{ME}:Space", "seed/test", {}, r"search_space\('asktell_given_tests:Space'\): .*has no attribute 'Space'"),
+        ("rule", "seed/test", {"cost": 3}, r"search_space\('rule'\): cost\.kind: builtins\.int lacks __call__"),
+        ("rule", "seed/test", {"cost": "bitz"}, r"search_space\('rule'\): cost\.kind: unknown kind 'bitz'"),
+        (
+            "rule",
+            "seed/test",
+            {"cost": {"kind": f"{ME}:Calls", "options": {"cal": 2}}},
+            r"Calls\(\*\*options\): .*'cal'",
+        ),
     ],
 )
 def test_a_wrong_space_is_one_line(kind, profile, options, message):
     with pytest.raises(InputError, match=message) as caught:
         search_space(kind, profile, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_space_and_a_search_of_ones_own_by_name_are_those_of_the_class():
+    spaces = [search_space(given, "seed/test", rungs=2) for given in (f"{ME}:OwnSpace", OwnSpace)]
+    spaces.append(search_space(OwnSpace(spaces[0].problems, 2), "seed/test"))
+    searches = [
+        ask_tell(given, space, seed=3, population=4)
+        for space in spaces
+        for given in (f"{ME}:OwnSearch", OwnSearch, RandomSearch)
+    ]
+    asked = [[genome.text for genome in search.ask()] for search in searches]
+    assert all(one == asked[0] for one in asked)
+    assert len(spaces[0].widths(searches[0].open[0])) == len(spaces[0].problems[0].layers)
+
+
+def test_a_cost_of_ones_own_is_what_compression_is_of(tmp_path):
+    """By name, as a class, as an object; a budget is in its unit, and a state of another cost is refused."""
+    costly = 2**50
+    given = (Calls(costly), {"kind": f"{ME}:Calls", "options": {"call": costly}})
+    told = []
+    for cost in (*given, f"{ME}:Calls", Calls, None, "bits"):
+        search = ask_tell("genetic", search_space("rule", "seed/test", cost=cost), population=6)
+        search.tell([{"retention": 1.0} for _ in search.ask()])
+        told.append(search.best.fitness)
+    assert told[0] == told[1] < told[2] == told[3] == told[4] == told[5]
+    space = search_space("rule", "seed/test", cost=Calls(costly))
+    search = ask_tell("genetic", space, population=6, objective={"kind": "budget", "cost": 10})
+    search.tell([{"retention": 1.0} for _ in search.ask()])
+    assert search.best.fitness < 0  # over the budget, whatever the widths
+    search.save(tmp_path / "search.json")
+    other = search_space("rule", "seed/test", cost=Calls(costly + 1))
+    with pytest.raises(InputError, match="state of a search with another space"):
+        ask_tell("genetic", other, population=6, objective={"kind": "budget", "cost": 10}).load(
+            tmp_path / "search.json"
+        )
 
 
 def test_the_published_rules_start_a_search_by_name_and_as_they_are():
