@@ -31,6 +31,7 @@ COMMANDS = {
     "export": "Export a heuristic, or an allocation to a deployment stack.",
     "lint": "Say whether a target can take a recipe as it was measured.",
     "verify": "Deploy a recipe, run it, and compare it with its promise.",
+    "cost": "Show what layers cost; measure a target's latency.",
     "apply": "Show which width a heuristic gives to each layer of a model.",
     "bound": "Show the best that any allocation can reach, with proof.",
     "pick": "Choose from the archive of a map_elites or nsga2 run.",

@@ -53,7 +53,8 @@ def _shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
 def _macs(layer: OnnxLayer, shapes: dict[str, tuple[int, ...]], transposed: dict[str, str], samples: int) -> int | None:
     if layer.type == "Embedding":
         return 0
-    outputs = list(dict.fromkeys([name for name, _ in layer.activations] or [layer.output]))
+    found: list[str | None] = [name for name, _ in layer.activations] or [layer.output]
+    outputs = list(dict.fromkeys(found))
     if layer.type == "Conv" and all(name in transposed for name in outputs):  # each input value meets a whole filter
         read = [shapes.get(transposed[str(name)]) for name in outputs]
         if any(shape is None for shape in read):

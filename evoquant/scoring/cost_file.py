@@ -23,6 +23,7 @@ from evoquant.errors import InputError, quoted, suggestion
 from evoquant.files import parse_json, read_text
 from evoquant.quantization.precision import Precision
 from evoquant.scoring.cost import LARGEST_COST, Cost
+from evoquant.scoring.quantity import amount_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,7 @@ class CostTable:
         shapes: layer → shape of its weight, for layers whose file says it.
         constant: what no width applies to.
         noise: how far two measurements of one whole model are apart; None where nobody said.
+        span: how far whole models of other widths were measured to be apart; None where none were.
         target: the deployment target that was measured; None where the file says none.
     """
 
@@ -60,6 +62,7 @@ class CostTable:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     constant: int = 0
     noise: int | None = None
+    span: int | None = None
     target: str | None = None
 
 
@@ -71,47 +74,48 @@ class Signal:
         unit: of both.
         cheapest, dearest: the least and the most that any allocation of the menu costs.
         noise: how far two measurements of one model are apart; None where it is not known.
+        span: how far whole models of other widths were measured to be apart; None where none were.
     """
 
     unit: str
     cheapest: int
     dearest: int
     noise: int | None
+    span: int | None = None
 
     @property
     def present(self) -> bool:
-        """Whether some allocations differ by twice the noise or more."""
-        return self.noise is None or self.dearest - self.cheapest >= 2 * self.noise
+        """Whether some allocations differ by twice the noise or more: by the table, and as whole models."""
+        differences = [self.dearest - self.cheapest, *([] if self.span is None else [self.span])]
+        return self.noise is None or min(differences) >= 2 * self.noise
 
     @property
     def text(self) -> str:
         """A sentence that says so."""
-        span = shown_amount(self.dearest - self.cheapest, self.unit)
+        span = amount_text(self.dearest - self.cheapest, self.unit)
         between = f"between the cheapest and the dearest allocation lie {span}"
+        if self.span is not None and self.span < self.dearest - self.cheapest:
+            between += f", and {amount_text(self.span, self.unit)} between whole models as they were measured"
         if self.noise is None:
             return f"{between}; how noisy that is, the table does not say"
-        noise = shown_amount(self.noise, self.unit)
+        noise = amount_text(self.noise, self.unit)
         if self.present:
             return f"{between}; the noise is {noise}"
         what = "latency" if self.unit == TIME else self.unit
         return f"no {what} signal here: {between}, less than twice the noise of {noise}"
 
 
-def shown_amount(value: int, unit: str) -> str:
-    """A cost for people: `1.24 ms`, `310 joules`."""
-    if unit != TIME:
-        return f"{value:,} {unit}"
-    for name, size in reversed(NANOSECONDS.items()):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {name}"
-    return f"{value} ns"
-
-
 @dataclass(frozen=True)
 class TableCost:
-    """Makes the tables of models from one that was read."""
+    """Makes the tables of models from one that was read.
+
+    Attributes:
+        table: as read.
+        refuse: whether one in which allocations differ by less than twice the noise is refused.
+    """
 
     table: CostTable
+    refuse: bool = True
 
     def __call__(self, profile: ModelProfile, menu: Menu, members: Sequence[Sequence[int]]) -> Cost:
         """`(units, P)` in the table's unit; a width that a layer may not take counts as FP32.
@@ -122,7 +126,7 @@ class TableCost:
         table = self.table
         check_model(table, profile)
         signal = signal_of(table, profile, menu, members)
-        if not signal.present:
+        if self.refuse and not signal.present:
             raise InputError(f"{table.source}: {signal.text}; count bytes or bit operations instead.")
         rows = [[sum(_value(table, profile.layers[i], p.name) for i in unit) for p in menu] for unit in members]
         reference = sum(values[WIDEST] for values in table.values.values()) + table.constant
@@ -144,7 +148,7 @@ def signal_of(table: CostTable, profile: ModelProfile, menu: Menu, members: Sequ
                 _require_width(table, layer.name, name)
         costs = [sum(table.values[layer.name][name] for layer in layers) for name in allowed]
         cheapest, dearest = cheapest + min(costs, default=0), dearest + max(costs, default=0)
-    return Signal(table.unit, cheapest, dearest, table.noise)
+    return Signal(table.unit, cheapest, dearest, table.noise, table.span)
 
 
 def _value(table: CostTable, layer: LayerProfile, width: str) -> int:

@@ -50,6 +50,7 @@ class CostTableSchema(BaseModel):
     target: Name | None = None
     constant: Amount = 0
     noise: Amount | None = None
+    span: Amount | None = None
     layers: Annotated[tuple[TableLayer, ...], Field(min_length=1, max_length=1_000_000)]
     measured: dict[str, Any] = Field(default={})
 
@@ -85,5 +86,6 @@ def table_from_dict(data: Any, source: str, unit: str | None = None) -> CostTabl
         {layer.name: layer.shape for layer in checked.layers if layer.shape is not None},
         counted(checked.constant, f"{source}: constant"),
         None if rounded is None else counted(rounded, f"{source}: noise"),
+        None if checked.span is None else counted(checked.span, f"{source}: span"),
         checked.target,
     )
