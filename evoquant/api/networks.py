@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from evoquant.models.own_rounding import quantizer_of
 from evoquant.store import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from evoquant.campaign.additivity import Additivity
     from evoquant.campaign.config_measured import TaskConfig
@@ -24,34 +25,45 @@ if TYPE_CHECKING:
 
 def bound(
     model: str | Path | ModelProfile,
-    objective: Objective | None = None,
+    objective: Objective | Mapping[str, Any] | None = None,
     *,
     menu: Iterable[str] | None = None,
     pins: Mapping[str, str] | None = None,
     front: bool = False,
     at_least: float | None = None,
     cost: CostMaker | None = None,
+    costs: Mapping[str, CostMaker] | None = None,
 ) -> dict[str, Any]:
     """The certified optimum of a model's separable estimate, and its Pareto front, as plain data.
 
     Args:
         model: a profile, its file, or a built-in name such as `seed/test`.
-        objective: what the optimum is of; the published cliff by default.
+        objective: what the optimum is of; the published cliff by default. Limits as a config has them:
+            `{"kind": "limits", "retention": 0.95, "minimise": "latency", "at_most": {"bytes": "20MB"}}`.
         menu, pins, front, at_least: see `evoquant.report.bound.bound_data`.
-        cost: a cost of one's own, made with its options; bits by default.
+        cost: what is counted, made with its options; bits by default.
+        costs: further ones by name, for limits.
 
     Raises:
-        InputError: no such profile, it lacks losses, a pin cannot be kept, or nothing has that retention.
+        InputError: no such profile, it lacks losses, a pin cannot be kept, limits contradict, or nothing has that
+            retention.
     """
     from evoquant.profiles.model import ModelProfile
     from evoquant.report.allocation import load_any_profile
-    from evoquant.report.bound import bound_data
-    from evoquant.scoring.cost import bits_cost
+    from evoquant.report.bound import bound_data, limits_of
     from evoquant.scoring.objective import Cliff
 
     profile = model if isinstance(model, ModelProfile) else load_any_profile(str(model))
-    maker = cost or bits_cost
-    return bound_data(profile, objective or Cliff(), menu=menu, pins=pins, front=front, at_least=at_least, maker=maker)
+    goal = Cliff() if objective is None else objective
+    if isinstance(goal, Mapping):
+        if goal.get("kind") != "limits":
+            raise InputError(f"objective: {goal.get('kind')!r}: give the objective itself; a mapping says limits.")
+        extra = sorted(set(goal) - {"kind", "retention", "at_most", "minimise"})
+        if extra:
+            raise InputError(f"objective.{extra[0]}: limits have retention, at_most and minimise.")
+        goal = limits_of(goal.get("retention"), goal.get("at_most", {}), goal.get("minimise"))
+    options: dict[str, Any] = {"menu": menu, "pins": pins, "front": front, "at_least": at_least}
+    return bound_data(profile, goal, cost=cost, costs=costs, **options)
 
 
 def profile_network(

@@ -31,9 +31,10 @@ from evoquant.scoring.problem import Problem, compile_problem
 from evoquant.scoring.quantity import Amount, parse_amount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from evoquant.profiles.model import ModelProfile
+    from evoquant.quantization.precision import Menu
     from evoquant.scoring.protocol import CostMaker, RetentionModel
 
 
@@ -55,27 +56,32 @@ def compiler(config: CampaignConfig) -> Callable[[ModelProfile], Problem]:
     Raises:
         InputError: a cost cannot be made.
     """
-    objective, menu = config.objective, config.resolved_menu
-    limited, objectives = isinstance(objective, LimitsConfig), bool(getattr(config.search, "objectives", None))
     named = {name: maker_of(cost, f"costs.{name}") for name, cost in sorted(config.costs.items())}
-    if config.cost is not None:
-        named["cost"] = maker_of(config.cost)
-    main = "cost" if config.cost is not None else "bits"
+    single = None if config.cost is None else maker_of(config.cost)
+    apart = bool(getattr(config.search, "objectives", None))
+    return costs_compiler(config.resolved_menu, config.objective, single, named, apart=apart)
+
+
+def costs_compiler(
+    menu: Menu, objective: object, single: CostMaker | None, named: Mapping[str, CostMaker], *, apart: bool = False
+) -> Callable[[ModelProfile], Problem]:
+    """A function from a profile to a problem with all costs.
+
+    Args:
+        menu: the precisions.
+        objective: perhaps limits, which say what is minimised.
+        single: the cost that goes by the name `cost`; None where that is bits.
+        named: the others.
+        apart: whether bits are looked at beside `single`, as limits do.
+    """
+    limited = isinstance(objective, LimitsConfig)
+    makers: dict[str, CostMaker] = {"bits": bits_cost, **named, **({} if single is None else {"cost": single})}
+    main = "bits" if single is None else "cost"
     if isinstance(objective, LimitsConfig):
         main = objective.minimise or main
-    makers: dict[str, CostMaker] = {"bits": bits_cost, **named}
-    maker = makers[main if main in makers else "bits"]  # bytes are bits where the campaign does not count them
-    several = bool(config.costs) or ((limited or objectives) and config.cost is not None)
+    maker = makers.get(main, bits_cost)  # bytes are bits where nobody counts them otherwise
+    several = bool(named) or ((limited or apart) and single is not None)
     return lambda profile: compile_problem(profile, menu, maker, makers if several else {})
-
-
-def cost_maker(config: CampaignConfig) -> CostMaker:
-    """What makes the table of a config's `cost`: bits, where it names none.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    return bits_cost if config.cost is None else maker_of(config.cost)
 
 
 def maker_of(cost: AnyCostConfig, key: str = "cost") -> CostMaker:
@@ -178,14 +184,14 @@ def make_objective(config: CampaignConfig, problems: tuple[Problem, ...] = ()) -
         made: Objective = own_part(objective, "objective")
         return made
     if isinstance(objective, LimitsConfig):
-        return _within_limits(objective, problems)
+        return within_limits(objective, problems)
     if isinstance(objective, BudgetConfig):
         return BitBudget(objective.effective_bits or _bits_of(objective, problems))
     options = objective.model_dump()
     return OBJECTIVES[options.pop("kind")](**options)
 
 
-def _within_limits(objective: LimitsConfig, problems: tuple[Problem, ...]) -> WithinLimits:
+def within_limits(objective: LimitsConfig, problems: tuple[Problem, ...]) -> WithinLimits:
     """The objective, its limits in the units of the models' tables; each model has to keep them.
 
     Raises:

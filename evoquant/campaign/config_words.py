@@ -122,7 +122,7 @@ WORDS: dict[str, dict[str, str]] = {
         "population": "candidates of a generation",
         "floor": "retention below which a candidate counts less than any above; 0 is none",
         "archive": "points of the front that are kept at most",
-        "objectives": "retention and one or two of bits, cost and the names under `costs`; retention and size by default",
+        "objectives": "retention and one or two of bits, cost, names under `costs`; retention and size by default",
     },
     "CmaesConfig": {
         "kind": "CMA-ES with margin on a genome's numbers (rule, direct)",

@@ -10,6 +10,7 @@ import typer
 
 from evoquant.cli import COMMANDS, PURPOSE
 from evoquant.cli.bench import bench
+from evoquant.cli.bound import bound
 from evoquant.cli.compare import ablate, compare
 from evoquant.cli.costs import cost
 from evoquant.cli.deploy import AllowOption, export, lint, verify
@@ -149,54 +150,7 @@ def apply(
         draw([allocation_table(allocation)])
 
 
-@app.command(short_help=COMMANDS["bound"])
-def bound(
-    model: Annotated[str, typer.Argument(metavar="PROFILE", help="A profile's JSON file or built-in name.")],
-    menu: Annotated[str | None, typer.Option(help="Precisions, comma-separated; default: the profile's.")] = None,
-    objective: Annotated[str, typer.Option(help="cliff, feasible_first or budget.")] = "cliff",
-    threshold: Annotated[float | None, typer.Option(help="For cliff: retention; default 0.95.")] = None,
-    floor: Annotated[float | None, typer.Option(help="For feasible_first: retention; default 0.95.")] = None,
-    bits: Annotated[float | None, typer.Option(help="For budget: effective bits per weight.")] = None,
-    pin: Annotated[
-        list[str] | None, typer.Option(metavar="LAYER=WIDTH", help="Keep a layer at a width; may be repeated.")
-    ] = None,
-    front: Annotated[bool, typer.Option("--front", help="Show the Pareto front of retention and size too.")] = False,
-    at_least: Annotated[float | None, typer.Option(help="With --front: only points of that retention.")] = None,
-    cost: Annotated[
-        str | None, typer.Option(metavar="MODULE:CLASS", help="What is counted, as in a config; default: bits.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every layer and every point.")] = False,
-) -> None:
-    """Show the best that any allocation of a model can reach, with proof (separable estimate)."""
-    from evoquant.files import pretty_json
-    from evoquant.report.allocation import load_any_profile
-    from evoquant.report.bound import bound_data, bound_tables, parse_objective, parse_pins
-
-    if at_least is not None and not front:
-        raise InputError("--at-least belongs to --front.")
-    goal = parse_objective(objective, {"threshold": threshold, "floor": floor, "bits": bits})
-    data = bound_data(
-        load_any_profile(model),
-        goal,
-        menu=menu.split(",") if menu else None,
-        pins=parse_pins(pin or ()),
-        front=front,
-        at_least=at_least,
-        **_counted(cost),
-    )
-    if as_json:
-        sys.stdout.write(pretty_json(data))
-    else:
-        draw(bound_tables(data))
-
-
-def _counted(cost: str | None) -> dict[str, Any]:
-    """What `bound_data` counts, where a cost is named."""
-    if cost is None:
-        return {}
-    from evoquant.campaign.build_scoring import named_cost
-
-    return {"maker": named_cost(cost)}
+app.command(short_help=COMMANDS["bound"])(bound)
 
 
 @app.command(short_help=COMMANDS["pick"])

@@ -6,15 +6,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from evoquant.bounds.front import pareto_front
 from evoquant.bounds.optimum import certify
 from evoquant.campaign.apply import profile_menu
-from evoquant.errors import InputError, suggestion
+from evoquant.campaign.limit_figures import limit_figures
+from evoquant.errors import InputError, describe_validation, suggestion
 from evoquant.quantization.precision import Menu
+from evoquant.report.limits import limit_words
 from evoquant.report.table import Table
 from evoquant.scoring.cost import bits_cost
-from evoquant.scoring.objective import OBJECTIVES
+from evoquant.scoring.limits import WithinLimits
+from evoquant.scoring.objective import OBJECTIVES, Objective
 from evoquant.scoring.problem import compile_problem
 
 if TYPE_CHECKING:
@@ -22,8 +26,8 @@ if TYPE_CHECKING:
 
     from evoquant.bounds.front import Front
     from evoquant.bounds.optimum import Bound
+    from evoquant.campaign.config_objective import LimitsConfig
     from evoquant.profiles.model import ModelProfile
-    from evoquant.scoring.objective import Objective
     from evoquant.scoring.problem import Problem
     from evoquant.scoring.protocol import CostMaker
 
@@ -63,6 +67,28 @@ def parse_objective(kind: str, given: Mapping[str, float | None]) -> Objective:
     return OBJECTIVES[kind](**{keyword: value})
 
 
+def limits_of(floor: float | None, at_most: Mapping[str, str | float], minimise: str | None = None) -> LimitsConfig:
+    """Limits as a config has them.
+
+    Args:
+        floor: the least retention; 0.95 by default.
+        at_most: name of a cost → the most of it.
+        minimise: name of a cost.
+
+    Raises:
+        InputError: an amount is none, or the floor is no retention.
+    """
+    from evoquant.campaign.config_objective import LimitsConfig
+
+    given = {"kind": "limits", "at_most": dict(at_most), "minimise": minimise}
+    if floor is not None:
+        given["retention"] = floor
+    try:
+        return LimitsConfig.model_validate(given)
+    except ValidationError as error:
+        raise InputError(describe_validation(error, "limits")) from None
+
+
 def parse_pins(pins: Iterable[str]) -> dict[str, str]:
     """Layer → width of `LAYER=WIDTH` texts.
 
@@ -82,15 +108,18 @@ def parse_pins(pins: Iterable[str]) -> dict[str, str]:
 
 def bound_data(
     profile: ModelProfile,
-    objective: Objective,
+    objective: Objective | LimitsConfig,
     *,
     menu: Iterable[str] | None = None,
     pins: Mapping[str, str] | None = None,
     front: bool = False,
     at_least: float | None = None,
-    maker: CostMaker = bits_cost,
+    cost: CostMaker | str | None = None,
+    costs: Mapping[str, CostMaker | str] | None = None,
 ) -> dict[str, Any]:
     """Plain data: `model`, `menu`, `objective`, `pins`, `optimum` and, where asked for, `front`.
+
+    Under limits the optimum has `limits`, how far it is from each, as a champion does.
 
     Args:
         profile: the model, with losses.
@@ -99,33 +128,68 @@ def bound_data(
         pins: layer or unit name → precision name.
         front: whether to add the Pareto front, all points of it.
         at_least: only points of the front with at least this retention.
-        maker: of the cost table; bits by default. Under another cost compression is of that, and effective bits are 32
-            times the share of the FP32 cost.
+        cost: what is counted, or its name as `--cost` has it; bits by default. Under another cost compression is of
+            that, and effective bits are 32 times the share of the FP32 cost.
+        costs: further ones by name, for limits.
 
     Raises:
-        InputError: the profile lacks losses, a pin cannot be kept, or nothing has that retention.
+        InputError: the profile lacks losses, a pin cannot be kept, limits contradict, or nothing has that retention.
     """
     precisions = profile_menu(profile) if menu is None else Menu.parse(name.strip() for name in menu)
-    problem = compile_problem(profile, precisions, maker)
+    if cost is None and not costs and isinstance(objective, Objective):
+        problem = compile_problem(profile, precisions)
+    else:
+        problem, objective = _counted(profile, precisions, objective, cost, costs or {})
     data: dict[str, Any] = {
         "model": profile.name,
         "menu": list(precisions.names),
         "objective": _objective_data(objective),
         "pins": dict(pins or {}),
         **({"cost": problem.cost.name} if problem.own_cost else {}),
-        "optimum": _optimum_data(problem, certify(problem, objective, pins=pins)),
+        "optimum": _optimum_data(problem, objective, certify(problem, objective, pins=pins)),
     }
     if front:
         data["front"] = _front_data(pareto_front(problem, at_least=at_least, pins=pins))
     return data
 
 
+def _counted(
+    profile: ModelProfile,
+    menu: Menu,
+    objective: Objective | LimitsConfig,
+    cost: CostMaker | str | None,
+    costs: Mapping[str, CostMaker | str],
+) -> tuple[Problem, Objective]:
+    """The problem with costs as a config would have them, and the objective on it.
+
+    Raises:
+        InputError: a cost cannot be made, or something is limited that nobody counts.
+    """
+    from evoquant.campaign.build_scoring import costs_compiler, named_cost, within_limits  # read configs
+    from evoquant.campaign.config_cost import checked_names
+
+    single = named_cost(cost) if isinstance(cost, str) else cost
+    single = None if single is bits_cost else single
+    named = {name: named_cost(one) if isinstance(one, str) else one for name, one in costs.items()}
+    problem = costs_compiler(menu, objective, single, named)(profile)
+    if isinstance(objective, Objective):
+        return problem, objective
+    try:
+        objective.check_names(checked_names(dict(named)), single=single is not None)
+    except ValueError as error:
+        raise InputError(f"{error}.") from None
+    return problem, within_limits(objective, (problem,))
+
+
 def _objective_data(objective: Objective) -> dict[str, Any]:
     kind = next((name for name, made in OBJECTIVES.items() if type(objective) is made), type(objective).__name__)
+    if isinstance(objective, WithinLimits):
+        at_most = {limit.name: limit.most / limit.per_unit for limit in objective.at_most}
+        return {"kind": "limits", "retention": objective.floor, "minimise": objective.minimise, "at_most": at_most}
     return {"kind": kind, **(asdict(objective) if kind in OPTIONS else {})}  # type: ignore[call-overload]
 
 
-def _optimum_data(problem: Problem, bound: Bound) -> dict[str, Any]:
+def _optimum_data(problem: Problem, objective: Objective, bound: Bound) -> dict[str, Any]:
     names = problem.menu.names
     weights = problem.scalars["parameters"]
     taken = [bound.allocation == width for width in range(len(names))]
@@ -145,6 +209,7 @@ def _optimum_data(problem: Problem, bound: Bound) -> dict[str, Any]:
             for name, mask in zip(names, taken, strict=True)
         },
         "allocation": dict(zip(problem.layers, problem.unfold(bound.allocation), strict=True)),
+        **limit_figures(objective, [bound.allocation], (problem,), np.array([bound.retention])),
     }
 
 
@@ -180,13 +245,17 @@ def _optimum_table(data: Mapping[str, Any]) -> Table:
         (_size_column(data), _size(data, best["effective_bits"])),
         ("Method", best["method"]),
     ]
+    rows += [(f"Limit: {row['name']}", limit_words(row)) for row in best.get("limits", ())]
     notes = ["The optimum of the separable estimate, not of measured accuracy."]
     if "cost" in data:
         notes.append(f"Compression is of {data['cost']}, FP32 / this.")
     if best["ties"] > 1:
         more = "" if best["ties_complete"] else " or more"
         notes.append(f"{best['ties']}{more} allocations are equally good and equally large.")
-    options = "".join(f", {name} {value:g}" for name, value in data["objective"].items() if name != "kind")
+    given = data["objective"].items()
+    options = "".join(f", {name} {value:g}" for name, value in given if isinstance(value, (int, float)))
+    if "minimise" in data["objective"]:
+        options += f", least {data['objective']['minimise']}"
     pinned = "".join(f"; {layer} {width}" for layer, width in data["pins"].items())
     title = f"{data['model']}: certified optimum ({data['objective']['kind']}{options}{pinned})"
     return Table(title, ("Figure", "Value"), rows, tuple(notes))
