@@ -60,7 +60,8 @@ class Measurer:
         """Place the network and the data on the executor's workers."""
         from evoquant.models.measurer import start_measurer
 
-        executor.start(start_measurer, self.task.payload(), limit_s)
+        elsewhere = bool(getattr(executor, "elsewhere", False))
+        executor.start(start_measurer, self.task.payload(elsewhere=elsewhere), limit_s)
         self._executor = executor
         self._limited = limit_s is not None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arrays = dict[str, "NDArray[np.generic]"]
+Packed = dict[str, Any]
+"""Arrays beside their digest, for Ray: its object store holds them once for all workers of a node."""
 
 _DIGEST = "sha256"
 
@@ -59,4 +61,23 @@ def unpack_arrays(data: bytes, source: str) -> Arrays:
         raise InputError(f"{source}: damaged: {type(error).__name__}: {error}.") from None
     if stamp != digest_arrays(arrays):
         raise InputError(f"{source}: damaged: its content does not match its digest {stamp[:12]}.")
+    return arrays
+
+
+def placed_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Packed:
+    """The arrays as they are, with their digest: what is sent of them is no copy in each worker."""
+    return {"arrays": dict(arrays), _DIGEST: digest_arrays(arrays)}
+
+
+def arrays_of(given: bytes | Packed, source: str) -> Arrays:
+    """What `pack_arrays` wrote, or `placed_arrays` holds; the latter may be read-only.
+
+    Raises:
+        InputError: damaged; the message begins with `source`.
+    """
+    if isinstance(given, bytes):
+        return unpack_arrays(given, source)
+    arrays: Arrays = given["arrays"]
+    if digest_arrays(arrays) != given[_DIGEST]:
+        raise InputError(f"{source}: damaged: its content does not match its digest {given[_DIGEST][:12]}.")
     return arrays

@@ -111,8 +111,11 @@ class MeasuredTask(Protocol):
     def numeric_environment(self) -> str:
         """Whatever besides model, block and widths may change an outcome: versions, CPU features, batch size."""
 
-    def payload(self) -> dict[str, Any]:
-        """Plain data and bytes from which a worker rebuilds network and data; `runtime` says with what: `RUNTIMES`."""
+    def payload(self, *, elsewhere: bool = False) -> dict[str, Any]:
+        """Plain data and bytes from which a worker rebuilds network and data; `runtime` says with what: `RUNTIMES`.
+
+        `elsewhere`: for workers that may be where no data is, and of which many on a node read the same arrays.
+        """
 
     def blocks(self, split: Split) -> tuple[Block, ...]:
         """The blocks of a split, in order; together they are the split."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import torch
+    from numpy.typing import NDArray
 
     from evoquant.models.arrays import Arrays
 
@@ -29,12 +31,16 @@ def require_torch(what: str) -> None:
         raise MissingExtraError(what, "torch", "torch") from None
 
 
-def build_network(architecture: Mapping[str, Any], weights: Arrays | None = None) -> torch.nn.Module:
+def build_network(
+    architecture: Mapping[str, Any], weights: Arrays | None = None, *, shared: bool = False
+) -> torch.nn.Module:
     """The network of an architecture, in eval mode; without `weights` its parameters hold no meaningful values.
 
     Args:
         architecture: `kind` (a key of `NETWORKS`) and that kind's sizes.
-        weights: every entry of the network's state, by name; the arrays are copied.
+        weights: every entry of the network's state, by name.
+        shared: parameters are these very arrays, which may be read-only: nothing may write into them. Else, and of
+            buffers always, they are copied.
 
     Raises:
         InputError: no such kind.
@@ -52,9 +58,31 @@ def build_network(architecture: Mapping[str, Any], weights: Arrays | None = None
     for module in network.modules():  # what was made on the CPU has its values already
         if any(tensor.is_meta for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
             module.to_empty(device="cpu", recurse=False)
-    if weights is not None:
+    if weights is not None and shared:
+        _lay(network, weights)
+    elif weights is not None:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return network.eval()
+
+
+def _lay(network: torch.nn.Module, weights: Arrays) -> None:
+    """Give each parameter its array as it is; one that has several names stays one."""
+    import torch
+
+    for name, parameter in network.named_parameters():
+        parameter.data = tensor_on(weights[name])
+    named = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    others = {name: torch.from_numpy(array.copy()) for name, array in weights.items() if name not in named}
+    network.load_state_dict(others, strict=False)
+
+
+def tensor_on(array: NDArray[Any]) -> torch.Tensor:
+    """A tensor on an array's memory. Who writes into that of a read-only one dies: PyTorch knows no such tensors."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # which says so
+        return torch.from_numpy(array)
 
 
 def _small_cnn(architecture: Mapping[str, Any]) -> torch.nn.Module:

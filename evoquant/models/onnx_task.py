@@ -110,8 +110,11 @@ class OnnxTask:
         """Name of the array that says which positions of a sequence count, None where all do."""
         return next((f"input{i}" for i, spec in enumerate(self.specs) if spec.name in _MASKS), None)
 
-    def payload(self) -> dict[str, Any]:
-        """For `evoquant.models.measurer.start_measurer`: plain data and arrays; an own metric travels by its name."""
+    def payload(self, *, elsewhere: bool = False) -> dict[str, Any]:
+        """For `evoquant.models.measurer.start_measurer`: plain data and arrays; an own metric travels by its name.
+
+        The same for workers `elsewhere`: arrays are read where they lie.
+        """
         return {
             "runtime": "onnx",
             "model": self.model,

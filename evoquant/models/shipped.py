@@ -22,6 +22,7 @@ from evoquant.errors import EvoquantError, InputError, quoted, raised_by
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _GROUPS: tuple[type, ...] = (list, tuple, set, frozenset)
@@ -37,17 +38,19 @@ class _Unsendable(Exception):
     """What and why."""
 
 
-def shipped(thing: Any, what: str) -> dict[str, Any]:
+def shipped(thing: Any, what: str, *, placed: bool = False) -> dict[str, Any]:
     """A module, a metric or a function as plain data.
 
     Args:
         thing: of classes and functions that other processes can import.
         what: messages begin with it.
+        placed: tensors are arrays instead of bytes, which Ray's object store holds once for all workers of a node; the
+            network's parameters lie on them then.
 
     Raises:
         InputError: something in it lives in this process alone; the message says where and what to do.
     """
-    writer = _Writer()
+    writer = _Writer(placed)
     try:
         root = writer.add(thing, "")
     except _Unsendable as error:
@@ -113,8 +116,9 @@ def _walked(module: str, name: str) -> Any:
 class _Writer:
     """Objects → nodes, each object once."""
 
-    def __init__(self) -> None:
+    def __init__(self, placed: bool) -> None:
         self.nodes: list[Node] = []
+        self._placed = placed
         self._numbers: dict[int, int] = {}
         self._kept: list[Any] = []  # an id is an object's as long as that lives
 
@@ -196,7 +200,8 @@ class _Writer:
         raw = plain.permute(order).contiguous().reshape(-1).view(torch.uint8)
         dtype = str(tensor.dtype).removeprefix("torch.")
         flags = [kind.__name__, bool(tensor.requires_grad)]
-        return ["tensor", flags, dtype, list(plain.shape), order, raw.numpy().tobytes()]
+        bits = raw.numpy() if self._placed else raw.numpy().tobytes()
+        return ["tensor", flags, dtype, list(plain.shape), order, bits]
 
 
 class _Reader:
@@ -261,12 +266,21 @@ class _Reader:
         return found[rest[1]] if kind == "member" else found
 
 
-def _read_tensor(flags: list[Any], dtype: str, shape: list[int], order: list[int], raw: bytes) -> Any:
+def _read_tensor(
+    flags: list[Any], dtype: str, shape: list[int], order: list[int], raw: bytes | NDArray[np.uint8]
+) -> Any:
     import torch
+
+    from evoquant.models.networks import tensor_on
 
     kind, wants = flags
     bits = getattr(torch, dtype)
-    flat = torch.frombuffer(bytearray(raw), dtype=bits) if raw else torch.empty(0, dtype=bits)
+    if not len(raw):
+        flat = torch.empty(0, dtype=bits)
+    elif isinstance(raw, np.ndarray):  # a parameter lies on it; what a network may write into, as a buffer, gets a copy
+        flat = (tensor_on(raw) if kind == "Parameter" else torch.from_numpy(raw.copy())).view(bits)
+    else:
+        flat = torch.frombuffer(bytearray(raw), dtype=bits)
     laid = flat.reshape([shape[axis] for axis in order])
     tensor = laid.permute([order.index(axis) for axis in range(len(order))])
     return torch.nn.Parameter(tensor, requires_grad=wants) if kind == "Parameter" else tensor.requires_grad_(wants)

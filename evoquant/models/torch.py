@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from evoquant.errors import InputError
-from evoquant.models.arrays import unpack_arrays
+from evoquant.models.arrays import arrays_of
 from evoquant.models.base import REFERENCE, Failed, Measure, Outcome, Request
 from evoquant.models.networks import require_torch
 from evoquant.models.own_rounding import require_same_code
@@ -91,7 +91,7 @@ def start_measurer(payload: dict[str, Any]) -> Measure:
         judge = Judge(task.kind, task.variance, task.own)
         return Measurer(task.network, task.found, task.data, judge, block=block, batch=batch, rounder=task.rounder)
     network, own = network_of(payload)
-    data = {split: unpack_arrays(packed, f"the task's {split} data") for split, packed in payload["data"].items()}
+    data = {split: arrays_of(packed, f"the task's {split} data") for split, packed in payload["data"].items()}
     layers = [Layer.from_dict(row) for row in payload["layers"]]
     variance = payload["variance"]
     judge = Judge(payload["kind"], None if variance is None else np.array(variance), own)

@@ -177,18 +177,23 @@ class TorchTask:
             content.append(self.rounder.suffix)
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self, *, elsewhere: bool = False) -> dict[str, Any]:
         """For `evoquant.models.measurer.start_measurer`.
 
         A network of ours travels as plain data and bytes, and one in memory likewise where it `travels`. Of somebody's
         own with a factory only its name does: in this process the live network is measured, another calls the factory.
+
+        Args:
+            elsewhere: for Ray, whose workers may be where the data is not, and many on one node: arrays in the place of
+                bytes, which all workers of a node read at one place, and of somebody's own the network and the data
+                where they can be told in plain data.
 
         Raises:
             InputError: what should travel cannot.
         """
         from evoquant.models.torch_payload import payload_of
 
-        return payload_of(self)
+        return payload_of(self, elsewhere=elsewhere)
 
     @functools.cached_property
     def _blocks(self) -> dict[str, tuple[Block, ...]]:

@@ -58,7 +58,7 @@ class TinyTask:
     def model_digest(self):
         return hashlib.sha256(b"".join(w.tobytes() for w in network(self.seed))).hexdigest()
 
-    def payload(self):
+    def payload(self, *, elsewhere=False):
         return {"runtime": "tiny", "task": self}
 
     def blocks(self, split):
