@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from pathlib import Path
 
-from evoquant.bench import studies_networks, studies_outside, studies_speed, studies_suite
+from evoquant.bench import studies_networks, studies_outside, studies_scale, studies_speed, studies_suite
 from evoquant.bench.studies import (
     PARTIAL,
     ROOT,
@@ -51,6 +51,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "export": studies_networks.export,
     "performance": studies_speed.performance,
     "reliability": studies_speed.reliability,
+    "scale": studies_scale.scale,
 }
 X86 = ("x86_64", "AMD64")
 SHORT_S = 60.0  # a study whose cells take less is measured again in every check
