@@ -86,6 +86,9 @@ def optimize(
     search: Part[Search] = None,
     space: Part[Space] = None,
     cost: Part[CostMaker] = None,
+    costs: Mapping[str, Part[CostMaker]] | None = None,
+    at_most: Mapping[str, str | float] | None = None,
+    minimise: str | None = None,
 ) -> Result:
     """Find a width for every layer of a model: the smallest that keeps `floor` of its metric.
 
@@ -106,44 +109,67 @@ def optimize(
             `{"kind": "budget", "megabytes": 2}`, or objects and classes, as `evoquant.run` takes them.
         menu, deploy_to: precisions, by default INT2, INT4 and INT8 per channel, FP16 and FP32; what all targets take.
         genome: `direct` (a width for each layer), or `rule` or `tree` (a heuristic).
-        start_from: an earlier result, or its run directory, of a model of the same layers, whatever its weights: the
-            search begins with its best allocations.
-        run_dir: where the run is written. A finished one is read and returned, an interrupted one goes on; None for a
-            temporary folder that lasts as long as the result.
+        start_from: an earlier result, or its run directory, of a model of the same layers: the search begins there.
+        run_dir: where the run is written; a finished one is returned, an interrupted one goes on. None: temporary.
         name: of the run and the model in reports; by default the module's class, or the file's name.
         tie_groups, types: group → layers that share a width; layer → type, over what is found.
         block, batch: samples that are measured together, and samples a forward pass.
-        executor, workers: `local`, in this process; `ray`, whose workers get the model once, as plain data, and import
-            its classes; `auto`; or your own, `module:Class` or an object. They change no result.
-        cache, observer: a folder to keep outcomes in for other runs; who hears of every generation.
+        executor, workers: `local`; `ray`, whose workers import the model's classes; `auto`; or your own. Results stay.
+        cache, observer: a folder to keep outcomes in; who hears of every generation.
         rounding: weights to codes, a function or its name; see `evoquant.quantization.protocol`.
+        costs, at_most, minimise: further costs by name, each as `cost`; the most of each, or of `bytes`, as in
+            `{"bytes": "20MB", "latency": "3ms"}`; what is least then, by default `cost`, else bits.
 
     Raises:
         InputError: an argument is wrong, or `run_dir` holds a run of another call; the message names which.
         MissingExtraError: PyTorch, or onnxruntime for an ONNX file, is not installed.
-        Interrupted: by the user; the same call with the same `run_dir` goes on.
-        CampaignError: the campaign failed.
+        Interrupted, CampaignError: by the user, the same call with the same `run_dir` goes on; the campaign failed.
     """
     sizes = {"seed": seed, "block": block, "batch": batch}
     _check(floor, budget, genome, executor, **sizes, workers=workers)
-    parts = parts_of(objective=objective, genome=space, search=search, cost=cost)
+    parts = _parts(floor, at_most, minimise, costs, objective=objective, genome=space, search=search, cost=cost)
     with lent_executor(executor), parts.lent(), measurable(model):
         splits, drawn = split_samples(calibration, selection, test, seed)
         rounder = None if rounding is None else rounder_of(rounding)
         named: dict[str, Any] = {"name": name_of(model, name), "tie_groups": tie_groups, "types": types, **sizes}
         given = given_model(model, splits, drawn, metric, **named)
         data = {"name": named["name"], "seed": seed, "task": _task_data(given, metric, sizes, rounder)}
-        data |= {**_searched(genome, floor, parts), **_settings(budget, executor, workers, menu, deploy_to)}
-        task = rounded_by(given.task, rounder)
-        task = sendable(task, metric) if executor != "local" else task
+        data |= {**_searched(genome, parts), **_settings(budget, executor, workers, menu, deploy_to)}
+        task = _sent(rounded_by(given.task, rounder), metric, executor)
         return _run(_config(data, task, start_from), task, run_dir, cache, observer)
 
 
-def _searched(genome: str, floor: float, parts: Parts) -> dict[str, Any]:
-    """What is searched for, over which genomes, and how."""
+def _sent(task: MeasuredTask, metric: Any, executor: Any) -> MeasuredTask:
+    """The task in a form that another process can have, where one will."""
+    return sendable(task, metric) if executor != "local" else task
+
+
+def _parts(
+    floor: float,
+    at_most: Mapping[str, str | float] | None,
+    minimise: str | None,
+    costs: Mapping[str, Part[CostMaker]] | None,
+    **given: Any,
+) -> Parts:
+    """What the campaign is made of; the floor, and limits beside it, are an objective.
+
+    Raises:
+        InputError: an objective and limits.
+    """
+    if given["objective"] is None:
+        given["objective"] = {"kind": "feasible_first", "floor": floor}
+        if at_most or minimise:
+            limits = {"at_most": dict(at_most or {}), "minimise": minimise}
+            given["objective"] = {"kind": "limits", "retention": floor, **limits}
+    elif at_most or minimise:
+        raise InputError("objective: at_most and minimise make one, with the floor; leave it out, or them.")
+    return parts_of(**given, **{f"costs.{name}": cost for name, cost in (costs or {}).items()})
+
+
+def _searched(genome: str, parts: Parts) -> dict[str, Any]:
+    """Over which genomes, and how."""
     search = SEARCHES["tree" if "genome" in parts.entries else genome]  # that knows nothing of its genomes
-    objective = {"kind": "feasible_first", "floor": floor}
-    return {"objective": objective, "genome": {"kind": genome}, "search": dict(search), **parts.entries}
+    return {"genome": {"kind": genome}, "search": dict(search), **parts.entries}
 
 
 def _settings(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 ARGUMENTS = {"search": "search", "genome": "space", "objective": "objective", "cost": "cost", "estimator": "estimator"}
 """Key of a config → argument of `run` and `optimize`."""
+SEVERAL = "costs."  # before the name of one of several
 VERSIONED = ("evoquant", "numpy", "scipy", "torch", *sys.stdlib_module_names)  # told by their versions, not their code
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
 DEEPEST = 60
@@ -105,8 +106,9 @@ class Parts:
 def parts_of(**given: Any) -> Parts:
     """The parts that a call gives, by key of the config; None is none.
 
-    A mapping is taken as a config has it, a text as its kind. A class or function that can be imported by name is named
-    as `module:Class`, so that the command line can go on, too; of anything else the config holds a digest.
+    `costs.NAME` is one of several costs. A mapping is taken as a config has it, a text as its kind. A class or function
+    that can be imported by name is named as `module:Class`, so that the command line can go on, too; of anything else
+    the config holds a digest.
 
     Raises:
         InputError: one holds something by which it cannot be told from another.
@@ -116,15 +118,19 @@ def parts_of(**given: Any) -> Parts:
     for key, thing in given.items():
         if thing is None:
             continue
+        kept, part = entries, key
+        if key.startswith(SEVERAL):
+            kept, part = entries.setdefault("costs", {}), "cost"
+        place = key.removeprefix(SEVERAL)
         if isinstance(thing, Mapping):
-            entries[key] = dict(thing)
+            kept[place] = dict(thing)
         elif isinstance(thing, str):
-            entries[key] = {"kind": thing}
-        elif is_maker(key, thing) and (name := _by_name(thing)) is not None:
-            entries[key] = {"kind": name}
+            kept[place] = {"kind": thing}
+        elif is_maker(part, thing) and (name := _by_name(thing)) is not None:
+            kept[place] = {"kind": name}
         else:
-            config = HeldConfig(kind="memory", what=_name(thing), code=_digest(thing, ARGUMENTS[key]))
-            entries[key] = config.model_dump(mode="json")
+            config = HeldConfig(kind="memory", what=_name(thing), code=_digest(thing, ARGUMENTS.get(key, key)))
+            kept[place] = config.model_dump(mode="json")
             held[key] = config, thing
     return Parts(entries, held)
 

@@ -25,6 +25,8 @@ _ARGUMENTS = {  # key of the config → the argument that it comes from
     "task.batch": "batch",
     "stop.passes": "budget",
     "objective.floor": "floor",
+    "objective.retention": "floor",
+    "objective.minimise": "minimise",
     "genome.kind": "genome",
     "search.start": "start_from",
     **{f"{key}.code": f"{key} (its code, or what it holds)" for key in ("search", "objective", "cost", "estimator")},
