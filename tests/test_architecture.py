@@ -41,16 +41,15 @@ PRINTS = "evoquant.cli"
 # The second seeds DEAP's `random`, and restores it; the third looks whether others leave it alone; the last seeds all
 # streams of the process around each call of another library, and restores them.
 RANDOMNESS = ("evoquant.rng", "evoquant.genomes.tree_operators", "evoquant.testing.clauses", "evoquant.search.outside")
-# The first three: `module:attribute` that the user has named. Then classes of a live network, in workers; tables.
+# `module:attribute` that the user has named; classes of a live network, in workers; tables.
 LOADS_CODE = (
     "evoquant.models.code",
-    "evoquant.models.torch_factory",
     "evoquant.models.shipped",
     "evoquant.search.outside_names",
 )
 HEAVY = (
     *("ray", "torch", "sklearn", "numba", "onnx", "onnxruntime", "matplotlib", "scipy", "optuna", "pymoo", "openvino"),
-    *("ribs",),
+    *("ribs", "fsspec", "s3fs"),
     *("transformers", "compressed_tensors", "torchao", "gguf", "xllamacpp", "modelopt"),
     *("plotly", "mlflow", "tensorboard", "playwright"),
 )

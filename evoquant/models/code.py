@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import inspect
 import re
+import sys
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,43 @@ def imported(name: str, said: str = "", fault: type[InputError] = InputError) ->
     """
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise fault(f"{said}{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
+        found = _module(module)
+        if hasattr(found, attribute):
+            return getattr(found, attribute)
+    except ModuleNotFoundError as error:
+        nowhere = f"neither installed, nor on PYTHONPATH, nor in the current folder, {_current_folder()}"
+        raise fault(f"{said}{name}: cannot be imported: {error}, which is {nowhere}.") from None
+    except ImportError as error:
+        raise fault(f"{said}{name}: cannot be imported: {error}.") from None
     except Exception as error:  # whatever the module may raise
         raise fault(f"{said}{name}: importing {module} raised {raised_by(error)}") from error
+    place = getattr(found, "__file__", None) or "built in"
+    raise fault(f"{said}{name}: cannot be imported: the module {module!r} ({place}) has no attribute {attribute!r}.")
+
+
+def _module(name: str) -> types.ModuleType:
+    """A module that the user has named; one that is found nowhere else may lie in the current folder.
+
+    That folder is then searched last of all, so that no file in it stands in for a module of anyone else; before the
+    user has named code in it, nothing is imported from there.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        top, folder = name.partition(".")[0], _current_folder()
+        if error.name != top or folder is None or not ((folder / f"{top}.py").is_file() or (folder / top).is_dir()):
+            raise
+        sys.path.append(str(folder))
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+
+def _current_folder() -> Path | None:
+    """None where it is there no more."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def code_digest(objects: Iterable[Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evoquant.errors import EvoquantError, InputError, raised_by
+from evoquant.models.code import imported
 from evoquant.models.hf import without_noise
 from evoquant.models.networks import require_torch
 from evoquant.models.own_rounding import rounded_by
@@ -34,14 +34,8 @@ def load_factory(name: str, seed: int = 0, block: int = BLOCK, batch: int = BATC
         InputError: it cannot be imported, or returns something else.
     """
     require_torch(f"the network {name}")
-    module, _, attribute = name.partition(":")
-    try:
-        with without_noise():  # where it imports transformers, and torchao is installed
-            factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{name}: cannot be imported: {error}. Is it installed, or on PYTHONPATH?") from None
-    except Exception as error:  # whatever the module may raise
-        raise InputError(f"{name}: importing {module} raised {raised_by(error)}") from error
+    with without_noise():  # where it imports transformers, and torchao is installed
+        factory = imported(name)
     if not callable(factory):
         raise InputError(f"{name}: is a {type(factory).__name__}; name a function that returns a task.")
     takes_seed = "seed" in inspect.signature(factory).parameters
