@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from evoquant.campaign.additivity import Additivity
     from evoquant.campaign.config_measured import TaskConfig
+    from evoquant.campaign.config_objective import LimitsConfig
     from evoquant.models.base import MeasuredTask
     from evoquant.profiles.model import ModelProfile
     from evoquant.scoring.objective import Objective
@@ -54,14 +55,16 @@ def bound(
     from evoquant.scoring.objective import Cliff
 
     profile = model if isinstance(model, ModelProfile) else load_any_profile(str(model))
-    goal = Cliff() if objective is None else objective
-    if isinstance(goal, Mapping):
-        if goal.get("kind") != "limits":
-            raise InputError(f"objective: {goal.get('kind')!r}: give the objective itself; a mapping says limits.")
-        extra = sorted(set(goal) - {"kind", "retention", "at_most", "minimise"})
+    goal: Objective | LimitsConfig
+    if isinstance(objective, Mapping):
+        if objective.get("kind") != "limits":
+            raise InputError(f"objective: {objective.get('kind')!r}: give the objective itself; a mapping says limits.")
+        extra = sorted(set(objective) - {"kind", "retention", "at_most", "minimise"})
         if extra:
             raise InputError(f"objective.{extra[0]}: limits have retention, at_most and minimise.")
-        goal = limits_of(goal.get("retention"), goal.get("at_most", {}), goal.get("minimise"))
+        goal = limits_of(objective.get("retention"), objective.get("at_most", {}), objective.get("minimise"))
+    else:
+        goal = objective or Cliff()
     options: dict[str, Any] = {"menu": menu, "pins": pins, "front": front, "at_least": at_least}
     return bound_data(profile, goal, cost=cost, costs=costs, **options)
 

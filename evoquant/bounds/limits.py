@@ -203,7 +203,7 @@ def solve(table: NDArray[np.int64], rows: Sequence[Row], allowed: NDArray[np.boo
     scale = min(1.0, LARGEST / max(float(costs.max(axis=1).sum()), 1.0))
     found, least, complete = None, base, True
     for tighter in TIGHTER:
-        result = _highs(costs * scale, rows, allowed, nodes, tighter)
+        result = _highs(costs.astype(np.float64) * scale, rows, allowed, nodes, tighter)
         if tighter == 0.0:
             if result.status == NONE:
                 return Solution(None, None, True)

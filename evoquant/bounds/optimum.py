@@ -117,7 +117,7 @@ def _within(problem: Problem, objective: WithinLimits, pins: Mapping[str, str] |
     choices = choices_of(problem, pins)
     single = one_cost(problem, objective)
     if single is not None:
-        bound = _best_of_two(*single, pins, **effort)
+        bound = _best_of_two(single[0], single[1], pins, **effort)
         if bound.fitness > 0:
             return bound
         raise InfeasibleError(contradiction(choices, rows_of(choices, objective)))

@@ -71,6 +71,7 @@ class _Hypervolume(_Strict):
 
 class _ArchiveSchema(_Strict):
     of: int
+    objectives: list[str] = []
     entries: Annotated[list[_Entry], Field(min_length=1)]
     hypervolume: _Hypervolume | None = None
 
@@ -94,7 +95,7 @@ def archive_data(campaign: Campaign) -> dict[str, Any] | None:
     genomes = [space.decode(row) for row in rows[chosen]]
     scored = {split: _scores(campaign, split, genomes) for split in _splits(campaign)}
     aggregate = campaign.config.aggregate
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "genome": genome.to_dict(),
             "text": genome.text,
@@ -114,6 +115,8 @@ def archive_data(campaign: Campaign) -> dict[str, Any] | None:
     axes = tuple(getattr(campaign.config.search, "objectives", None) or ())
     split = "calibration" if campaign.measured else "train"
     problem = campaign.problems[split][0]
+    if axes:
+        data["objectives"] = list(axes)
     own = problem.own_cost or campaign.config.estimator is not None  # no front is known, or no bits
     if axes and len(campaign.problems[split]) == 1:
         data["hypervolume"] = _volume(problem, axes, [entry["scores"][split] for entry in entries])

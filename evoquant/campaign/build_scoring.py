@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evoquant.campaign.config import BudgetConfig, CampaignConfig, CodeConfig, HeldConfig, LimitsConfig
+from evoquant.campaign.config import BudgetConfig, CampaignConfig, CodeConfig, HeldConfig
 from evoquant.campaign.config_base import CODE
 from evoquant.campaign.config_cost import (
     AnyCostConfig,
@@ -17,6 +17,7 @@ from evoquant.campaign.config_cost import (
     TableCostConfig,
     table_digest,
 )
+from evoquant.campaign.config_objective import LimitsConfig
 from evoquant.campaign.in_memory import borrowed_part
 from evoquant.campaign.own import given_part, own_part
 from evoquant.errors import ConfigError, InputError, raised_by

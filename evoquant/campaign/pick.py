@@ -155,7 +155,7 @@ def pick_from(run: RunDir, champion: Champion, limits: Limits) -> Champion:
 
     def order(entry: Mapping[str, Any]) -> tuple[Any, ...]:
         scores = entry["scores"][split]
-        first = (-scores["fitness"],)
+        first: tuple[Any, ...] = (-scores["fitness"],)
         if limits.at_most:
             best = (-scores["retention"], -scores["compression"])
             first = best if limits.retention is None else best[::-1]

@@ -96,5 +96,8 @@ def verdict(racing: Racing, objective: Objective, limits: Limits, size: Size, be
 
 def fitness_at(objective: Objective, retention: float, size: Size) -> float:
     """The fitness of one candidate at a retention."""
-    columns = (np.array([value]) for value in (min(max(retention, 0.0), 1.0), size.compression, size.bits))
-    return float(fitness_of(objective, *columns, {name: np.array([cost]) for name, cost in size.costs.items()})[0])
+    kept, compression, bits = (
+        np.array([value]) for value in (min(max(retention, 0.0), 1.0), size.compression, size.bits)
+    )
+    costs = {name: np.array([cost]) for name, cost in size.costs.items()}
+    return float(fitness_of(objective, kept, compression, bits, costs)[0])

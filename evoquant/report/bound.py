@@ -80,7 +80,7 @@ def limits_of(floor: float | None, at_most: Mapping[str, str | float], minimise:
     """
     from evoquant.campaign.config_objective import LimitsConfig
 
-    given = {"kind": "limits", "at_most": dict(at_most), "minimise": minimise}
+    given: dict[str, Any] = {"kind": "limits", "at_most": dict(at_most), "minimise": minimise}
     if floor is not None:
         given["retention"] = floor
     try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
 from evoquant.report.figures import met_words
+from evoquant.report.limits import limit_words
 from evoquant.report.page_html import Safe, definitions, element, joined, paragraphs
 
 if TYPE_CHECKING:
@@ -128,6 +129,11 @@ def _judgement(run: RunData, goal: Goal, figures: Mapping[str, Any]) -> Safe:
         bits = 32.0 * figures["cost"]["value"] / figures["cost"]["reference"] if "cost" in figures else None
         kept = (bits or figures["effective_bits"]) <= goal.effective_bits * (1 + 1e-9)
         asked = f"It {met_words(goal, kept)}."
+    if "limits" in figures:
+        kept = all(row["margin"] >= 0 for row in figures["limits"])
+        rows = "; ".join(f"{row['name']} {limit_words(row)}" for row in figures["limits"])
+        whose = " (of the model that is worst off)" if per_model else ""
+        asked += f" {'All limits are kept' if kept else 'NOT ALL LIMITS ARE KEPT'}{whose}: {rows}."
     mark = {True: "good", False: "warning", None: "lead"}[kept]
     return joined([element("p", keeps, class_="lead"), element("p", asked, class_=mark) if asked else Safe("")])
 
@@ -147,6 +153,9 @@ def _cards(run: RunData, figures: Mapping[str, Any], size: Size | None, size_of_
         of_both = f"; {bytes_words(size.other)} beside them in both" if size.other else ""
         name = "Weights and scales" if run.config.task is not None else f"Weights of {size_of_what}"
         cards.append((name, bytes_words(size.champion), f"FP32: {bytes_words(size.fp32)}{of_both}"))
+    for name, cost in figures.get("costs", {}).items():
+        if name != "bits":
+            cards.append((f"{name} ({cost['unit']})", cost["text"]))
     if "share_of_optimum" in figures:
         cards.append(("Of the certified optimum", f"{figures['share_of_optimum']:.2%}", "of the same estimate"))
     cards.append(("Fitness", f"{figures['fitness']:.4f}"))

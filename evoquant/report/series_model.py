@@ -18,6 +18,7 @@ from evoquant.campaign.config import (
     ModelsConfig,
     ReplayConfig,
 )
+from evoquant.campaign.config_objective import LimitsConfig
 from evoquant.campaign.in_memory import missing_parts
 from evoquant.campaign.storage import PROFILE
 from evoquant.errors import InputError, ProfileError, RunDirError, quoted
@@ -202,6 +203,8 @@ def goal_of(run: RunData, subject: Subject | None) -> Goal:
         return Goal(floor=threshold, fitness=0.1 * threshold if sharp else None, name="cliff")
     if isinstance(objective, FeasibleFirstConfig):
         return Goal(floor=objective.floor, fitness=objective.floor - 1.0 if sharp else None, name="floor")
+    if isinstance(objective, LimitsConfig):  # figures draw the floor; what else is limited stands beside them
+        return Goal(floor=objective.retention, fitness=0.0 if sharp else None, name="floor")
     if not isinstance(objective, BudgetConfig):
         return Goal()
     problem = None if subject is None else subject.problem

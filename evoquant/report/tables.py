@@ -10,11 +10,13 @@ from evoquant.campaign.archive import choosing_split
 from evoquant.campaign.build import make_objective, searched_profile
 from evoquant.campaign.build_scoring import compiled, retention_model
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
+from evoquant.campaign.config_objective import LimitsConfig
 from evoquant.campaign.evaluate import score_genomes
 from evoquant.campaign.in_memory import missing_parts
 from evoquant.genomes.load import genome_from_dict
 from evoquant.report.ancestry import lineage
 from evoquant.report.journey import journey_tables
+from evoquant.report.limits import limits_table
 from evoquant.report.table import Table, markdown
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def run_tables(run: RunData) -> list[Table]:
         tables.append(archive_table(run.archive))
     if run.champion is not None:
         tables.append(scores_table(run.champion.genome.text, run.champion.scores))
+        limits = limits_table(run.champion.scores)
+        tables += [] if limits is None else [limits]
         known = run.champion.provenance
         if "additivity" in known:
             from evoquant.report.signals import additivity_table
@@ -111,7 +115,8 @@ def archive_table(archive: Mapping[str, Any]) -> Table:
     split = choosing_split(archive)
     entries: Sequence[Mapping[str, Any]] = archive["entries"]
     bits = [entry["scores"][split]["effective_bits"] for entry in entries]
-    if bits != sorted(bits):  # no front
+    axes = [name for name in archive.get("objectives", ()) if name not in ("retention", "bits")]
+    if bits != sorted(bits) and not archive.get("objectives"):  # no front
         fittest = sorted(entries, key=lambda entry: -entry["scores"][split]["fitness"])
         first = {entry["parts"]: entry for entry in reversed(fittest)}
         entries = [first[parts] for parts in sorted(first)]
@@ -119,6 +124,7 @@ def archive_table(archive: Mapping[str, Any]) -> Table:
     rows = [
         (
             str(entry["parts"]),
+            *(str(entry["scores"][split]["costs"][name]["text"]) for name in axes),
             f"{entry['scores'][split]['effective_bits']:.3f}",
             f"{entry['scores'][split]['compression']:.3f}x",
             f"{entry['scores'][split]['retention']:.2%}",
@@ -127,15 +133,22 @@ def archive_table(archive: Mapping[str, Any]) -> Table:
         )
         for entry in entries[::step]
     ]
-    columns = ("Parts", "Bits/weight", "Compr.", "Retention", f"Fitness, {split}", "Heuristic")
-    notes = [f"{len(rows)} of {archive['of']} kept; choose by limits with: evoquant pick RUN_DIR --parts N --bits B"]
+    columns = ("Parts", *axes, "Bits/weight", "Compr.", "Retention", f"Fitness, {split}", "Heuristic")
+    wanted = " ".join(f"--at-most {name}=AMOUNT" for name in axes) or "--parts N --bits B --at-most 20MB"
+    notes = [f"{len(rows)} of {archive['of']} kept; choose by limits with: evoquant pick RUN_DIR {wanted}"]
     area = archive.get("hypervolume") or {}
     if "share" in area:
         notes.append(
             f"Hypervolume for {area['bits'][0]:g} to {area['bits'][1]:g} bits and retention from {area['floor']:.0%}: "
             f"{area['value']:.4f}, {area['share']:.2%} of the exact front's."
         )
-    return Table("The search's archive", columns, rows, tuple(notes), frozenset(range(5)))
+    if area.get("objectives"):
+        named = ", ".join(area["objectives"])
+        notes.append(
+            f"Hypervolume of {named}: {area['value']:.2%} of the box from the FP32 costs and {area['floor']:.0%} "
+            f"retention to costs of nothing and 100%."
+        )
+    return Table("The search's archive", columns, rows, tuple(notes), frozenset(range(5 + len(axes))))
 
 
 def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -184,5 +197,6 @@ def _test_fitness(run: RunData) -> dict[int, float]:
     problems = compiled(run.config, [searched_profile(run.config, name) for name in models.test])
     genomes = [genome_from_dict(record["genome"], str(run.path)) for record in champions.values()]
     model = retention_model(run.config)
-    scores = score_genomes(genomes, problems, make_objective(run.config), run.config.aggregate, model=model)
+    objective = make_objective(run.config, problems if isinstance(run.config.objective, LimitsConfig) else ())
+    scores = score_genomes(genomes, problems, objective, run.config.aggregate, model=model)
     return dict(zip(champions, scores.fitness.tolist(), strict=True))

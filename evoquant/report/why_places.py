@@ -10,7 +10,7 @@ import numpy as np
 from evoquant.report.why_subject import digest_of_widths, figures, number
 from evoquant.rng import generator_for
 from evoquant.scoring.problem import LOSS_UNITS
-from evoquant.scoring.separable import cost_sums, loss_sums
+from evoquant.scoring.separable import all_cost_sums, loss_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ def _shuffled(own: NDArray[np.int8], group: NDArray[np.int64], rng: np.random.Ge
 
 
 def _pair_sums(model: Model, own: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`(pairs,)` loss and cost sums after each swap between units of like size and unlike width."""
+    """`(pairs,)` loss sums, and cost sums, after each swap between units of like size and unlike width."""
     problem = model.problem
     parameters = problem.scalars["parameters"]
     order = np.argsort(parameters, kind="stable")
@@ -108,12 +108,15 @@ def _repaired(problem: Problem, units: NDArray[np.intp], widths: NDArray[np.int8
     return taken
 
 
-def _tables(model: Model, own: NDArray[np.int8]) -> tuple[tuple[np.int64, NDArray[np.int64]], ...]:
-    """The champion's summed loss and cost, each with its table."""
+def _tables(model: Model, own: NDArray[np.int8]) -> tuple[tuple[Any, NDArray[np.int64]], ...]:
+    """The champion's summed loss and cost, each with its table; of several costs all, as a last axis."""
     table = model.table
+    costs = table.cost.table
+    if table.costs:
+        costs = np.stack([costs, *(cost.table for cost in table.costs.values())], axis=2)
     return (
         (loss_sums(table, own[None])[0], table.separable_loss()),
-        (cost_sums(table, own[None])[0], table.cost.table),
+        (all_cost_sums(table, own[None])[0], costs),
     )
 
 

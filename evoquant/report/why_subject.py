@@ -21,7 +21,7 @@ from evoquant.profiles.model import load_profile
 from evoquant.scoring.divergence import divergence_problem
 from evoquant.scoring.objective import retention_floor, score
 from evoquant.scoring.problem import LOSS_UNITS
-from evoquant.scoring.separable import cost_sums, loss_sums, retention_of
+from evoquant.scoring.separable import all_cost_sums, loss_sums, retention_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,11 +66,11 @@ class Model:
         rows = max(1, CHUNK // max(1, allocations.shape[1]))
         parts = [allocations[start : start + rows] for start in range(0, len(allocations), rows)]
         losses = [loss_sums(self.table, part) for part in parts]
-        costs = [cost_sums(self.table, part) for part in parts]
+        costs = [all_cost_sums(self.table, part) for part in parts]
         return self.scores_of(np.concatenate(losses), np.concatenate(costs))
 
     def scores_of(self, losses: NDArray[np.int64], costs: NDArray[np.int64]) -> Scores:
-        """Scores of `(n,)` summed losses and costs, the constant part included."""
+        """Scores of `(n,)` summed losses and costs, the constant part included; of several costs `(n, 1 + k)`."""
         retention = retention_of(losses)
         if self.offset:  # one exponent: apart, the estimate may be 0 and the shift beyond all floats
             retention = np.exp(np.minimum(-losses / LOSS_UNITS - self.offset, LARGEST_EXPONENT))

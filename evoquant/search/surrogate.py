@@ -290,11 +290,10 @@ class _Goal:
         compression = self._problem.cost.reference / costs.astype(np.float64)
         bits = (costs - self._problem.cost.constant) / (self._problem.weights * self._problem.bit)
         shape = retention.shape
-        sizes = (np.broadcast_to(column[:, None], shape) for column in (compression, bits))
+        smaller, size = (np.broadcast_to(column[:, None], shape) for column in (compression, bits))
         seen = amounts_of((self._problem,), found[:, None])
-        return fitness_of(
-            self._objective, retention, *sizes, {name: np.broadcast_to(one, shape) for name, one in seen.items()}
-        )
+        named = {name: np.broadcast_to(one, shape) for name, one in seen.items()}
+        return fitness_of(self._objective, retention, smaller, size, named)
 
 
 def prior_table(problem: Problem) -> NDArray[np.float64]:
