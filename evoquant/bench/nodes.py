@@ -104,6 +104,8 @@ class Nodes:
         """
         words = [f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={store}", "--block"]
         words += [f"--memory={memory}"] if memory else []
+        # Its default is one port for all nodes of a machine, of which only the first would take jobs.
+        words += [f"--dashboard-agent-listen-port={free_port()}"]
         if self.nodes:
             words += [f"--address={self.address}", "--node-ip-address=127.0.0.1"]
         else:

@@ -22,6 +22,7 @@ COMMANDS = {
     "init": "Write a commented campaign file to start from.",
     "run": "Run a campaign.",
     "resume": "Go on with an interrupted campaign, or sweep.",
+    "submit": "Run a campaign as a job on a Ray cluster.",
     "sweep": "Run many campaigns as one job, with one table at the end.",
     "report": "Show what a run found; also while it is running.",
     "profile": "Profile a real network, or write or check a profile.",

@@ -11,6 +11,7 @@ import typer
 from evoquant.cli import COMMANDS, PURPOSE
 from evoquant.cli.bench import bench
 from evoquant.cli.bound import bound
+from evoquant.cli.cluster import submit
 from evoquant.cli.compare import ablate, compare
 from evoquant.cli.costs import cost
 from evoquant.cli.deploy import AllowOption, export, lint, verify
@@ -114,6 +115,7 @@ def resume(
 
 
 app.command(short_help=COMMANDS["sweep"])(sweep)
+app.command(short_help=COMMANDS["submit"])(submit)
 app.command(short_help=COMMANDS["report"])(report)
 app.command(short_help=COMMANDS["profile"])(profile)
 app.command(short_help=COMMANDS["score"])(score)
