@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evoquant.campaign.in_memory import missing_parts
 from evoquant.errors import MissingExtraError
 from evoquant.report.figures import fitness_figure
+from evoquant.report.figures_archive import archive_figure
 from evoquant.report.figures_front import front_figure
 from evoquant.report.figures_gate import gate_figure
 from evoquant.report.figures_layers import layers_figure
@@ -68,6 +69,7 @@ def run_figures(run: RunData, series: RunSeries) -> list[Figure]:
         front_figure(series, width_bits),
         layers_figure(series.strip) if series.strip is not None else None,
         gate_figure(series.gate),
+        archive_figure(series.archive),
     ]
     return [figure for figure in found if figure is not None]
 
@@ -98,7 +100,7 @@ def _main(run: RunData, series: RunSeries, figures: Sequence[Figure]) -> Safe:
     by_name = {figure.name: figure for figure in figures}
     gate = [_figure_html(by_name["gate"], heading="h3")] if "gate" in by_name else []
     parts = [section("verdict", "Verdict", verdict_html(run, series), *gate)]
-    for name in ("fitness", "front", "layers"):
+    for name in ("fitness", "front", "archive", "layers"):
         if name in by_name:
             parts.append(section(name, by_name[name].title, _figure_html(by_name[name])))
         elif name == "front":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from evoquant.errors import InputError
 from evoquant.files import is_file, write_atomic
+from evoquant.report.plots_archive import archive_figure
 from evoquant.report.plots_curves import fitness_figure, gate_figure
 from evoquant.report.plots_model import front_figure, layers_figure
 from evoquant.report.plots_style import picture, style
@@ -27,10 +28,12 @@ KINDS = ("png", "svg")
 
 
 def run_figures(series: RunSeries) -> dict[str, Figure]:
-    """`fitness`, and where the run has what they show, `front`, `layers` and `gate`; to be used within `style`."""
+    """`fitness`, and where the run has it, `front`, `archive`, `layers` and `gate`; to be used within `style`."""
     figures = {"fitness": fitness_figure(series.curve, series.goal)}
     if series.marks or series.front is not None or (series.points is not None and len(series.points)):
         figures["front"] = front_figure(series)
+    if series.archive is not None:
+        figures["archive"] = archive_figure(series.archive)
     if series.strip is not None:
         figures["layers"] = layers_figure(series.strip)
     if series.gate:

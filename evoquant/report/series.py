@@ -12,6 +12,7 @@ import numpy as np
 
 from evoquant.errors import InputError
 from evoquant.report.gate import shown_rivals
+from evoquant.report.series_archive import ArchivePoints, archive_points
 from evoquant.report.series_layers import LayerStrip, Mark, Size, marks_of, pair_of, size_of, strip_of
 from evoquant.report.series_model import Goal, goal_of, subject_of
 from evoquant.report.series_points import Points
@@ -128,6 +129,7 @@ class RunSeries:
         size: of the model, in bytes; None like `strip`.
         goal: what the objective asks for.
         gate: champion and rivals; empty where there was no gate.
+        archive: of a search over named objectives.
     """
 
     curve: Curve
@@ -138,6 +140,7 @@ class RunSeries:
     size: Size | None
     goal: Goal
     gate: tuple[GateRow, ...]
+    archive: ArchivePoints | None = None
 
 
 def run_series(run: RunData) -> RunSeries:
@@ -149,15 +152,18 @@ def run_series(run: RunData) -> RunSeries:
     """
     subject = subject_of(run)
     curve, points = scan(run, subject)
+    archive = archive_points(run)
+    flat = archive is None or len(archive.axes) == 2  # the exact front is of retention and size alone
     return RunSeries(
         curve,
         points,
-        _front(subject),
+        _front(subject) if flat else None,
         marks_of(run, subject),
         strip_of(run, subject),
         size_of(run, subject),
         goal_of(run, subject),
         gate_rows(run.gate),
+        archive,
     )
 
 

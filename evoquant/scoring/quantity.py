@@ -86,6 +86,22 @@ def parse_amount(given: object) -> Amount:
     return Amount(text.strip(), value, dimension)
 
 
+def amount_scale(value: float, unit: str) -> tuple[float, str]:
+    """By what an axis of such amounts is divided, and its unit: `(1e6, 'MB')`.
+
+    Args:
+        value: one of them, in the table's unit.
+        unit: `Cost.name`.
+    """
+    if unit not in DIMENSIONS:
+        return float(TABLE_UNITS.get(unit, 1)), unit
+    dimension, factor = DIMENSIONS[unit]
+    names = ("GB", "MB", "kB", "B") if dimension == "size" else ("s", "ms", "µs", "ns")
+    known = SIZES if dimension == "size" else TIMES
+    name = next((name for name in names if value / factor >= known[name]), names[-1])
+    return float(factor * known[name]), name
+
+
 def amount_text(value: float, unit: str) -> str:
     """So many units of a cost table, for people: `18.3 MB`, `2.4 ms`, `1,234 joules`.
 
@@ -95,12 +111,8 @@ def amount_text(value: float, unit: str) -> str:
     """
     if not unit:
         return f"{value:.5g} bits per weight"
+    factor, name = amount_scale(value, unit)
     if unit in DIMENSIONS:
-        dimension, factor = DIMENSIONS[unit]
-        names = ("GB", "MB", "kB", "B") if dimension == "size" else ("s", "ms", "µs", "ns")
-        known = SIZES if dimension == "size" else TIMES
-        amount = value / factor
-        name = next((name for name in names if amount >= known[name]), names[-1])
-        return f"{amount / known[name]:.5g} {name}"
-    plain = value / TABLE_UNITS.get(unit, 1)
+        return f"{value / factor:.5g} {name}"
+    plain = value / factor
     return f"{plain:,.0f} {unit}" if plain >= 1000 else f"{plain:.5g} {unit}"
