@@ -20,6 +20,7 @@ from evoquant.campaign.in_memory import lent_executor
 from evoquant.campaign.loop import run_loop
 from evoquant.campaign.observer import Observer, Progress
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REMEDY, REPORT, RESOLVED, RunDir
+from evoquant.campaign.storage_url import place_of
 from evoquant.errors import (
     CampaignError,
     EvoquantError,
@@ -119,7 +120,7 @@ def run(
     """
     named = [f"executor.kind={executor}"] if isinstance(executor, str) else []
     checked, text = load_config(Path(config), [*overrides, *named])
-    place = Path(out or checked.out or Path("runs") / f"{checked.name}-{checked.seed}")
+    place = place_of(out or checked.out or Path("runs") / f"{checked.name}-{checked.seed}")
     given = (search, space, objective, cost, estimator)
     with lent_executor(executor):
         if all(part is None for part in given):
@@ -206,7 +207,7 @@ def resume(
         Interrupted: by the user.
         CampaignError: the campaign failed.
     """
-    with RunDir.open(Path(path)) as directory:
+    with RunDir.open(place_of(path)) as directory:
         config = resolved_config(directory)
         require_allowed(config, allow_code, directory.path)
         finished = _finished(directory, observer or Silent())
@@ -299,16 +300,16 @@ def pick(
         parts: at most so many parts of the heuristic.
         bits: at most so many effective bits per weight.
         retention: at least this retention.
-
         at_most: name of a cost of the campaign, `bytes` or `effective_bits` → the most of it, on every model, such as
             `{"latency": "3ms"}`; or texts, `20MB` for bytes and `latency=3ms`.
+
     Raises:
         InputError: no finished run, no archive, an amount that is none, or nothing in it keeps the limits.
     """
     from evoquant.campaign.pick import Limits, asked_amounts, pick_from
 
     limits = Limits(parts, bits, retention, asked_amounts(at_most))
-    directory = RunDir.open(Path(path), hold=False)
+    directory = RunDir.open(place_of(path), hold=False)
     if not directory.has(CHAMPION):
         raise InputError(f"{path}: the run is not finished; continue with: evoquant resume {path}")
     return pick_from(directory, load_champion(directory.path / CHAMPION), limits)

@@ -90,13 +90,16 @@ class RunDir:
             RunDirError: it is none, or another process holds it.
         """
         run = cls.at(path)
-        if not is_folder(path):
+        if not run._is_there():
             raise RunDirError(f"{path}: no such run directory.")
         if not run.has(RESOLVED):
             raise RunDirError(f"{path}: no run directory: {RESOLVED} is missing. Was the campaign started at all?")
         if hold:
             run._hold()
         return run
+
+    def _is_there(self) -> bool:
+        return is_folder(self.path)
 
     def _make(self) -> None:
         try:
@@ -265,9 +268,9 @@ def complete_lines(data: bytes, source: Path) -> tuple[list[str], int, bool]:
         RunDirError: a line before the last is damaged; the message names `source`.
     """
     pieces = data.split(b"\n")
-    torn = pieces.pop()
+    pieces.pop()
     if pieces and _record(pieces[-1]) is None:
-        torn = pieces.pop()
+        pieces.pop()
     lines = []
     for number, raw in enumerate(pieces, 1):
         record = _record(raw)
@@ -277,7 +280,8 @@ def complete_lines(data: bytes, source: Path) -> tuple[list[str], int, bool]:
                 f"resume evaluates them again."
             )
         lines.append(raw.decode())
-    return lines, sum(len(raw) + 1 for raw in pieces), bool(torn)
+    whole = sum(len(raw) + 1 for raw in pieces)
+    return lines, whole, whole < len(data)
 
 
 def _record(raw: bytes) -> dict[str, Any] | None:

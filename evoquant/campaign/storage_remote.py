@@ -50,6 +50,12 @@ class RemoteRunDir(RunDir):
         self._flushed = time.monotonic()
         self._appending = {name: threading.Lock() for name in SEGMENTED}
 
+    def _is_there(self) -> bool:
+        try:
+            return bool(self._objects.names())
+        except OSError as error:
+            self._refused("cannot be read", error)
+
     def _make(self) -> None:
         """Nothing: a store has no folders."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evoquant.campaign.storage_url import place_of
 from evoquant.cli import COMMANDS, PURPOSE
 from evoquant.cli.bench import bench
 from evoquant.cli.bound import bound
@@ -49,7 +50,10 @@ app.command(short_help=COMMANDS["init"])(init)
 @app.command(short_help=COMMANDS["run"])
 def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A campaign's YAML file.")],
-    out: Annotated[Path | None, typer.Option(help="The run directory; default runs/<name>-<seed>.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=place_of, metavar="DIR|URL", help="The run directory; default runs/<name>-<seed>."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The campaign's seed.")] = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         check_rounding,
         check_search,
         check_space,
+        check_storage,
     )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "check_rounding",
     "check_search",
     "check_space",
+    "check_storage",
 ]
 
 

@@ -9,6 +9,7 @@ from evoquant.testing.objectives import check_objective
 from evoquant.testing.roundings import check_rounding
 from evoquant.testing.searches import check_search
 from evoquant.testing.spaces import check_genome, check_space
+from evoquant.testing.storages import check_storage
 
 __all__ = [
     "ConformanceError",
@@ -21,4 +22,5 @@ __all__ = [
     "check_rounding",
     "check_search",
     "check_space",
+    "check_storage",
 ]
