@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evoquant.campaign.observer import Progress
 
 FINISHED, SUSPENDED, OUT_OF_TIME, FAILED = "finished", "suspended", "out_of_time", "failed"
-CATCHING_UP = 9.0  # a turn lasts at least so many times what it took to get where the last one ended
+CATCHING_UP = 9.0
 HELD_S = 120.0  # patience with a worker of a sweep that was killed: the operating system may take its time to end it
 LOOK_S = 0.2
 PROBE = ".shared"
@@ -42,6 +42,8 @@ class Turns:
             locks, are for the processes of one machine.
         code: `module:attribute` that may run.
         probe: what stands in the folder, so that a worker sees whether it has the same one.
+        catching_up: a turn lasts at least so many times what it took to get where the last one ended, so that little
+            time goes into that however short turns are.
     """
 
     folder: str
@@ -49,6 +51,7 @@ class Turns:
     machine: str
     code: tuple[str, ...]
     probe: str
+    catching_up: float = CATCHING_UP
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,10 @@ class _TurnOver(KeyboardInterrupt):
 class _Watch:
     """Ends the turn behind a generation; remembers what is told of it."""
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, catching_up: float) -> None:
         self._began = time.monotonic()
         self._seconds = seconds
+        self._catching_up = catching_up
         self._ends: float | None = None
         self.over = False
         self.generations = self.of = 0
@@ -119,7 +123,7 @@ class _Watch:
             return
         if self._ends is None:  # the first that is new: what it took to get here is no part of the turn
             there = now - progress.seconds
-            self._ends = there + max(self._seconds, CATCHING_UP * (there - self._began))
+            self._ends = there + max(self._seconds, self._catching_up * (there - self._began))
         if now >= self._ends and self.generations < self.of:
             self.over = True
             raise _TurnOver
@@ -148,17 +152,17 @@ def start_turns(turns: Turns) -> Callable[[Turn], Ended]:
     cache = Path(turns.cache) if here else folder / "cache" / socket.gethostname()
 
     def take(turn: Turn) -> Ended:
-        return _take(turn, folder, cache, turns.code)
+        return _take(turn, folder, cache, turns)
 
     return take
 
 
-def _take(turn: Turn, folder: Path, cache: Path, code: tuple[str, ...]) -> Ended:
-    began, watch = time.monotonic(), _Watch(turn.seconds)
+def _take(turn: Turn, folder: Path, cache: Path, turns: Turns) -> Ended:
+    began, watch = time.monotonic(), _Watch(turn.seconds, turns.catching_up)
     message = ""
     try:
         with sharing():
-            state = _run(turn, folder / turn.cell, cache, code, watch)
+            state = _run(turn, folder / turn.cell, cache, turns.code, watch)
     except Interrupted:
         if not watch.over:
             raise KeyboardInterrupt from None  # by the user: the sweep ends, too

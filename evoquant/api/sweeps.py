@@ -24,13 +24,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from evoquant.api import sweep_turns
 from evoquant.api.sweep_turns import FAILED, FINISHED, OUT_OF_TIME, PROBE, SUSPENDED, Ended, Turn, Turns, start_turns
 from evoquant.campaign.build import make_executor
 from evoquant.campaign.config import ModelsConfig
 from evoquant.campaign.config_measured import OnnxTaskConfig
-from evoquant.campaign.config_sweep import Sweep, load_sweep, sweep_from_dict
+from evoquant.campaign.config_sweep import Sweep, SweepExecutorConfig, load_sweep, sweep_from_dict
 from evoquant.campaign.storage import RESOLVED, RunDir
-from evoquant.errors import HeldError, InputError, Interrupted, RunDirError, quoted
+from evoquant.campaign.storage_url import folder_of
+from evoquant.errors import HeldError, InputError, Interrupted, RunDirError, describe_validation, quoted
 from evoquant.execution.base import NOT_YET, Failure
 from evoquant.files import is_file, pretty_json, read_json, read_text, write_atomic
 from evoquant.profiles.builtin import any_profile
@@ -106,7 +110,7 @@ def sweep(
     path = Path(config)
     loaded = load_sweep(path)
     require_inputs(loaded, str(path))
-    folder = Path(out or Path("runs") / loaded.config.name)
+    folder = folder_of(out or Path("runs") / loaded.config.name, "a sweep's directory")
     given = loaded.config.executor
     where = (executor or given.kind, workers or given.workers, address or given.address)
     return _held(loaded, folder, where, observer, text=read_text(path))
@@ -183,6 +187,10 @@ def _held(
     text: str | None = None,
 ) -> SweepResult:
     """Run what is left, while no other process does."""
+    try:
+        SweepExecutorConfig(kind=where[0])
+    except ValidationError as error:
+        raise InputError(describe_validation(error, "executor")) from None
     if RunDir(folder).has(RESOLVED):
         raise RunDirError(f"{folder}: holds the run of one campaign; choose another --out.")
     _require_same(loaded, folder)
@@ -305,7 +313,7 @@ class _Driver:
         cache = cache_folder(self.sweep.config.cache, self.folder)
         place = (str(self.folder.resolve()), str(cache.resolve()), socket.gethostname())
         try:
-            executor.start(start_turns, Turns(*place, tuple(self.sweep.code()), probe))
+            executor.start(start_turns, Turns(*place, tuple(self.sweep.code()), probe, sweep_turns.CATCHING_UP))
             self.workers, self.began = executor.workers, time.monotonic()
             self._tell()
             self._turns(executor)
