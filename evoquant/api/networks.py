@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evoquant.campaign.storage_url import place_of
 from evoquant.errors import InputError, suggestion
 from evoquant.files import is_file, is_folder, read_json
 from evoquant.models.own_rounding import quantizer_of
@@ -137,7 +138,7 @@ def score(
     from evoquant.campaign.score import Unresolved, allocation_of, menu_for, resolved, score_allocation
     from evoquant.campaign.signals import signals_read
 
-    given, made = _read(Path(allocation))
+    given, made = _read(place_of(allocation))
     place = cache_folder(None if cache is None else str(cache), Path())
     task = make_task(source, place)
     warnings = _apart(made, task, source.rounding)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.in_memory import lent
+from evoquant.campaign.storage_remote import download
+from evoquant.campaign.storage_url import Url
 from evoquant.errors import InputError
 from evoquant.files import is_folder, write_atomic
 from evoquant.report.data import load_run
@@ -278,19 +280,24 @@ class Result:
         if place.exists() and not (is_folder(place) and not any(place.iterdir())):
             raise InputError(f"{place}: is there already; name a folder that is not.")
         try:
-            shutil.copytree(self.path, place, ignore=shutil.ignore_patterns(*UNSAVED), dirs_exist_ok=True)
+            if isinstance(self.path, Url):
+                download(self.path, place)
+            else:
+                shutil.copytree(self.path, place, ignore=shutil.ignore_patterns(*UNSAVED), dirs_exist_ok=True)
         except OSError as error:
             raise InputError(f"{place}: cannot be written: {error.strerror or error}.") from None
         return place
 
     def tables(self) -> list[Table]:
         """Scores, gate and allocation."""
+        from evoquant.report.counted import counted_of
         from evoquant.report.gate import gate_table
         from evoquant.report.tables import scores_table
 
         shown = [scores_table(self.champion.genome.text, self.champion.scores)]
         if self.gate is not None:
-            shown.append(gate_table(self.gate, self.champion.provenance.get("warnings", ())))
+            said = self.champion.provenance.get("warnings", ())
+            shown.append(gate_table(self.gate, said, counted_of(self.champion.scores)))
         return shown if self.allocation is None else [*shown, self.allocation.table()]
 
     def __str__(self) -> str:
@@ -348,6 +355,7 @@ class Plots(dict[str, Any]):
 def allocation_of(champion: Champion, profile: ModelProfile, menu: Menu) -> Allocation:
     """What a champion gives to each layer of a model."""
     from evoquant.quantization.precision import Precision
+    from evoquant.scoring.quantity import amount_text
     from evoquant.scoring.separable import cost_sums
 
     problem = compile_problem(profile, menu)
@@ -360,6 +368,10 @@ def allocation_of(champion: Champion, profile: ModelProfile, menu: Menu) -> Allo
     compression = problem.cost.reference / cost
     effective = (cost - problem.cost.constant) / (problem.weights * problem.bit)
     totals = [f"compression {compression:.4f}x, {effective:.3f} bits per weight"]
+    cost = champion.scores.get("test", {}).get("cost")
+    if cost is not None:  # what the campaign counted
+        taken, full = (amount_text(cost[key], cost["name"]) for key in ("value", "reference"))
+        totals = [f"in bits {totals[0]}", f"{cost['name']}: {taken}, all in FP32 {full}"]
     if "test" in champion.scores:
         figures = champion.scores["test"]
         low, high = figures["interval"]

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, NoReturn
 from evoquant.campaign.storage import JOURNAL, TIMINGS, RunDir, complete_lines
 from evoquant.campaign.storage_lease import LEASE, SAFE_S, Held, Lease
 from evoquant.errors import HeldError, RunDirError
+from evoquant.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from evoquant.campaign.storage_objects import Objects
     from evoquant.campaign.storage_url import Url
@@ -215,6 +217,25 @@ class RemoteRunDir(RunDir):
     def _refused(self, what: str, error: OSError) -> NoReturn:
         text = " ".join(str(error.strerror or error).split()) or type(error).__name__
         raise RunDirError(f"{self.path}: {what}: {text.removesuffix('.')[:300]}.") from None
+
+
+def download(path: Url, folder: Path) -> None:
+    """Write a run as a folder of this machine has it, the logs whole: it reads, resumes and exports like any.
+
+    Raises:
+        RunDirError: the store cannot be read.
+        InputError: the folder cannot be written to.
+    """
+    run = RemoteRunDir(path)
+    try:
+        names = [name for name in run._objects.names() if "/" not in name and name != LEASE]
+        for name in names:
+            write_atomic(folder / name, run._objects.read(name))
+    except OSError as error:
+        run._refused("cannot be read", error)
+    for name in SEGMENTED:
+        if run.has(name):
+            write_atomic(folder / name, run._segments(name))
 
 
 def _folder(name: str) -> str:

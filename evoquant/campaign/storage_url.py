@@ -81,6 +81,13 @@ class Url(PosixPath):
             io.BytesIO(self.read_bytes()), encoding=encoding or "utf-8", errors=errors, newline=newline
         ).read()
 
+    def open(self, mode: str = "r", *_: Any, **__: Any) -> Any:  # type: ignore[override]
+        """What the object holds, as a stream to read."""
+        if set(mode) - set("rbt"):
+            raise OSError(f"{self} is read as it is, and written by a run alone")
+        data = io.BytesIO(self.read_bytes())
+        return data if "b" in mode else io.TextIOWrapper(data, encoding="utf-8")
+
     def resolve(self, strict: bool = False) -> Url:
         """Itself."""
         return self

@@ -80,7 +80,7 @@ class Mlflow:
         """Champion and report as artifacts."""
         for name in (CHAMPION, REPORT):
             if (run / name).is_file():
-                self._client.log_artifact(self._run, str(run / name))
+                self._client.log_text(self._run, (run / name).read_text(encoding="utf-8"), name)
 
     def close(self, *, finished: bool) -> None:
         """The run's status."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from evoquant.campaign.champion import load_champion
 from evoquant.campaign.config_trackers import tracker_named
 from evoquant.campaign.storage import CHAMPION, RunDir
+from evoquant.campaign.storage_url import Url
 from evoquant.errors import InputError, MissingExtraError
 from evoquant.files import parse_json, pretty_json
 
@@ -274,7 +275,8 @@ def _place(tracker: TensorBoardConfig | MlflowConfig, run: RunDir, state: Mappin
     """The folder of a tracker: as configured, else where it was begun, else its default."""
     if tracker.path is not None:
         return Path(tracker.path)
-    here = run.path.absolute()
+    # What they write has to be a folder of this machine.
+    here = Path("runs", run.path.name).absolute() if isinstance(run.path, Url) else run.path.absolute()
     if tracker.kind == "tensorboard":
         return here / "tensorboard"
     if "path" in state and _begun("mlflow", Path(state["path"])):  # the run directory was moved, the store was not

@@ -264,7 +264,7 @@ def check_lost_lease(root: Path) -> None:
 
 
 def check_kills(root: Path, kills: int) -> None:
-    """Killed at any write, also while it resumes, a campaign ends with the bytes of one that nobody disturbed, anywhere."""
+    """Killed at any write, also while it resumes, a campaign ends with the bytes of one that nobody disturbed."""
     with tempfile.TemporaryDirectory(prefix="evoquant-") as folder:
         expected = _outcome(_whole(Path(folder) / "undisturbed"))
         place = root / "kills" / "undisturbed"
