@@ -3,8 +3,8 @@
 Each layer is exported by itself, as it stands in the network, and called with what the network puts into it. Layers
 that differ in their values alone are measured once. All widths take turns, and between two calls as much memory is
 read as the network has, so that no layer finds its weights in a cache that would not hold them. Then whole networks are
-exported and timed: FP32's time less its layers' is what no width applies to, and how far the others are from the sum of
-their parts is how far latency is from being additive.
+exported and timed: what they take beyond the sum of their layers, the median of them, is what no width applies to, and
+how far each is from that sum then is how far latency is from being additive.
 """
 
 from __future__ import annotations
@@ -198,16 +198,17 @@ def measure_latency(ready: Deployable, profile: ModelProfile, menu: Menu, digest
 
     names = list(dict.fromkeys((*menu.names, WIDEST)))
     recipes = Recipes(profile, ready, digest)
-    feeds = _feeds(ready, settings.batch)
+    feeds = first_feeds(ready, settings.batch)
     parts = parts_of(ready.graph(), feeds, profile.name)
-    possible = {layer.name: _possible(layer, names, recipes, settings.target) for layer in profile.layers}
+    possible = {layer.name: possible_widths(layer, names, recipes, settings.target) for layer in profile.layers}
     cells, overhead, distinct = _cells(recipes, parts, possible, settings)
     allocations = _allocations(profile, names, possible, settings)
-    timings = _timed_wholes(recipes, allocations, feeds, settings)
-    whole = timings[0].value
-    least = sum(row[WIDEST].timing.value for row in cells.values())
-    overlap = min(max(least - whole, 0.0), sum(min(c.timing.value for c in row.values()) for row in cells.values()))
-    bare = Latency(profile, settings, cells, max(whole - least, 0.0), overhead, overlap, (), distinct)
+    timings = [timing_of(row, settings.quantile) for row in time_wholes(recipes, allocations, feeds, settings)[0]]
+    bare = Latency(profile, settings, cells, 0.0, overhead, 0.0, (), distinct)
+    sums = [predicted(bare, widths) for widths in allocations]
+    rest = float(np.median([timing.value - one for timing, one in zip(timings, sums, strict=True)]))
+    shared = min(max(-rest, 0.0), sum(min(c.timing.value for c in row.values()) for row in cells.values()))
+    bare = replace(bare, constant=max(rest, 0.0), overlap=shared)
     wholes = tuple(
         Whole(widths, timing, predicted(bare, widths)) for widths, timing in zip(allocations, timings, strict=True)
     )
@@ -221,7 +222,7 @@ def predicted(latency: Latency, widths: Sequence[str]) -> float:
     return latency.constant + sum(parts)
 
 
-def _feeds(ready: Deployable, batch: int) -> Feeds:
+def first_feeds(ready: Deployable, batch: int) -> Feeds:
     """The first samples; as many as a graph takes that fixes their number."""
     try:
         return ready.feeds("calibration", 0, batch)
@@ -229,7 +230,7 @@ def _feeds(ready: Deployable, batch: int) -> Feeds:
         return ready.feeds("calibration", 0, ready.batch)
 
 
-def _possible(layer: LayerProfile, names: Sequence[str], recipes: Recipes, target: str) -> list[str]:
+def possible_widths(layer: LayerProfile, names: Sequence[str], recipes: Recipes, target: str) -> list[str]:
     """Widths that the layer fits, the target takes, and that hold its weights."""
     from evoquant.quantization.precision import Precision
 
@@ -325,24 +326,20 @@ def _allocations(
     return list(dict.fromkeys((*uniform, *drawn)))
 
 
-def _timed_wholes(recipes: Recipes, allocations: Sequence[Widths], feeds: Feeds, settings: Settings) -> list[Timing]:
-    times = time_wholes(recipes, allocations, feeds, settings)
-    return [timing_of(row, settings.quantile) for row in times]
-
-
 def time_wholes(
     recipes: Recipes, allocations: Sequence[Widths], feeds: Feeds, settings: Settings
-) -> NDArray[np.float64]:
-    """`(allocations, rounds)` nanoseconds of a call of the whole network at these widths.
+) -> tuple[NDArray[np.float64], list[int]]:
+    """`(allocations, rounds)` nanoseconds of a call of the whole network at these widths; and bytes of their files.
 
     As many as memory allows take turns.
     """
     size = 4 * _COPIES * recipes.profile.parameters
-    rows = []
+    rows, stored = [], []
     for chunk in _chunks(list(allocations), lambda _: size):
-        calls = [
-            runner(settings.target, recipes.whole(widths), recipes.ready.graph(), feeds, settings.threads).call
+        made = [
+            runner(settings.target, recipes.whole(widths), recipes.ready.graph(), feeds, settings.threads)
             for widths in chunk
         ]
-        rows.append(interleaved(calls, settings.rounds, CLOCKS[settings.timed_by]))
-    return np.concatenate(rows)
+        stored += [one.stored for one in made]
+        rows.append(interleaved([one.call for one in made], settings.rounds, CLOCKS[settings.timed_by]))
+    return np.concatenate(rows), stored

@@ -31,11 +31,13 @@ class Runner:
     Attributes:
         call: one forward pass.
         kernels: what computes, in the runtime's own words.
+        stored: bytes of all codes, scales and floats in its file.
     """
 
-    def __init__(self, call: Call, kernels: str) -> None:
+    def __init__(self, call: Call, kernels: str, stored: int) -> None:
         self.call = call
         self.kernels = kernels
+        self.stored = stored
 
 
 def _onnx(recipe: Recipe, graph: Graph, feeds: Feeds, threads: int) -> Runner:
@@ -53,6 +55,8 @@ def _matmulnbits(recipe: Recipe, graph: Graph, feeds: Feeds, threads: int) -> Ru
 def _in_onnxruntime(model: Any, feeds: Feeds, threads: int) -> Runner:
     import onnxruntime
 
+    from evoquant.export.as_onnx import float_bytes
+
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -62,17 +66,16 @@ def _in_onnxruntime(model: Any, feeds: Feeds, threads: int) -> Runner:
     given = {name: array for name, array in feeds.items() if name in names}
     kinds = [node.op_type for node in model.graph.node]
     kernels = " + ".join(dict.fromkeys(kind for kind in kinds if kind not in ("Identity", "Cast", *_PLAIN)))
-    return Runner(lambda: session.run(None, given), kernels)
+    return Runner(lambda: session.run(None, given), kernels, float_bytes(model))
 
 
 def _openvino(recipe: Recipe, graph: Graph, feeds: Feeds, threads: int) -> Runner:
     import openvino
 
-    from evoquant.export.as_openvino import EXACT, openvino_model
+    from evoquant.export.as_openvino import EXACT, constant_bytes, openvino_model
 
-    compiled = openvino.Core().compile_model(
-        openvino_model(graph, recipe), "CPU", {**EXACT, "INFERENCE_NUM_THREADS": threads}
-    )
+    model = openvino_model(graph, recipe)
+    compiled = openvino.Core().compile_model(model, "CPU", {**EXACT, "INFERENCE_NUM_THREADS": threads})
     request = compiled.create_infer_request()
     ports = {name: port for port in compiled.inputs for name in port.get_names()}
     given = {
@@ -86,7 +89,9 @@ def _openvino(recipe: Recipe, graph: Graph, feeds: Feeds, threads: int) -> Runne
         if "layerType" in about and about["layerType"].value not in _PLAIN:
             kernels.append(f"{about['layerType'].value} {about['primitiveType'].value}")
     return Runner(
-        lambda: request.infer(given, share_inputs=True, share_outputs=True), " + ".join(dict.fromkeys(kernels))
+        lambda: request.infer(given, share_inputs=True, share_outputs=True),
+        " + ".join(dict.fromkeys(kernels)),
+        constant_bytes(model),
     )
 
 
