@@ -79,6 +79,7 @@ def search_space(
     *,
     menu: Sequence[str] | Menu | None = None,
     cost: Part[CostMaker] = None,
+    costs: Mapping[str, Part[CostMaker]] | None = None,
     **options: Any,
 ) -> SearchSpace:
     """The space of genomes that a search varies.
@@ -89,6 +90,7 @@ def search_space(
         profile: one or more models: built-in names, paths of JSON files, or profiles.
         menu: names of precisions; INT2, INT4, INT8, FP16 and FP32 by default.
         cost: what compression is of, bits by default: a kind or a mapping as in a config, a class, or an object.
+        costs: further ones by name, for limits and fronts over several.
         options: what `genome` takes in a config: `types`, `signals`, `rungs`, ….
 
     Raises:
@@ -99,13 +101,13 @@ def search_space(
     names = list(menu.names) if isinstance(menu, Menu) else menu if menu is None else list(menu)
     given = {"options": options} if ":" in named else options  # module:Class
     genome = {"kind": kind, **given} if isinstance(kind, str) else {}
-    costs = parts_of(cost=cost)
-    config = config_from_dict({"name": "own-loop", "menu": names, "genome": genome, **costs.entries}, source)
+    parts = parts_of(cost=cost, **{f"costs.{key}": one for key, one in (costs or {}).items()})
+    config = config_from_dict({"name": "own-loop", "menu": names, "genome": genome, **parts.entries}, source)
     listed = [profile] if not isinstance(profile, (list, tuple)) else profile
     profiles = [_profile(one, source) for one in listed]
-    with costs.lent(), _named(source):
+    with parts.lent(), _named(source):
         problems = compiled(config, profiles)
-    models = {"menu": list(config.resolved_menu.names), "profiles": [one.digest for one in profiles], **costs.entries}
+    models = {"menu": list(config.resolved_menu.names), "profiles": [one.digest for one in profiles], **parts.entries}
     if not isinstance(kind, str) and not is_maker("genome", kind):
         if options:
             raise InputError(f"{source}: {', '.join(options)}: a space of your own has its options already.")

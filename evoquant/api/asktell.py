@@ -17,6 +17,7 @@ from evoquant.campaign.build import make_objective
 from evoquant.campaign.build_search import built_in_search
 from evoquant.campaign.config import config_from_dict
 from evoquant.campaign.config_base import Closed, tag
+from evoquant.campaign.config_objective import LimitsConfig
 from evoquant.campaign.config_outside import SEARCH_KINDS, AnySearch
 from evoquant.campaign.config_search import GeneticConfig
 from evoquant.campaign.own import given_part, load_code
@@ -139,8 +140,27 @@ def _objective(given: Any, space: SearchSpace, source: str) -> Objective:
         own: Objective = given
         return own
     part = {"kind": given} if isinstance(given, str) else dict(given)
-    costs = {"cost": space.made_of["cost"]} if "cost" in space.made_of else {}
-    return make_objective(config_from_dict({"name": "own-loop", "objective": part, **costs}, source), space.problems)
+    costs = {key: space.made_of[key] for key in ("cost", "costs") if key in space.made_of}
+    config = config_from_dict({"name": "own-loop", "objective": part, **costs}, source)
+    if isinstance(config.objective, LimitsConfig):
+        _require_minimised(config.objective, space, source)
+    return make_objective(config, space.problems)
+
+
+def _require_minimised(objective: LimitsConfig, space: SearchSpace, source: str) -> None:
+    """Whether limits are on models, and minimise what these are compressed in.
+
+    Raises:
+        InputError: they are not.
+    """
+    if not space.problems:
+        raise InputError(f"{source}: objective: limits are on what models cost; make the space with one.")
+    known = ("cost",) if space.problems[0].own_cost else ("bits", "bytes")
+    if objective.minimise not in (None, *known):
+        raise InputError(
+            f"{source}: objective.minimise: {objective.minimise}: what is minimised is what the space counts; give it "
+            f"there, as search_space(cost=...), and minimise cost."
+        )
 
 
 def _loaded(name: str, source: str) -> Callable[..., Search]:

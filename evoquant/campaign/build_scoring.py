@@ -205,7 +205,8 @@ def within_limits(objective: LimitsConfig, problems: tuple[Problem, ...]) -> Wit
 def _limit(name: str, amount: Amount, problem: Problem) -> Limit:
     if name == EFFECTIVE_BITS:
         return Limit(name, EFFECTIVE_BITS, float(amount.value), "")
-    cost, unit, per_unit = name, problem.costs[name].name if name in problem.costs else "bits", 1
+    counted = {"bits": problem.bits, "cost": problem.cost, **problem.costs}
+    cost, unit, per_unit = name, counted[name].name if name in counted else "", 1
     if name == "bytes" and name not in problem.costs:
         cost, unit, per_unit = "bits", "bytes", 8 * BIT_UNITS
     try:

@@ -83,7 +83,7 @@ class LimitsConfig(Closed):
         Raises:
             ValueError: something is not.
         """
-        known = ["bits", "bytes", *costs, *(["cost"] if single else [])]
+        known = list(dict.fromkeys(["bits", "bytes", *costs, *(["cost"] if single else [])]))
         for key, name in (("minimise", self.minimise), *(("at_most", name) for name in self.at_most)):
             allowed = known if key == "minimise" else [*known, "effective_bits"]
             if name is not None and name not in allowed:
