@@ -87,6 +87,7 @@ def sweep(
     config: str | Path,
     *,
     out: str | Path | None = None,
+    overrides: Sequence[str] = (),
     executor: str | None = None,
     workers: int | None = None,
     address: str | None = None,
@@ -97,6 +98,7 @@ def sweep(
     Args:
         config: the file.
         out: the sweep's directory; by default runs/<name>.
+        overrides: `key.path=value`, changes to its base.
         executor: ray, local or `module:Class`; by default the file's, else ray.
         workers: so many campaigns run at once; by default one for each CPU.
         address: of an existing Ray cluster.
@@ -108,7 +110,7 @@ def sweep(
         CampaignError: no worker can be started, or the cluster is lost. A campaign that fails stands in the result.
     """
     path = Path(config)
-    loaded = load_sweep(path)
+    loaded = load_sweep(path, overrides)
     require_inputs(loaded, str(path))
     folder = folder_of(out or Path("runs") / loaded.config.name, "a sweep's directory")
     given = loaded.config.executor

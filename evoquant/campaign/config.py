@@ -42,7 +42,7 @@ from evoquant.campaign.config_own import (
 from evoquant.campaign.config_replay import CandidateConfig, ReplayConfig
 from evoquant.campaign.config_search import GeneticConfig
 from evoquant.campaign.config_trackers import Trackers
-from evoquant.campaign.yaml_file import parse_yaml, set_key
+from evoquant.campaign.yaml_file import override, parse_yaml
 from evoquant.errors import (
     ConfigError,
     InputError,
@@ -310,8 +310,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[CampaignConf
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a campaign is a YAML mapping such as `search: {{kind: genetic}}`.")
-    for override in overrides:
-        _override(data, override)
+    for change in overrides:
+        override(data, change)
     data.setdefault("name", path.stem)
     resolve_paths(data, path.parent)
     return config_from_dict(data, str(path)), text
@@ -327,13 +327,6 @@ def config_from_dict(data: Any, source: str) -> CampaignConfig:
         return CampaignConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe_validation(error, source, _all_keys())) from None
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set {override}: write it as key.path=value, such as --set stop.generations=20.")
-    set_key(data, key, parse_yaml(text, f"--set {override}"), f"--set {override}")
 
 
 def resolve_paths(data: dict[str, Any], folder: Path) -> None:

@@ -24,12 +24,12 @@ from evoquant.campaign.config_base import Closed
 from evoquant.campaign.config_own import known_executor
 from evoquant.campaign.config_replay import ReplayConfig
 from evoquant.campaign.sweep_cells import Combination, combinations, expanded_axes, valid_key
-from evoquant.campaign.yaml_file import parse_yaml, set_key
+from evoquant.campaign.yaml_file import override, parse_yaml, set_key
 from evoquant.errors import ConfigError, InputError, describe_validation, quoted
 from evoquant.files import canonical_json, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["MAX_CAMPAIGNS", "Cell", "Sweep", "SweepConfig", "SweepExecutorConfig", "load_sweep", "sweep_from_dict"]
 
@@ -129,8 +129,12 @@ class Sweep:
         return self.config.model_dump(mode="json", exclude={"executor", "turn_s", "cache"})
 
 
-def load_sweep(path: Path) -> Sweep:
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep's file, and check every campaign of it.
+
+    Args:
+        path: the file.
+        overrides: `key.path=value`, changes to the base.
 
     Raises:
         ConfigError: naming the file, the campaign, the key, the fault and the remedy.
@@ -141,16 +145,17 @@ def load_sweep(path: Path) -> Sweep:
     if "base" not in data and "search" in data:
         raise ConfigError(f"{path}: this is one campaign, not a sweep; run it with: evoquant run {path}")
     data.setdefault("name", path.stem)
-    return sweep_from_dict(data, str(path), path.parent)
+    return sweep_from_dict(data, str(path), path.parent, overrides)
 
 
-def sweep_from_dict(data: Any, source: str, folder: Path) -> Sweep:
+def sweep_from_dict(data: Any, source: str, folder: Path, overrides: Sequence[str] = ()) -> Sweep:
     """A sweep from plain data.
 
     Args:
         data: as in the file.
         source: what messages begin with.
         folder: what the paths in it are relative to.
+        overrides: as of `load_sweep`.
 
     Raises:
         ConfigError: as `load_sweep`.
@@ -159,7 +164,7 @@ def sweep_from_dict(data: Any, source: str, folder: Path) -> Sweep:
         config = SweepConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe_validation(error, source, SweepConfig.model_fields)) from None
-    base, base_source = _base(config, source, folder)
+    base, base_source = _base(config, source, folder, overrides)
     try:
         over, include = expanded_axes(config.over), [expanded_axes(block) for block in config.include]
         found = combinations(config.name, over, include, config.exclude, MAX_CAMPAIGNS)
@@ -174,8 +179,8 @@ def sweep_from_dict(data: Any, source: str, folder: Path) -> Sweep:
     return Sweep(resolved, cells, tuple(axes), folder.resolve())
 
 
-def _base(config: SweepConfig, source: str, folder: Path) -> tuple[dict[str, Any], str]:
-    """The campaign that varies, as plain data with absolute paths; it is a valid one by itself."""
+def _base(config: SweepConfig, source: str, folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The campaign that varies, as plain data with absolute paths."""
     if isinstance(config.base, str):
         path = folder / config.base
         source = f"{source}: base: {path}"
@@ -186,10 +191,15 @@ def _base(config: SweepConfig, source: str, folder: Path) -> tuple[dict[str, Any
         data = parse_yaml(text, str(path))
         folder = path.parent
     else:
-        data = dict(config.base)
+        data = _copied(config.base)
         source = f"{source}: base"
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: a campaign is a YAML mapping such as `search: {{kind: genetic}}`.")
+    varied = {key for block in (config.over, *config.include) for key in block}
+    for change in overrides:
+        if (key := change.partition("=")[0]) in varied:
+            raise ConfigError(f"--set {change}: {key} varies in this sweep; change it in the file.")
+        override(data, change)
     data["name"] = config.name
     data.pop("out", None)
     resolve_paths(data, folder)

@@ -42,6 +42,18 @@ def parse_yaml(text: str, source: str, *, error: type[InputError] = ConfigError)
     return data
 
 
+def override(data: dict[str, Any], change: str) -> None:
+    """Make a change `key.path=value`, as of --set, to plain data.
+
+    Raises:
+        ConfigError: it is none, or something on the way is no mapping.
+    """
+    key, equals, text = change.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set {change}: write it as key.path=value, such as --set stop.generations=20.")
+    set_key(data, key, parse_yaml(text, f"--set {change}"), f"--set {change}")
+
+
 def set_key(data: dict[str, Any], key: str, value: Any, source: str) -> None:
     """Set a dotted key of a campaign's plain data; mappings on the way are made where there are none.
 

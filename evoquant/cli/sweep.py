@@ -25,6 +25,9 @@ def sweep(
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="How many campaigns run at once.")] = None,
     address: Annotated[str | None, typer.Option("--address", help="An existing Ray cluster; else RAY_ADDRESS.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the base.")
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="Check and list the campaigns, and run nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table's data.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
@@ -40,12 +43,20 @@ def sweep(
     """
     form = table_form(as_json, as_markdown)
     if listing:
-        _list(config, form)
+        _list(config, overrides or (), form)
         return
     from evoquant.api.sweeps import sweep as run_sweep
 
     with sweep_watcher(progress, quiet) as observer:
-        made = run_sweep(config, out=out, executor=executor, workers=workers, address=address, observer=observer)
+        made = run_sweep(
+            config,
+            out=out,
+            overrides=overrides or (),
+            executor=executor,
+            workers=workers,
+            address=address,
+            observer=observer,
+        )
     finish_sweep(made, form)
 
 
@@ -134,11 +145,11 @@ def _show(made: SweepResult, form: str) -> None:
         draw([sweep_table(made.data)])
 
 
-def _list(config: Path, form: str) -> None:
+def _list(config: Path, overrides: Sequence[str], form: str) -> None:
     from evoquant.campaign.config_sweep import load_sweep
     from evoquant.report.sweep import cells_table
 
-    loaded = load_sweep(config)
+    loaded = load_sweep(config, overrides)
     if form == "json":
         emit_json([{"campaign": cell.name, "values": dict(cell.values)} for cell in loaded.cells])
     elif form == "markdown":

@@ -281,6 +281,12 @@ def test_a_campaigns_own_wall_time_is_its_own_and_the_command_goes_on_with_it(tm
     assert len(journals(tmp_path / "out")["s-seed0"].splitlines()) > length
 
 
+def test_the_shipped_sweep_runs(tmp_path):
+    file = Path(__file__).parents[2] / "configs" / "sweeps" / "searches.yaml"
+    made = sweep(file, out=tmp_path / "out", overrides=["stop.generations=1", "finalists=1"], executor="local")
+    assert made.data["finished"] == made.data["campaigns"] == 40
+
+
 # What is refused.
 
 

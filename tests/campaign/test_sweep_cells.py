@@ -160,3 +160,15 @@ def test_the_record_makes_the_same_campaigns_again(tmp_path):
     assert [(cell.name, cell.config.hash()) for cell in again.cells] == [
         (cell.name, cell.config.hash()) for cell in found.cells
     ]
+
+
+def test_the_base_is_changed_from_the_command_line_where_nothing_varies(tmp_path):
+    file = written(tmp_path, over={"seed": [0]})
+    (cell,) = load_sweep(file, ["stop.generations=5", "search={kind: random}"]).cells
+    assert cell.config.stop.generations == 5 and cell.config.search.kind == "random"
+    for change, message in (
+        ("seed=3", "--set seed=3: seed varies in this sweep"),
+        ("finalists", "write it as key.path=value"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_sweep(file, [change])
