@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os.path
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.config import NOT_HASHED, ModelsConfig, ReplayConfig
+from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, JOURNAL, RunDir
 from evoquant.errors import InputError, RunDirError, quoted, shown_value
 from evoquant.files import canonical_json
 from evoquant.report.compare_statistics import Curve
+from evoquant.report.counted import counted_of
 from evoquant.report.data import load_run
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 FIGURES = ("fitness", "share_of_optimum", "retention", "compression", "effective_bits")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,47}")
 LONGEST_LABEL = 48
+DIGEST = re.compile(
+    r"[0-9a-f]{64}"
+)  # of a model, data or code in a program's memory: tells apart, and tells nobody what
 LARGEST = 1e100
 NOT_GROUPED = (*NOT_HASHED, "seed", "name")
 
@@ -43,6 +49,7 @@ class Result:
         hypervolume: of the archive where the search keeps one: `value` and, of the exact front's, `share`.
         inputs: digests of what was read.
         version: of evoquant.
+        counted: name of what compression is of, where that is no bits; `cost` of the champion's figures is in its unit.
     """
 
     path: Path
@@ -53,6 +60,7 @@ class Result:
     hypervolume: Mapping[str, float]
     inputs: Mapping[str, str]
     version: str = ""
+    counted: str = ""
 
     @property
     def finished(self) -> bool:
@@ -180,6 +188,7 @@ def _read(path: Path) -> Result:
         raise RunDirError(f"{path / JOURNAL}: what is spent falls: it was changed; restore it, or start a new run.")
     champion = run.champion
     scores = {} if champion is None else champion.scores
+    counted = counted_of(scores)
     area = (run.archive or {}).get("hypervolume") or {}
     return Result(
         path=path,
@@ -188,11 +197,13 @@ def _read(path: Path) -> Result:
         spent=spent,
         scores={
             split: {figure: _sane(values[figure], path / CHAMPION) for figure in FIGURES if figure in values}
+            | ({"cost": _sane(values["cost"]["value"], path / CHAMPION)} if "cost" in values else {})
             for split, values in scores.items()
         },
         hypervolume={key: _sane(area[key], path / ARCHIVE) for key in ("value", "share") if key in area},
         inputs=_inputs(path),
         version="" if champion is None else str(champion.provenance.get("evoquant", "")),
+        counted="" if counted is None else counted.name,
     )
 
 
@@ -216,9 +227,16 @@ def stated_meaning(config: CampaignConfig) -> dict[str, Any]:
     meaning: dict[str, Any] = {
         "objective": config.objective.model_dump(mode="json"),
         "menu": list(config.resolved_menu.names),
+        "cost": "bits" if config.cost is None or config.cost.kind == "bits" else config.cost.model_dump(mode="json"),
+        "costs": {name: cost.model_dump(mode="json") for name, cost in sorted(config.costs.items())} or None,
+        "estimator": "evoquant's" if config.estimator is None else config.estimator.model_dump(mode="json"),
     }
     if config.task is not None:
-        return meaning | {"task": config.task.model_dump(mode="json", exclude={"seed"})}
+        task = config.task.model_dump(mode="json", exclude={"seed"})
+        if not isinstance(config.task, MemoryTaskConfig):
+            return meaning | {"task": task}
+        digests = {"model": "the model's digest", "data": "the data's digest", "code": "the metric's digest"}
+        return meaning | {"task": "memory"} | {digests.get(key, f"task.{key}"): task[key] for key in task}
     models = config.models or ModelsConfig()
     meaning |= {"task": "none (profiles)", "aggregate": config.aggregate}
     return meaning | {f"models.{split}": getattr(models, split) for split in ("train", "valid", "test")}
@@ -279,14 +297,27 @@ def _labels(members: Mapping[tuple[str, str], Sequence[Result]]) -> list[str]:
     for (name, key), runs in members.items():
         label = name or key
         if len(alike.get(name, ())) > 1:
-            flat = dict(_flat(_plain(runs[0].config)))
-            told = [f"{path.rpartition('.')[2]} {shown_value(flat.get(path), 16)}" for path in differing(alike[name])]
-            label = f"{name}, {', '.join(told[:2])}"[:LONGEST_LABEL]
+            label = f"{name}, {_told_apart(runs, differing(alike[name]))}"[:LONGEST_LABEL]
         number = 1
         while (label if number == 1 else f"{label} #{number}") in labels:
             number += 1
         labels.append(label if number == 1 else f"{label} #{number}")
     return labels
+
+
+def _told_apart(runs: Sequence[Result], keys: Sequence[str]) -> str:
+    """What a group's config says under keys in which groups differ; where only digests do, its run directory's name."""
+    flat = dict(_flat(_plain(runs[0].config)))
+    told = [
+        f"{path.rpartition('.')[2]} {shown_value(flat.get(path), 16)}"
+        for path in keys
+        if not DIGEST.fullmatch(str(flat.get(path)))
+        and (path in flat or not any(one.startswith(f"{path}.") for one in flat))
+    ]
+    if told:
+        return ", ".join(told[:2])
+    names = [result.path.resolve().name for result in runs]
+    return os.path.commonprefix(names).rstrip("-_. ") or names[0]  # noqa: RUF071 of characters
 
 
 def _require_distinct(group: Group) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from evoquant.report.compare import SHARES, amount
 from evoquant.report.compare_notes import notes_of, test_notes
 from evoquant.report.table import Table
+from evoquant.scoring.quantity import amount_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +65,7 @@ def champions_table(made: Comparison) -> Table:
     """Retention, compression and size of the champions, on the deciding split."""
     split = made.split
     rows = []
+    counted = list(dict.fromkeys(result.counted for result in made.results if result.counted))
     for i, group in enumerate(made.groups):
         rows.append(
             (
@@ -70,10 +73,17 @@ def champions_table(made: Comparison) -> Table:
                 _cell(made.on(split, "retention")[i], _percent),
                 _cell(made.on(split, "compression")[i], lambda value: f"{value:.3f}x"),
                 _cell(made.on(split, "effective_bits")[i], lambda value: f"{value:.3f}"),
+                *(_cell(_costs(group, split, name), partial(amount_text, unit=name)) for name in counted),
             )
         )
-    columns = ("Group", "Retention", "Compression", "Bits/weight")
-    return Table(f"The champions on {split}", columns, rows, numeric=frozenset({1, 2, 3}))
+    columns = ("Group", "Retention", "Compression", "Bits/weight", *(name[:1].upper() + name[1:] for name in counted))
+    notes = [f"Compression is of {name}, FP32 / champion, where these are given." for name in counted]
+    return Table(f"The champions on {split}", columns, rows, tuple(notes), frozenset(range(1, len(columns))))
+
+
+def _costs(group: Group, split: str, name: str) -> NDArray[np.float64]:
+    """`(runs,)` of the champions, in the cost's unit; NaN where a run counts something else."""
+    return np.array([result.score(split, "cost") if result.counted == name else math.nan for result in group.results])
 
 
 def anytime_table(made: Comparison) -> Table:

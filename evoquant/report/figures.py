@@ -130,7 +130,7 @@ def goal_words(goal: Goal) -> str:
     if goal.floor is not None:
         return f"{goal.name} at {100.0 * goal.floor:.4g}% retention"
     if goal.effective_bits is not None:
-        return f"budget of {goal.effective_bits:.4g} bits per weight"
+        return f"budget of {goal.budget_words()}"
     return ""
 
 

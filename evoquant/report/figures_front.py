@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.report.counted import Counted, size_heading, size_text
 from evoquant.report.figures import INK, MOST_ROWS, Figure, evenly, goal_words, label, layout, limit_line, numbers
 from evoquant.report.palette import CHAMPION, FRONT, QUIET, series_colour, width_colour
 from evoquant.report.table import Table
@@ -32,8 +33,8 @@ def front_figure(series: RunSeries, width_bits: Mapping[str, float]) -> Figure |
         return None
     traces = _population(points)
     if front is not None:
-        traces.append(_front(front))
-    traces += _marks(marks, width_bits)
+        traces.append(_front(front, series.counted))
+    traces += _marks(marks, width_bits, series.counted)
     shapes, annotations = [], []
     for axis, value in (("y", goal.floor), ("x", goal.compression)):
         if value is not None:
@@ -114,29 +115,32 @@ def _slider(points: Points) -> dict[str, Any] | None:
     }
 
 
-def _front(front: FrontLine) -> dict[str, Any]:
+def _front(front: FrontLine, counted: Counted | None) -> dict[str, Any]:
+    sizes: list[Any] = numbers(front.effective_bits, 4)
+    size = "%{customdata:.4g} bits per weight"
+    if counted is not None:
+        sizes, size = [label(counted.text(value)) for value in front.compression.tolist()], "%{customdata}"
     return {
         "type": "scatter",
         "mode": "lines" if len(front) > 60 else "lines+markers",
         "name": front.label,
         "x": numbers(front.compression),
         "y": numbers(front.retention),
-        "customdata": numbers(front.effective_bits, 4),
+        "customdata": sizes,
         "line": {"color": FRONT, "width": 2, "shape": "vh", "dash": "dash" if front.estimate else "solid"},
         "marker": {"color": FRONT, "size": 4},
-        "hovertemplate": "%{x:.3f}x, retention %{y:.2%}<br>%{customdata:.4g} bits per weight<extra>"
-        f"{label(front.label)}</extra>",
+        "hovertemplate": f"%{{x:.3f}}x, retention %{{y:.2%}}<br>{size}<extra>{label(front.label)}</extra>",
     }
 
 
-def _marks(marks: tuple[Mark, ...], width_bits: Mapping[str, float]) -> list[dict[str, Any]]:
+def _marks(marks: tuple[Mark, ...], width_bits: Mapping[str, float], counted: Counted | None) -> list[dict[str, Any]]:
     """Uniform widths as diamonds in their colours, and the champion as a star, on top."""
     uniform = [mark for mark in marks if mark.width is not None]
     traces: list[dict[str, Any]] = []
     if uniform:
         traces.append(
             {
-                **_marked(uniform),
+                **_marked(uniform, counted),
                 "mode": "markers+text",
                 "name": "uniform widths",
                 "text": [label(mark.width or "", 24) for mark in uniform],
@@ -153,7 +157,7 @@ def _marks(marks: tuple[Mark, ...], width_bits: Mapping[str, float]) -> list[dic
     for mark in marks:
         if mark.width is None:
             trace = {
-                **_marked([mark]),
+                **_marked([mark], counted),
                 "mode": "markers",
                 "name": mark.name,
                 "marker": {"symbol": "star", "size": 17, "color": CHAMPION, "line": {"color": "#ffffff", "width": 1}},
@@ -172,17 +176,22 @@ def _marks(marks: tuple[Mark, ...], width_bits: Mapping[str, float]) -> list[dic
     return traces
 
 
-def _marked(marks: list[Mark]) -> dict[str, Any]:
+def _marked(marks: list[Mark], counted: Counted | None) -> dict[str, Any]:
+    bits = " bits per weight" if counted is None else ""
     return {
         "type": "scatter",
         "x": numbers(mark.compression for mark in marks),
         "y": numbers(mark.retention for mark in marks),
         "customdata": [
-            [label(mark.name), SOURCES.get(mark.source, mark.source), f"{mark.effective_bits:.3f}"] for mark in marks
+            [label(mark.name), SOURCES.get(mark.source, mark.source), label(_size(counted, mark))] for mark in marks
         ],
-        "hovertemplate": "%{customdata[0]}: %{x:.3f}x, retention %{y:.2%}<br>%{customdata[2]} bits per weight, "
+        "hovertemplate": f"%{{customdata[0]}}: %{{x:.3f}}x, retention %{{y:.2%}}<br>%{{customdata[2]}}{bits}, "
         "%{customdata[1]}<extra></extra>",
     }
+
+
+def _size(counted: Counted | None, mark: Mark) -> str:
+    return size_text(counted, mark.compression, mark.effective_bits)
 
 
 SOURCES = {
@@ -285,23 +294,28 @@ def _tables(series: RunSeries) -> tuple[Table, ...]:
             f"{mark.retention:.2%}",
             "" if mark.interval is None else f"{mark.interval[0]:.2%} to {mark.interval[1]:.2%}",
             f"{mark.compression:.4f}x",
-            f"{mark.effective_bits:.3f}",
+            _size(series.counted, mark),
             SOURCES.get(mark.source, mark.source),
         )
         for mark in series.marks
     ]
-    columns = ("Allocation", "Retention", "95% interval", "Compression", "Bits/weight", "Retention is")
+    size = size_heading(series.counted)
+    columns = ("Allocation", "Retention", "95% interval", "Compression", size, "Retention is")
     tables = [Table("Champion and uniform widths", columns, rows, (), frozenset(range(1, 5)))] if rows else []
     if front is not None and len(front):
         kept = evenly(len(front), FRONT_ROWS)
         lines = [
-            (f"{front.compression[i]:.4f}x", f"{front.effective_bits[i]:.3f}", f"{front.retention[i]:.2%}")
+            (
+                f"{front.compression[i]:.4f}x",
+                size_text(series.counted, float(front.compression[i]), float(front.effective_bits[i])),
+                f"{front.retention[i]:.2%}",
+            )
             for i in kept
         ]
         tables.append(
             Table(
                 f"The {front.label}: {len(kept)} of {front.of:,} points",
-                ("Compression", "Bits/weight", "Retention"),
+                ("Compression", size, "Retention"),
                 lines,
                 (),
                 frozenset(range(3)),

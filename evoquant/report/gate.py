@@ -10,9 +10,17 @@ from evoquant.report.table import Table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from evoquant.report.counted import Counted
 
-def gate_table(gate: Mapping[str, Any], warnings: Sequence[str] = ()) -> Table:
-    """The champion and its rivals on the gate's data; of those drawn blindly the best of each kind."""
+
+def gate_table(gate: Mapping[str, Any], warnings: Sequence[str] = (), counted: Counted | None = None) -> Table:
+    """The champion and its rivals on the gate's data; of those drawn blindly the best of each kind.
+
+    Args:
+        gate: as gate.json has it.
+        warnings: beside its own.
+        counted: what compression is of; None for bits.
+    """
     chosen = gate["recommended"]["name"]
     cells = []
     for row in (gate["champion"], *shown_rivals(gate)):
@@ -27,16 +35,20 @@ def gate_table(gate: Mapping[str, Any], warnings: Sequence[str] = ()) -> Table:
                 f"{row['retention']:.2%}",
                 f"{row['compression']:.3f}x",
                 f"{row['effective_bits']:.3f}",
+                *([] if counted is None else [counted.text(row["compression"])]),
                 against,
                 {"ahead": "beaten", "behind": "BEATS THE CHAMPION"}.get(row.get("verdict", ""), row.get("verdict", "")),
                 "recommended" if row["name"] == chosen else "",
             )
         )
-    columns = ("Allocation", "Fitness", "Retention", "Compr.", "Bits/weight", "Champion's lead (95%)", "Verdict", "")
+    cost = () if counted is None else (counted.heading,)
+    columns = ("Allocation", "Fitness", "Retention", "Compr.", "Bits/weight", *cost)
+    numeric = frozenset(range(1, len(columns) + 1))
+    columns = (*columns, "Champion's lead (95%)", "Verdict", "")
     notes = [*(f"WARNING: {text}" for text in (*warnings, *gate["warnings"]))]
     notes += [f"{name}: left out: {reason}" for name, reason in gate["left_out"].items()]
     title = f"The gate: {gate['samples']} samples that nobody has chosen by, {gate['passes']} passes over them"
-    return Table(title, columns, cells, tuple(notes), frozenset(range(1, 6)))
+    return Table(title, columns, cells, tuple(notes), numeric)
 
 
 def slices_table(split: str, figures: Mapping[str, Any]) -> Table:

@@ -88,7 +88,7 @@ def _cliff(goal: Goal) -> str:
     """What the line of the goal says: below it nobody keeps the limit."""
     if goal.floor is not None:
         return f"below: retention under {goal.floor:.6g}"
-    return f"below: over {goal.effective_bits:.4g} bits" if goal.effective_bits is not None else "below: over budget"
+    return f"below: over {goal.budget_words('bits')}" if goal.effective_bits is not None else "below: over budget"
 
 
 def _told(steps: Sequence[Breakthrough]) -> list[Breakthrough]:

@@ -86,7 +86,7 @@ def _drawn(axes: Axes, series: RunSeries) -> list[Any]:
         label = f"{_floor_name(series)} at {goal.floor:.4g}"
         handles.append(axes.axhline(goal.floor, color=CLIFF, linestyle=":", linewidth=1.0, label=label))
     if goal.compression is not None:
-        label = f"budget, {goal.effective_bits:.4g} bits a weight"
+        label = f"budget, {goal.budget_words('bits a weight')}"
         handles.append(axes.axvline(goal.compression, color=CLIFF, linestyle=":", linewidth=1.0, label=label))
     return handles + _marked(axes, series.marks)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.errors import InputError
+from evoquant.report.counted import Counted
 from evoquant.report.gate import shown_rivals
 from evoquant.report.series_archive import ArchivePoints, archive_points
 from evoquant.report.series_layers import LayerStrip, Mark, Size, marks_of, pair_of, size_of, strip_of
@@ -130,6 +131,7 @@ class RunSeries:
         goal: what the objective asks for.
         gate: champion and rivals; empty where there was no gate.
         archive: of a search over named objectives.
+        counted: what compression is of; None for bits.
     """
 
     curve: Curve
@@ -141,6 +143,7 @@ class RunSeries:
     goal: Goal
     gate: tuple[GateRow, ...]
     archive: ArchivePoints | None = None
+    counted: Counted | None = None
 
 
 def run_series(run: RunData) -> RunSeries:
@@ -164,6 +167,7 @@ def run_series(run: RunData) -> RunSeries:
         goal_of(run, subject),
         gate_rows(run.gate),
         archive,
+        counted=None if subject is None else subject.counted,
     )
 
 

@@ -25,10 +25,12 @@ from evoquant.errors import InputError, ProfileError, RunDirError, quoted
 from evoquant.files import is_file
 from evoquant.profiles.builtin import any_profile
 from evoquant.profiles.model import load_profile
+from evoquant.report.counted import Counted
 from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.divergence import separable_problem
 from evoquant.scoring.estimated import UNKNOWN, losses_of
 from evoquant.scoring.objective import BitBudget
+from evoquant.scoring.quantity import amount_text
 from evoquant.scoring.separable import retention_of
 
 if TYPE_CHECKING:
@@ -87,6 +89,11 @@ class Subject:
         """Effective bits per weight; under a cost of one's own 32 times the share of the FP32 cost."""
         return (cost - self.problem.cost.constant) / (self.problem.bit * float(self.problem.weights))
 
+    @property
+    def counted(self) -> Counted | None:
+        """What costs are of; None for bits."""
+        return Counted(self.problem.cost.name, self.problem.cost.reference) if self.problem.own_cost else None
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -98,6 +105,7 @@ class Goal:
         compression: the same as the least compression of the searched model; None where that is not known.
         fitness: the most fitness that a candidate has which misses the goal, where one number says so: on one model,
             and with several where the worst of them counts.
+        amount: the budget in words, where it is of a cost of one's own.
         name: `cliff`, `floor`, `budget`; empty for an objective of one's own.
     """
 
@@ -106,6 +114,11 @@ class Goal:
     compression: float | None = None
     fitness: float | None = None
     name: str = ""
+    amount: str = ""
+
+    def budget_words(self, bits: str = "bits per weight") -> str:
+        """The most that a candidate may take, in what the campaign counts."""
+        return self.amount or f"{self.effective_bits:.4g} {bits}"
 
     def met(self, retention: NDArray[np.float64], bits: NDArray[np.float64]) -> NDArray[np.bool_]:
         """`(n,)` whether the limits are kept, of retention and effective bits per weight."""
@@ -215,7 +228,10 @@ def goal_of(run: RunData, subject: Subject | None) -> Goal:
     compression = None
     if bits is not None and problem is not None:
         compression = problem.cost.reference / (bits * problem.bit * problem.weights + problem.cost.constant)
-    return Goal(effective_bits=bits, compression=compression, fitness=0.0 if sharp else None, name="budget")
+    amount = ""
+    if objective.cost is not None and problem is not None:
+        amount = amount_text(objective.cost, problem.cost.name)
+    return Goal(None, bits, compression, 0.0 if sharp else None, "budget", amount)
 
 
 def frozen(array: Any) -> Any:

@@ -191,7 +191,7 @@ class PointMaker:
             said.append(f"{self._elsewhere:,} were judged on another model")
         if self._subject.problem.own_cost:
             name = self._subject.problem.cost.name
-            said.append(f"compression is of {name}, FP32 / this; bits per weight stand for 32 times the share of that")
+            said.append(f"compression is of {name}, FP32 / this")
         if self._unlisted:
             said.append(f"of {self._unlisted:,} large populations the journal lists the best alone")
         return "; ".join(said)

@@ -15,9 +15,11 @@ from evoquant.campaign.evaluate import score_genomes
 from evoquant.campaign.in_memory import missing_parts
 from evoquant.genomes.load import genome_from_dict
 from evoquant.report.ancestry import lineage
+from evoquant.report.counted import Counted, counted_of
 from evoquant.report.journey import journey_tables
 from evoquant.report.limits import limits_table
 from evoquant.report.table import Table, markdown
+from evoquant.scoring.quantity import amount_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +40,7 @@ def run_tables(run: RunData) -> list[Table]:
         return [Table(*parts) for parts in journey_tables(run)]
     tables = [generations_table(run)]
     if run.archive is not None:
-        tables.append(archive_table(run.archive))
+        tables.append(archive_table(run.archive, counted_of({} if run.champion is None else run.champion.scores)))
     if run.champion is not None:
         tables.append(scores_table(run.champion.genome.text, run.champion.scores))
         limits = limits_table(run.champion.scores)
@@ -59,7 +61,7 @@ def measured_tables(
     from evoquant.report.gate import gate_table, slices_table
 
     tables = [slices_table("test", scores["test"])] if "slices" in scores.get("test", {}) else []
-    return tables if gate is None else [*tables, gate_table(gate, warnings)]
+    return tables if gate is None else [*tables, gate_table(gate, warnings, counted_of(scores))]
 
 
 def generations_table(run: RunData) -> Table:
@@ -110,8 +112,13 @@ def generations_table(run: RunData) -> Table:
     return Table(title, tuple(columns), rows, tuple(notes), frozenset(range(6 if by_test else 5)))
 
 
-def archive_table(archive: Mapping[str, Any]) -> Table:
-    """What the search kept, at most `SHOWN` entries: of a front evenly, else the fittest of each complexity."""
+def archive_table(archive: Mapping[str, Any], counted: Counted | None = None) -> Table:
+    """What the search kept, at most `SHOWN` entries: of a front evenly, else the fittest of each complexity.
+
+    Args:
+        archive: as archive.json has it.
+        counted: what compression is of; None for bits.
+    """
     split = choosing_split(archive)
     entries: Sequence[Mapping[str, Any]] = archive["entries"]
     bits = [entry["scores"][split]["effective_bits"] for entry in entries]
@@ -135,7 +142,8 @@ def archive_table(archive: Mapping[str, Any]) -> Table:
     ]
     columns = ("Parts", *axes, "Bits/weight", "Compr.", "Retention", f"Fitness, {split}", "Heuristic")
     wanted = " ".join(f"--at-most {name}=AMOUNT" for name in axes) or "--parts N --bits B --at-most 20MB"
-    notes = [f"{len(rows)} of {archive['of']} kept; choose by limits with: evoquant pick RUN_DIR {wanted}"]
+    notes = [] if counted is None else [f"Compr. is of {counted.name}, FP32 / this."]
+    notes += [f"{len(rows)} of {archive['of']} kept; choose by limits with: evoquant pick RUN_DIR {wanted}"]
     area = archive.get("hypervolume") or {}
     if "share" in area:
         notes.append(
@@ -166,12 +174,15 @@ def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
                 f"{figures['probability']:.0%}" if "probability" in figures else "",
                 f"{figures['compression']:.4f}x",
                 f"{figures['effective_bits']:.3f}",
+                amount_text(figures["cost"]["value"], figures["cost"]["name"]) if "cost" in figures else "",
                 f"{figures['share_of_optimum']:.2%}" if "share_of_optimum" in figures else "",
             )
         )
     floors = [figures["floor"] for figures in scores.values() if "floor" in figures]
     floor = f"P(at least {floors[0]:.1%})" if floors else ""
-    names = ("Split", "Fitness", "Retention", "95% interval", floor, "Compression", "Bits/weight", "% of optimum")
+    counted = counted_of(scores)
+    cost = "" if counted is None else counted.heading
+    names = ("Split", "Fitness", "Retention", "95% interval", floor, "Compression", "Bits/weight", cost, "% of optimum")
     kept = [i for i, name in enumerate(names) if name == "Split" or any(row[i] for row in rows)]
     columns = tuple(names[i] for i in kept)
     rows = [tuple(row[i] for i in kept) for row in rows]
