@@ -157,8 +157,9 @@ def _since(data: bytes) -> str:
 def _age_s(record: dict[str, Any]) -> float:
     """Seconds since the renewal; without end where no time is stated: no writer's lease is without."""
     renewed = record.get("renewed")
-    stated = isinstance(renewed, (int, float)) and not isinstance(renewed, bool)
-    return time.time() - renewed if stated else float("inf")
+    if isinstance(renewed, bool) or not isinstance(renewed, (int, float)):
+        return float("inf")
+    return time.time() - renewed
 
 
 def _record(data: bytes) -> dict[str, Any]:

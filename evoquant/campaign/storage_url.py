@@ -81,7 +81,7 @@ class Url(PosixPath):
             io.BytesIO(self.read_bytes()), encoding=encoding or "utf-8", errors=errors, newline=newline
         ).read()
 
-    def open(self, mode: str = "r", *_: Any, **__: Any) -> Any:  # type: ignore[override]
+    def open(self, mode: str = "r", *_: Any, **__: Any) -> Any:
         """What the object holds, as a stream to read."""
         if set(mode) - set("rbt"):
             raise OSError(f"{self} is read as it is, and written by a run alone")

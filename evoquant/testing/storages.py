@@ -11,8 +11,9 @@ import contextlib
 import itertools
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest import mock
 
 from evoquant.campaign import storage_lease
@@ -25,6 +26,7 @@ from evoquant.campaign.storage_url import Url, place_of
 from evoquant.errors import HeldError, RunDirError
 from evoquant.files import canonical_json, pretty_json
 from evoquant.testing.clauses import require, run_checks
+from evoquant.testing.storage_faults import FAULTS, Killed, append_raw, killing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,14 +41,9 @@ CAMPAIGN = {
     "finalists": 4,
     "executor": {"kind": "local"},
 }
-FAULTS = ("before", "within", "after")  # the write at which the process is killed
 NAMES = ("plain", "with space", "per%20cent", "ünïcode-名前", "-dash", "a+b&c=d;e", "'quoted'", "~tilde", "$HOME")
 RACERS, ROUNDS = 4, 8
 LINES = 40
-
-
-class Killed(Exception):
-    """Stands for the end of the process."""
 
 
 class _Silent:
@@ -88,20 +85,17 @@ def check_conditional(root: Path) -> None:
     """Of those who create an object, or replace one that they have read, at once, one does; the others are told."""
     assert isinstance(root, Url)
     objects = (root / "conditional").objects()
-    for number in range(ROUNDS):
-        made = _race(lambda who, at=f"new/{number}": objects.create(at, b"by %d" % who * 500))
-        _one_winner(objects, f"new/{number}", made, "create (PUT with If-None-Match: *)")
-        before = objects.tagged(f"new/{number}")
-        assert before is not None
-        data, tag = before
-        made = _race(lambda who, at=f"new/{number}", tag=tag: objects.replace(at, b"again %d" % who * 500, tag))
-        _one_winner(objects, f"new/{number}", made, "replace (PUT with If-Match)")
-        require(objects.replace(f"new/{number}", data, tag) is None, "replace: an old tag replaces what is newer")
+    names = [f"new/{number}" for number in range(ROUNDS)]
+    for name in names:
+        made = _race(lambda who: objects.create(name, b"by %d" % who * 500))  # noqa: B023  # over before the next
+        _one_winner(objects, name, made, "create (PUT with If-None-Match: *)")
+        data, tag = objects.tagged(name) or (b"", "")
+        made = _race(lambda who: objects.replace(name, b"again %d" % who * 500, tag))  # noqa: B023
+        _one_winner(objects, name, made, "replace (PUT with If-Match)")
+        require(objects.replace(name, data, tag) is None, "replace: an old tag replaces what is newer")
     require(objects.create("new/0", b"late") is None, "create: writes over what is there")
     require(objects.replace("none", b"", "tag") is None, "replace: makes an object that was not there")
-    require(
-        objects.names("new") == sorted(f"new/{number}" for number in range(ROUNDS)), "names: not those below a folder"
-    )
+    require(objects.names("new") == names, "names: not those below a folder, in order")
     objects.remove("new/0")
     objects.remove("new/0")
     require(
@@ -159,13 +153,13 @@ def check_torn(root: Path) -> None:
         with RunDir.create(place) as run:
             run.put(RESOLVED, "{}")
             run.append(JOURNAL, {"generation": 0})
-        _append_raw(place, tail)
+        append_raw(place, tail)
         require(len(RunDir.open(place, hold=False).journal()) == 1, f"journal: reads the torn line {tail!r}")
         with RunDir.open(place) as run:
             if len(run.journal(repair=True)) == 1:
                 run.append(JOURNAL, {"generation": 1})
         require(len(RunDir.open(place, hold=False).journal()) == 2, f"journal: repair does not take {tail!r} away")
-        _append_raw(place, b'torn\n{"generation":3}\n')
+        append_raw(place, b'torn\n{"generation":3}\n')
         damaged = _raises(lambda place=place: RunDir.open(place, hold=False).journal())  # type: ignore[misc]
         require(damaged, "journal: a damaged line in the middle is no error")
 
@@ -268,7 +262,7 @@ def check_kills(root: Path, kills: int) -> None:
     with tempfile.TemporaryDirectory(prefix="evoquant-") as folder:
         expected = _outcome(_whole(Path(folder) / "undisturbed"))
         place = root / "kills" / "undisturbed"
-        with _killing(at=None, fault="") as writes:
+        with killing(at=None, fault="") as writes:
             _whole(place)
         require(_outcome(place) == expected, "a run here ends with other bytes than one in a folder")
     total = next(writes)
@@ -276,7 +270,7 @@ def check_kills(root: Path, kills: int) -> None:
     for number in range(kills):
         at, place = 1 + number * (total - 1) // max(kills - 1, 1), root / "kills" / str(number)
         for kill in (at, 1 + number % 4):  # again while it resumes
-            with contextlib.suppress(Killed), _killing(kill, next(faults)), _no_waiting():
+            with contextlib.suppress(Killed), killing(kill, next(faults)), _no_waiting():
                 _whole(place)
         with _no_waiting():
             _whole(place)
@@ -305,72 +299,6 @@ def _outcome(place: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _killing(at: int | None, fault: str) -> Iterator[Iterator[int]]:
-    """Within, the process ends at its `at`-th write: before it, within it, or after it, and lets go of nothing.
-
-    Yields:
-        How many writes there were, once they were made.
-    """
-    made = itertools.count()
-    lock, dead = threading.Lock(), threading.Event()
-
-    def killed(method: Callable[..., None], tear: Callable[..., None]) -> Callable[..., None]:
-        def write(run: RunDir, name: str, data: Any, **options: Any) -> None:
-            with lock:
-                number = next(made) + 1
-                if at is not None and number >= at:
-                    if not dead.is_set() and fault == "within":
-                        tear(run, name, data)
-                    elif not dead.is_set() and fault == "after":
-                        method(run, name, data, **options)
-                    dead.set()
-                    raise Killed
-            method(run, name, data, **options)
-
-        return write
-
-    def let_go(method: Callable[..., None]) -> Callable[..., None]:
-        def release(run: RunDir) -> None:
-            if dead.is_set() and isinstance(run, RemoteRunDir):  # the object stays as it is
-                if run._lease is not None:
-                    run._lease._ended.set()
-                run._lease = None
-            else:
-                method(run)  # a lock of the system goes with the process
-
-        return release
-
-    with contextlib.ExitStack() as stack:
-        for kind in (RunDir, RemoteRunDir):
-            for name, tear in (("put", _half_put), ("append_line", _half_line)):
-                stack.enter_context(mock.patch.object(kind, name, killed(getattr(kind, name), tear)))
-            stack.enter_context(mock.patch.object(kind, "release", let_go(kind.release)))
-        yield made
-
-
-def _half_put(run: RunDir, name: str, data: str | bytes) -> None:
-    """What a kill leaves of a file: in a folder half a temporary one; a PUT is whole or nothing."""
-    if not isinstance(run.path, Url):
-        (run.path / f".{name}.abcd1234.tmp").write_bytes((data.encode() if isinstance(data, str) else data)[:99])
-
-
-def _half_line(run: RunDir, name: str, line: str) -> None:
-    if name == JOURNAL:
-        _append_raw(run.path, line.encode()[: len(line) // 2])
-
-
-def _append_raw(place: Path, data: bytes) -> None:
-    """Bytes behind the journal as a store would leave them that writes a part."""
-    if isinstance(place, Url):
-        objects = place.objects()
-        number = len(objects.names("journal"))
-        objects.write(f"journal/{number:06}.jsonl", data)
-    else:
-        with (place / JOURNAL).open("ab") as stream:
-            stream.write(data)
-
-
-@contextlib.contextmanager
 def _no_waiting() -> Iterator[None]:
     """A lease is over at once, as if its time had passed."""
     with mock.patch.object(storage_lease, "EXPIRES_S", -1.0):
@@ -379,18 +307,14 @@ def _no_waiting() -> Iterator[None]:
 
 def _race(act: Callable[[int], str | None]) -> list[str | None]:
     """What several threads get that begin together."""
-    begin, got = threading.Barrier(RACERS), [None] * RACERS
+    begin = threading.Barrier(RACERS)
 
-    def go(who: int) -> None:
+    def go(who: int) -> str | None:
         begin.wait()
-        got[who] = act(who)  # type: ignore[call-overload]
+        return act(who)
 
-    threads = [threading.Thread(target=go, args=(who,)) for who in range(RACERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return got
+    with ThreadPoolExecutor(RACERS) as pool:
+        return list(pool.map(go, range(RACERS)))
 
 
 def _one_winner(objects: Objects, name: str, made: list[str | None], what: str) -> None:

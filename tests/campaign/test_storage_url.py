@@ -131,7 +131,7 @@ def test_a_run_by_url_is_the_local_run(store, tmp_path, command):
     run = RemoteRunDir(place_of(place))
     for name in ("champion.json", "report.json", "resolved.json", "config.yaml"):
         assert (run.path / name).read_bytes() == (local.path / name).read_bytes(), name
-    segments = sorted((name for name in run._objects.names() if name.startswith("journal/")))
+    segments = sorted(name for name in run._objects.names() if name.startswith("journal/"))
     assert b"".join(map(run._objects.read, segments)) == (local.path / JOURNAL).read_bytes()
     assert json.loads(command("report", place, "--json")) == json.loads(command("report", local.path, "--json"))
     assert command("export", place, "--to", "python") == command("export", local.path, "--to", "python")
