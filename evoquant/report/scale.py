@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evoquant.report.scale_sweep import sweep_tables
 from evoquant.report.scaling import seconds
 from evoquant.report.table import Table
 
@@ -94,4 +95,5 @@ TABLES: dict[str, Callable[[Rows], list[Table]]] = {
     "runs": runs_tables,
     "memory": memory_tables,
     "simulated": simulated_tables,
+    "sweep": sweep_tables,
 }
