@@ -78,7 +78,9 @@ def parse_amount(given: object) -> Amount:
         raise InputError(f"{quoted(text)} is no amount; {example}")
     number, unit = found.groups()
     if unit not in UNITS:
-        raise InputError(f"{quoted(text)}: no unit is called {quoted(unit)}.{suggestion(unit, UNITS)}")
+        alike = [name for name in UNITS if name.lower() == unit.lower()]
+        hint = f" Did you mean {alike[0]!r}?" if alike else suggestion(unit, [name for name in UNITS if name])
+        raise InputError(f"{quoted(text)}: no unit is called {quoted(unit)}.{hint}")
     dimension, factor = UNITS[unit]
     value = Fraction(number) * factor
     if not value > 0:

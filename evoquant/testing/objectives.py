@@ -1,18 +1,22 @@
 """Conformance of objectives: what scoring, racing and surrogates rely on.
 
 check_objective(MyObjective(floor=0.99))
+check_objective(MyLimits(), costs=["latency"])    # one that sees several costs, with the names that it reads
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evoquant.rng import generator_for
-from evoquant.testing.clauses import no_global_randomness, require, run_checks
+from evoquant.scoring.protocol import SeesCosts
+from evoquant.testing.clauses import ConformanceError, no_global_randomness, require, run_checks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from evoquant.scoring.objective import Objective
@@ -23,19 +27,55 @@ CANDIDATES, MODELS = 40, 3
 EDGES = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)  # of retention: the ends, and where floors lie
 
 
-def check_objective(objective: Objective, *, may_fail: bool = False, seed: int = 0) -> None:
+def check_objective(objective: Objective, *, may_fail: bool = False, seed: int = 0, costs: Sequence[str] = ()) -> None:
     """Put an objective through all that the protocol promises.
+
+    One with `score_costs` is asked that, as campaigns do: its costs, `bits` and `effective_bits` among them, rise with
+    the bits.
 
     Args:
         objective: made, with its options.
         may_fail: that it has no fitness (NaN) for some candidates is meant: campaigns count them as failed.
         seed: of the random columns that it scores.
+        costs: names that its `score_costs` reads beside `bits`, `effective_bits` and `cost`.
 
     Raises:
         ConformanceError: naming the clause that is broken.
     """
+    if isinstance(objective, SeesCosts):
+        objective = _Seeing(objective, costs)
     checks = (check_arguments, check_shape, check_elementwise, check_failed, check_direction, check_floor)
     run_checks(checks if may_fail else (*checks, check_finite), objective, columns(seed))
+
+
+class _Seeing:
+    """An objective over several costs as one of size: its costs follow from the bits, element by element."""
+
+    def __init__(self, objective: SeesCosts, names: Sequence[str]) -> None:
+        self._objective = objective
+        self._names = tuple(dict.fromkeys(("bits", "cost", *names)))
+        if (floor := getattr(objective, "floor", None)) is not None:
+            self.floor = floor
+
+    def score(
+        self, retention: NDArray[np.float64], compression: NDArray[np.float64], effective_bits: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """What `score_costs` gives; it must leave what it is given as it is."""
+        costs: dict[str, NDArray[Any]] = {
+            name: np.rint(effective_bits * 1000 * (place + 1)).astype(np.int64)
+            for place, name in enumerate(self._names)
+        }
+        costs["effective_bits"] = effective_bits.copy()
+        kept = {name: amounts.copy() for name, amounts in costs.items()}
+        for amounts in costs.values():
+            amounts.flags.writeable = False
+        try:
+            fitness = self._objective.score_costs(retention, compression, effective_bits, costs)
+        except KeyError as error:
+            raise ConformanceError(f"score_costs: reads {error}; name it in `costs`") from None
+        same = set(costs) == set(kept) and all(np.array_equal(costs[name], kept[name]) for name in kept)
+        require(same, "score_costs: changes its argument costs")
+        return fitness
 
 
 def columns(seed: int = 0) -> Columns:

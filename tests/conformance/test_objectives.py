@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from evoquant.scoring.limits import Limit, WithinLimits
 from evoquant.scoring.objective import OBJECTIVES, BitBudget, Cliff, FeasibleFirst
 from evoquant.testing import ConformanceError, check_objective
 
@@ -13,11 +14,69 @@ OURS = {
     "feasible_first": FeasibleFirst(0.99),
     "budget": BitBudget(4.5),
 }
+LIMITED = {
+    "retention alone": WithinLimits(0.9),
+    "bits per weight": WithinLimits(0.95, (Limit("effective_bits", "effective_bits", 9.5, ""),)),
+    "three costs": WithinLimits(
+        0.95,
+        (
+            Limit("latency", "latency", 40_000, "nanoseconds"),
+            Limit("bytes", "bits", 20_000, "bytes", 8192),
+            Limit("effective_bits", "effective_bits", 12.0, ""),
+        ),
+        "latency",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_objective_conforms(name):
     check_objective(OURS[name])
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_objective_over_several_costs_conforms(name):
+    check_objective(LIMITED[name], costs=["latency"])
+
+
+@dataclass(frozen=True)
+class OwnCosts:
+    """A sound one over several costs, which each of those below breaks in one way."""
+
+    floor: float = 0.9
+
+    def score(self, retention, compression, effective_bits):
+        raise AssertionError("is not asked where costs are seen")
+
+    def score_costs(self, retention, compression, effective_bits, costs):
+        late = costs["latency"] > 20_000
+        return np.where((retention >= self.floor) & ~late, compression, retention - 1.0 - late)
+
+
+class RankedCosts(OwnCosts):
+    def score_costs(self, retention, compression, effective_bits, costs):
+        return retention - costs["bits"] / max(1, costs["bits"].max(initial=0))
+
+
+class WritingCosts(OwnCosts):
+    def score_costs(self, retention, compression, effective_bits, costs):
+        costs["latency"] = costs["latency"] // 2
+        return super().score_costs(retention, compression, effective_bits, costs)
+
+
+class BackwardCosts(OwnCosts):
+    def score_costs(self, retention, compression, effective_bits, costs):
+        return costs["latency"] / 1e9
+
+
+def test_an_objective_of_ones_own_over_several_costs_is_held_to_the_protocol():
+    check_objective(OwnCosts(), costs=["latency"])
+    broken = ((RankedCosts(), "not elementwise"), (WritingCosts(), "changes its argument costs"))
+    for objective, clause in (*broken, (BackwardCosts(), "less is better")):
+        with pytest.raises(ConformanceError, match=clause):
+            check_objective(objective, costs=["latency"])
+    with pytest.raises(ConformanceError, match="reads 'latency'"):
+        check_objective(OwnCosts())
 
 
 def test_all_objectives_are_tried():

@@ -28,6 +28,54 @@ def test_the_archive_holds_exactly_the_nondominated_points(points):
     assert (np.diff(kept[:, 1]) > 0).all()
 
 
+THREE = st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=25).map(
+    lambda triples: np.array(triples, dtype=np.float64) / [4, 1, 1]
+)
+
+
+def dominates_in_all(a, b):
+    return a[0] >= b[0] and (a[1:] <= b[1:]).all() and tuple(a) != tuple(b)
+
+
+@given(THREE)
+def test_the_archive_of_three_objectives_holds_exactly_the_nondominated_points(points):
+    rows = nondominated(points)
+    kept = points[rows]
+    best = {tuple(p) for p in points if not any(dominates_in_all(q, p) for q in points)}
+    assert {tuple(p) for p in kept} == best and len(kept) == len(best)
+    assert (np.diff(kept[:, 1]) >= 0).all()
+    assert all(row == min(np.flatnonzero((points == points[row]).all(axis=1))) for row in rows)
+
+
+@given(THREE, st.sampled_from([0.0, 0.5]))
+def test_survivors_of_three_objectives_follow_constrained_domination(points, floor):
+    ranks = crowded_order(points, floor)
+    assert len(set(survivors(points, floor, max(1, len(points) // 2)).tolist())) == max(1, len(points) // 2)
+    for i, a in enumerate(points):
+        for j, b in enumerate(points):
+            below = a[0] < floor or b[0] < floor
+            if (a[0] > b[0]) if below else dominates_in_all(a, b):
+                assert ranks[i] < ranks[j]
+
+
+def test_three_objectives_are_thinned_where_points_crowd_and_the_ends_stay():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(size=(60, 3))
+    points[:, 0] = (points[:, 1] + points[:, 2]) / 2  # none dominates another
+    front = nondominated(points)
+    kept = thinned(points, front, 12)
+    assert len(front) == 60 and len(kept) == 12
+    for axis in range(3):
+        assert {int(points[:, axis].argmin()), int(points[:, axis].argmax())} <= set(kept.tolist())
+
+    def nearest(rows):
+        apart = ((points[rows][:, None] - points[rows][None]) ** 2).sum(axis=2)
+        return np.sort(apart + np.eye(len(rows)), axis=1)[:, 0].min()
+
+    assert nearest(kept) > 10 * nearest(front)
+    assert thinned(points, front, 60).tolist() == front.tolist()
+
+
 @given(POINTS, st.sampled_from([0.0, 0.5]))
 def test_survivors_and_parents_follow_constrained_domination(points, floor):
     ranks = crowded_order(points, floor)
