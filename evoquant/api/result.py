@@ -368,10 +368,10 @@ def allocation_of(champion: Champion, profile: ModelProfile, menu: Menu) -> Allo
     compression = problem.cost.reference / cost
     effective = (cost - problem.cost.constant) / (problem.weights * problem.bit)
     totals = [f"compression {compression:.4f}x, {effective:.3f} bits per weight"]
-    cost = champion.scores.get("test", {}).get("cost")
-    if cost is not None:  # what the campaign counted
-        taken, full = (amount_text(cost[key], cost["name"]) for key in ("value", "reference"))
-        totals = [f"in bits {totals[0]}", f"{cost['name']}: {taken}, all in FP32 {full}"]
+    counted = champion.scores.get("test", {}).get("cost")
+    if counted is not None:  # by the campaign, instead of bits
+        taken, full = (amount_text(counted[key], counted["name"]) for key in ("value", "reference"))
+        totals = [f"in bits {totals[0]}", f"{counted['name']}: {taken}, all in FP32 {full}"]
     if "test" in champion.scores:
         figures = champion.scores["test"]
         low, high = figures["interval"]

@@ -148,7 +148,7 @@ def test_under_a_cost_of_ones_own_the_optimum_is_certified_and_a_budget_is_in_it
     figures = run.champion.scores["train"]
     assert figures["cost"]["value"] <= reference // 3
     assert 0.0 < figures["share_of_optimum"] <= 1.0 + 1e-12
-    bound = bound_data(builtin_profile("seed/test"), Cliff(), menu=SEED_MENU.names, maker=own_parts.Nanoseconds())
+    bound = bound_data(builtin_profile("seed/test"), Cliff(), menu=SEED_MENU.names, cost=own_parts.Nanoseconds())
     assert bound["cost"] == "nanoseconds"
     assert (
         bound["optimum"]["compression"] != bound_data(builtin_profile("seed/test"), Cliff())["optimum"]["compression"]
