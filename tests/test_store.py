@@ -1,10 +1,15 @@
+import random
 import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from evoquant.errors import InputError
-from evoquant.store import FILE, Store, cache_folder, outcome_key
+from evoquant.store import FILE, Store, cache_folder, outcome_key, sharing
 
 ONE = outcome_key(["INT4-channel", "FP32"], "model", "block", "1", "torch 1")
 OUTCOMES = np.array([[1, 0.0], [0, 0.7], [1, 0.2], [1, 1e-8]], dtype=np.float32)
@@ -88,3 +93,85 @@ def test_where_the_cache_lies(tmp_path, monkeypatch):
     assert cache_folder(None, run_dir) == tmp_path / "home/.cache/evoquant"
     monkeypatch.setenv("HOME", "/proc/nonexistent")
     assert cache_folder(None, run_dir) == run_dir / "cache"
+
+
+# Shared: what one is measuring the others leave to it.
+
+
+def shared(folder):
+    with sharing():
+        return Store.open(folder)
+
+
+def test_what_is_claimed_or_known_is_nobody_elses(tmp_path):
+    with shared(tmp_path) as first, shared(tmp_path) as second:
+        first.put({"known": OUTCOMES})
+        with first.claim(["known", ONE, "two"]) as mine:
+            assert mine == [ONE, "two"]
+            with second.claim([ONE, "three"]) as others:
+                assert others == ["three"]
+            first.put({ONE: OUTCOMES})
+            assert list(second.wait([ONE, "two"])) == [ONE]
+        assert second.wait(["two"]) == {}, "given up without an outcome: the next one's to measure"
+        with second.claim(["two"]) as others:
+            assert others == ["two"]
+    with Store.open(tmp_path) as alone, alone.claim([ONE, "two"]) as mine:
+        assert mine == [ONE, "two"], "who does not share minds no one"
+
+
+def test_whoever_waits_has_it_as_soon_as_it_is_there(tmp_path):
+    with shared(tmp_path) as first, first.claim([ONE]), ThreadPoolExecutor() as pool:
+
+        def other():
+            with shared(tmp_path) as second:
+                return second.wait([ONE])
+
+        waiting = pool.submit(other)
+        time.sleep(0.05)
+        assert not waiting.done()
+        first.put({ONE: OUTCOMES})
+        assert np.array_equal(waiting.result(timeout=10)[ONE], OUTCOMES)
+
+
+def test_claims_of_a_process_that_was_killed_count_no_more(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from evoquant.store import Store, sharing\n"
+        "with sharing(), Store.open(Path(sys.argv[1])) as store, store.claim(['one', 'two']):\n"
+        "    print('claimed', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "claimed\n"
+    with shared(tmp_path) as store:
+        with store.claim(["one"]) as mine:
+            assert mine == []
+        process.kill()
+        process.wait()
+        assert store.wait(["one"]) == {}
+        with store.claim(["one", "three"]) as mine:
+            assert mine == ["one", "three"]
+    process.stdout.close()
+
+
+def test_many_at_once_measure_each_key_once(tmp_path):
+    keys = [f"key {i}" for i in range(60)]
+    measured = []
+
+    def campaign(seed):
+        with shared(tmp_path) as store:
+            left = random.Random(seed).sample(keys, len(keys))
+            while left:
+                part, found = left[:7], store.get(left[:7])
+                missing = [key for key in part if key not in found]
+                while missing:
+                    with store.claim(missing) as mine:
+                        measured.extend(mine)
+                        store.put(dict.fromkeys(mine, OUTCOMES))
+                    missing = [key for key in missing if key not in mine]
+                    late = store.wait(missing) if missing else {}
+                    missing = [key for key in missing if key not in late]
+                left = left[7:]
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(campaign, range(4)))
+    assert sorted(measured) == sorted(keys)
+    assert list((tmp_path / "claims").iterdir()) == []

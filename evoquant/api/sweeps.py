@@ -31,6 +31,7 @@ from evoquant.api.sweep_turns import FAILED, FINISHED, OUT_OF_TIME, PROBE, SUSPE
 from evoquant.campaign.build import make_executor
 from evoquant.campaign.config import ModelsConfig
 from evoquant.campaign.config_measured import OnnxTaskConfig
+from evoquant.campaign.config_own import EXECUTORS
 from evoquant.campaign.config_sweep import Sweep, SweepExecutorConfig, load_sweep, sweep_from_dict
 from evoquant.campaign.storage import RESOLVED, RunDir
 from evoquant.campaign.storage_url import folder_of
@@ -127,7 +128,7 @@ def resume_sweep(
     allow_code: Sequence[str] = (),
     observer: SweepObserver | None = None,
 ) -> SweepResult:
-    """Go on with a sweep by its directory.
+    """Go on with a sweep by its directory; by default on the built-in executor that it was begun with.
 
     Raises:
         InputError: no sweep's directory, or its campaigns name code that is not allowed.
@@ -139,7 +140,8 @@ def resume_sweep(
     if missing:
         flags = " ".join(f"--allow-code {name}" for name in missing)
         raise InputError(f"{folder}: its campaigns name code ({', '.join(missing)}); to run it, repeat it: {flags}")
-    return _held(loaded, folder, (executor or "ray", workers, address), observer)
+    kind = executor or read_json(folder / RECORD, error=RunDirError).get("executor")
+    return _held(loaded, folder, (kind if executor or kind in EXECUTORS else "ray", workers, address), observer)
 
 
 def read_sweep(path: str | Path) -> SweepResult:
@@ -208,7 +210,8 @@ def _held(
             raise HeldError(f"{folder}: another process is running this sweep; wait for it or stop it.") from None
         if text is not None:
             write_atomic(folder / GIVEN, text)
-            record = {"hash": sweep_hash(loaded), "folder": str(loaded.folder), "sweep": loaded.record()}
+            record = {"hash": sweep_hash(loaded), "folder": str(loaded.folder), "executor": where[0]}
+            record |= {"sweep": loaded.record()}
             write_atomic(folder / RECORD, pretty_json(record))
         return _Driver(loaded, folder, observer or Nothing()).run(*where)
     finally:

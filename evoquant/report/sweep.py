@@ -3,17 +3,20 @@ budget."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evoquant.campaign.storage import CHAMPION, JOURNAL, REPORT, RunDir
-from evoquant.errors import quoted
-from evoquant.files import canonical_hash, canonical_json
-from evoquant.report.compare import amount, comparison
-from evoquant.report.compare_runs import Group, read_results, stated_meaning
+from evoquant.errors import RunDirError, quoted
+from evoquant.files import canonical_hash, canonical_json, parse_json, read_bytes
+from evoquant.report.compare import SEARCHED, amount
+from evoquant.report.compare_runs import FIGURES, Group, Result, stated_meaning
+from evoquant.report.compare_statistics import Curve
 from evoquant.report.compare_tables import seeds_text
+from evoquant.report.run_schema import check_line
 from evoquant.report.table import Table
 
 if TYPE_CHECKING:
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from evoquant.campaign.config import CampaignConfig
     from evoquant.campaign.config_sweep import Cell, Sweep
-    from evoquant.report.compare import Comparison
 
 NONE = "–"
 BEST = {"alone": "best", "tied": "best, tied"}
@@ -39,7 +42,7 @@ class _Row:
     name: str
     values: Mapping[str, Any]
     cells: tuple[Cell, ...]
-    group: Group | None
+    results: tuple[Result, ...]
 
 
 def is_finished(place: Path) -> bool:
@@ -96,27 +99,50 @@ def _rows(folder: Path, sweep: Sweep, done: set[str]) -> list[_Row]:
         members.setdefault(cell.combination, []).append(cell)
     rows = []
     for name, cells in members.items():
-        results = read_results([folder / cell.name for cell in cells if cell.name in done])
+        results = [_read(folder / cell.name, cell.config) for cell in cells if cell.name in done]
         values = {key: value for key, value in cells[0].values.items() if key in sweep.axes}
-        rows.append(_Row(name, values, tuple(cells), Group(name, tuple(results)) if results else None))
+        rows.append(_Row(name, values, tuple(cells), tuple(results)))
     return rows
+
+
+def _read(place: Path, config: CampaignConfig) -> Result:
+    """A finished run by its report and the last line of its journal: of thousands, nobody waits for all lines.
+
+    Raises:
+        RunDirError: a file is damaged, or is of another campaign.
+    """
+    directory = RunDir(place)
+    report = directory.read(REPORT)
+    if not isinstance(report, dict) or report.get("config_hash") != config.hash():
+        raise RunDirError(f"{place / REPORT}: not the report of this campaign; delete it and resume the sweep.")
+    line = read_bytes(place / JOURNAL, error=RunDirError).rstrip(b"\n").rpartition(b"\n")[2]
+    source = f"{place / JOURNAL}: the last line"
+    record = parse_json(line.decode("utf-8", "replace"), source, error=RunDirError)
+    check_line(record, source)
+    try:
+        scores = report["champion"]["scores"]
+        spent = float(record["evaluations"]["asked"] if config.task is None else record["passes"])
+        kept = {split: {key: float(one[key]) for key in FIGURES if key in one} for split, one in scores.items()}
+        found = float(record["champion"]["fitness"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise RunDirError(f"{place / REPORT}: lacks a figure; delete it and resume the sweep.") from None
+    curve = Curve(np.array([spent]), np.array([found]))
+    return Result(place, config, curve, spent, kept, {}, {})
 
 
 def _part_data(part: Sequence[_Row], failed: Mapping[str, str], axes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Combination → its data, for those whose fitness means the same."""
     found = {row.name: _counted(row, failed) for row in part}
-    full = [row for row in part if row.group is not None]
-    if not full:
-        return found
-    made = comparison([row.group for row in full if row.group is not None])
+    full = [row for row in part if row.results]
+    split, figure = _deciding([result for row in full for result in row.results])
     budgets = [axis for axis in axes if axis.startswith(BUDGETS)]
-    deciding: dict[str, list[tuple[float, str]]] = {}
-    for i, row in enumerate(full):
-        found[row.name] |= _figures(made, i)
+    medians: dict[str, list[tuple[float, str]]] = {}
+    for row in full:
+        found[row.name] |= _figures(row, split, figure)
         budget = canonical_json([row.values.get(axis) for axis in budgets])
-        median = float(np.median(_known(made.on(made.split)[i])))
-        deciding.setdefault(budget, []).append((median, row.name))
-    for group in deciding.values():
+        median = found[row.name]["champion"].get("median", -math.inf)
+        medians.setdefault(budget, []).append((median, row.name))
+    for group in medians.values():
         best = [name for median, name in group if median == max(group)[0]]
         if len(best) < len(group):  # else nothing is told apart
             for name in best:
@@ -124,31 +150,37 @@ def _part_data(part: Sequence[_Row], failed: Mapping[str, str], axes: Sequence[s
     return found
 
 
+def _deciding(results: Sequence[Result]) -> tuple[str, str]:
+    """On which split champions are held against each other, and by which figure; as `compare` does."""
+    measured = any(result.config.task is not None for result in results)
+    split = "test" if all("test" in result.scores for result in results) else SEARCHED[measured]
+    shares = all("share_of_optimum" in result.scores.get(split, {}) for result in results)
+    relative = all(result.config.relative_to_optimum for result in results) and split == "test"
+    return split, "share_of_optimum" if shares and relative else "fitness"
+
+
 def _counted(row: _Row, failed: Mapping[str, str]) -> dict[str, Any]:
     lost = sum(cell.name in failed for cell in row.cells)
-    done = 0 if row.group is None else len(row.group.results)
+    done = len(row.results)
     data: dict[str, Any] = {"combination": row.name, "values": dict(row.values), "campaigns": len(row.cells)}
     return data | {"finished": done, "failed": lost}
 
 
-def _figures(made: Comparison, i: int) -> dict[str, Any]:
-    group = made.groups[i]
-    figure = made.figure if made.split != made.searched else "fitness"
+def _figures(row: _Row, split: str, figure: str) -> dict[str, Any]:
+    measured = row.cells[0].config.task is not None
+    searched = SEARCHED[measured]
+    found = np.array([result.found for result in row.results])
+    decides = found if split == searched else np.array([result.score(split, figure) for result in row.results])
     data: dict[str, Any] = {
-        "seeds": seeds_text(group),
-        "unit": made.unit,
-        "spent": _spread(np.array([result.spent for result in group.results])),
-        "best_found": {"split": made.searched, **_spread(made.on(made.searched)[i])},
-        "champion": {"split": made.split, "figure": figure, **_spread(made.on(made.split)[i])},
+        "seeds": seeds_text(Group(row.name, row.results)),
+        "unit": "passes" if measured else "evaluations",
+        "spent": _spread(np.array([result.spent for result in row.results])),
+        "best_found": {"split": searched, **_spread(found)},
+        "champion": {"split": split, "figure": figure, **_spread(decides)},
     }
     for name in ("retention", "compression"):
-        data["champion"][name] = _spread(made.on(made.split, name)[i])
+        data["champion"][name] = _spread(np.array([result.score(split, name) for result in row.results]))
     return data
-
-
-def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = values[~np.isnan(values)]
-    return known if len(known) else np.array([-np.inf])
 
 
 def _spread(values: NDArray[np.float64]) -> dict[str, float]:
