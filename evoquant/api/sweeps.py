@@ -210,7 +210,7 @@ def _held(
             raise HeldError(f"{folder}: another process is running this sweep; wait for it or stop it.") from None
         if text is not None:
             write_atomic(folder / GIVEN, text)
-            record = {"hash": sweep_hash(loaded), "folder": str(loaded.folder), "executor": where[0]}
+            record: dict[str, Any] = {"hash": sweep_hash(loaded), "folder": str(loaded.folder), "executor": where[0]}
             record |= {"sweep": loaded.record()}
             write_atomic(folder / RECORD, pretty_json(record))
         return _Driver(loaded, folder, observer or Nothing()).run(*where)
