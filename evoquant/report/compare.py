@@ -213,7 +213,8 @@ def _measures(made: Comparison) -> tuple[Measure, ...]:
         text = f"best so far, mean to {amount(made.budget)} {made.unit} from where both have one"
         found.append(Measure("anytime", text, _corrected([_on_the_way(made, i) for i in range(1, len(made.groups))])))
     areas = [result.hypervolume for result in made.results]
-    if all("value" in area for area in areas):
+    alike = len({result.objectives for result in made.results}) == 1  # else these are volumes of unlike things
+    if alike and all("value" in area for area in areas):
         key = "share" if all("share" in area for area in areas) else "value"
         text = "hypervolume" if key == "value" else "hypervolume, share of the exact front's"
         values = [np.array([result.hypervolume[key] for result in group.results]) for group in made.groups]

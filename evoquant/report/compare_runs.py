@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os.path
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,8 @@ class Result:
         hypervolume: of the archive where the search keeps one: `value` and, of the exact front's, `share`.
         inputs: digests of what was read.
         version: of evoquant.
+        objectives: what a hypervolume is over, where the search named it; else retention and bits per weight.
+        margins: split → name of a limit → how far within it the champion is, a share of it.
         counted: name of what compression is of, where that is no bits; `cost` of the champion's figures is in its unit.
     """
 
@@ -61,6 +63,8 @@ class Result:
     inputs: Mapping[str, str]
     version: str = ""
     counted: str = ""
+    objectives: tuple[str, ...] = ()
+    margins: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -201,6 +205,11 @@ def _read(path: Path) -> Result:
             for split, values in scores.items()
         },
         hypervolume={key: _sane(area[key], path / ARCHIVE) for key in ("value", "share") if key in area},
+        objectives=tuple(area.get("objectives", ())),
+        margins={
+            split: {row["name"]: _sane(row["margin"], path / CHAMPION) for row in values.get("limits", ())}
+            for split, values in scores.items()
+        },
         inputs=_inputs(path),
         version="" if champion is None else str(champion.provenance.get("evoquant", "")),
         counted="" if counted is None else counted.name,

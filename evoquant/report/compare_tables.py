@@ -33,6 +33,8 @@ def compare_tables(made: Comparison) -> list[Table]:
     tables = [fitness_table(made)]
     if any(result.finished for result in made.results):
         tables.append(champions_table(made))
+        limits = limits_table(made)
+        tables += [] if limits is None else [limits]
     if len(made.groups) > 1 or made.budget > min(made.starts):
         tables.append(anytime_table(made))
     tables += [contrast_table(made, measure) for measure in made.measures if len(made.groups) > 1]
@@ -84,6 +86,23 @@ def champions_table(made: Comparison) -> Table:
 def _costs(group: Group, split: str, name: str) -> NDArray[np.float64]:
     """`(runs,)` of the champions, in the cost's unit; NaN where a run counts something else."""
     return np.array([result.score(split, "cost") if result.counted == name else math.nan for result in group.results])
+
+
+def limits_table(made: Comparison) -> Table | None:
+    """How far the champions are within their limits on the deciding split; None where no objective has limits."""
+    split = made.split
+    names = dict.fromkeys(name for result in made.results for name in result.margins.get(split, {}))
+    if not names:
+        return None
+    rows = []
+    for group in made.groups:
+        known = [result.margins[split] for result in group.results if result.margins.get(split)]
+        kept = sum(all(margin >= 0 for margin in margins.values()) for margins in known)
+        columns = [np.array([margins.get(name, math.nan) for margins in known]) for name in names]
+        rows.append((group.label, f"{kept} of {len(known)}", *(_cell(column, _percent) for column in columns)))
+    notes = ("What is left of each limit, a share of it; below 0 it is not kept.",)
+    columns_of = ("Group", "All kept", *names)
+    return Table(f"Limits on {split}", columns_of, rows, notes, frozenset(range(2, len(columns_of))))
 
 
 def anytime_table(made: Comparison) -> Table:

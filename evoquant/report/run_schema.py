@@ -103,6 +103,18 @@ class _Cost(_Open):
     reference: Count
 
 
+class _NamedCost(_Open):
+    unit: str
+    most: Count
+    text: str
+
+
+class _Limit(_Open):
+    name: str
+    margin: Number
+    text: str
+
+
 class _Figures(_Open):
     fitness: Number
     retention: Number
@@ -117,6 +129,9 @@ class _Figures(_Open):
     metric: _Metric = ABSENT
     samples: Count = ABSENT
     cost: _Cost = ABSENT
+    costs: dict[str, _NamedCost] = {}
+    limits: list[_Limit] = []
+    minimise: str = ""
 
 
 class _Budget(_Open):
