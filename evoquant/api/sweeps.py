@@ -20,7 +20,7 @@ import secrets
 import socket
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ from evoquant.files import is_file, pretty_json, read_json, read_text, write_ato
 from evoquant.profiles.builtin import any_profile
 from evoquant.report.sweep import is_finished, sweep_data, sweep_hash
 from evoquant.report.sweep_progress import Nothing, SweepObserver, SweepProgress
-from evoquant.store import cache_folder
+from evoquant.store import cache_folder, is_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -180,6 +180,8 @@ def opened_sweep(folder: Path) -> Sweep:
             f"{source}: the sweep does not give the hash it was started with; restore it, or give the sweep's file "
             f"again."
         )
+    if found.config.cache is not None and not is_cache(found.config.cache):  # see `resolved_config`
+        found = replace(found, config=found.config.model_copy(update={"cache": None}))
     return found
 
 

@@ -158,7 +158,7 @@ def _row(case: str, file: Path, out: Path, wall_s: float, sessions: list[dict[st
     told = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
     return {
         "case": case,
-        "config_hash": sweep_hash(loaded),
+        "sweep": sweep_hash(loaded),
         "campaigns": told["campaigns"],
         "finished": told["finished"],
         "kills": max(0, len(sessions) - 1),

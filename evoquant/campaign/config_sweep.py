@@ -126,7 +126,10 @@ class Sweep:
 
     def record(self) -> dict[str, Any]:
         """What makes the same campaigns again: plain data, without where they run."""
-        return self.config.model_dump(mode="json", exclude={"executor", "turn_s", "cache"})
+        plain = self.config.model_dump(mode="json", exclude={"executor"})
+        if self.config.cache is not None:
+            plain["cache"] = str(Path(self.config.cache).expanduser().absolute())
+        return plain
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:

@@ -167,6 +167,17 @@ def test_a_worker_elsewhere_has_to_see_the_folder(tmp_path):
         sweep_turns.start_turns(given)
 
 
+def test_another_machine_keeps_a_store_of_its_own(tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(sweep_turns, "_take", lambda turn, folder, cache, turns: used.append(cache))
+    (tmp_path / sweep_turns.PROBE).write_text("probe")
+    here = sweep_turns.socket.gethostname()
+    for machine in (here, "another"):
+        given = sweep_turns.Turns(str(tmp_path), str(tmp_path / "shared"), machine, (), "probe")
+        sweep_turns.start_turns(given)(None)
+    assert used == [tmp_path / "shared", tmp_path / "cache" / here]
+
+
 # One store.
 
 
@@ -182,6 +193,10 @@ def test_an_outcome_that_one_campaign_measured_is_measured_by_no_other(tiny, tmp
     assert all(times == 1 for call, times in Counter(calls).items() if call not in failed)
     assert made.measured == len(calls)
     assert made.needed > made.measured > 0
+    assert opened_sweep(tmp_path / "out").config.cache == str(tmp_path / "cache")
+    record = tmp_path / "out" / sweeps.RECORD
+    record.write_text(record.read_text().replace(str(tmp_path / "cache"), str(tmp_path / "elsewhere")))
+    assert opened_sweep(tmp_path / "out").config.cache is None, "nothing is made wherever a directory says"
     before = len(calls)
     tight = sweep(written(tmp_path, over, base, cache=str(tmp_path / "cache"), turn_s=AT_ONCE),
                   out=tmp_path / "again", executor="local")  # fmt: skip
