@@ -126,7 +126,7 @@ class TableCost:
         table = self.table
         check_model(table, profile)
         signal = signal_of(table, profile, menu, members)
-        if self.refuse and not signal.present:
+        if self.refuse and len(menu) > 1 and not signal.present:  # of one width there is nothing to choose
             raise InputError(f"{table.source}: {signal.text}; count bytes or bit operations instead.")
         rows = [[sum(_value(table, profile.layers[i], p.name) for i in unit) for p in menu] for unit in members]
         reference = sum(values[WIDEST] for values in table.values.values()) + table.constant

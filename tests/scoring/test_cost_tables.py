@@ -15,6 +15,7 @@ from evoquant.scoring.cost import bits_cost
 from evoquant.scoring.cost_file import TableCost, read_table
 from evoquant.scoring.packed_bytes import PACKINGS, PackedBytes
 from evoquant.testing import check_cost
+from evoquant.testing.costs import check_additive, check_menu, check_reference, check_repeats, check_table
 
 MENU = Menu.parse(["INT4-channel", "INT8-channel", "FP32"])
 VALUES = {"INT4-channel": 10, "INT8-channel": 20, "FP32": 80}
@@ -172,6 +173,15 @@ def test_a_table_whose_differences_drown_in_noise_is_refused(profile, tmp_path, 
         TableCost(read_table(path))(profile, MENU, each(profile))
     quiet = TableCost(read_table(path), refuse=False)
     assert quiet(profile, MENU, each(profile)).table.shape == (2, 3)
+
+
+def test_tables_keep_the_protocol(tmp_path, profile):
+    """But for models that they are not of."""
+    path = tmp_path / "phone.csv"
+    path.write_text(csv_text(more=",,7\n"))
+    maker = TableCost(read_table(path))
+    for check in (check_table, check_repeats, check_additive, check_menu, check_reference):
+        check(maker, profile, MENU)
 
 
 def config(**cost):
