@@ -205,8 +205,8 @@ class S3Objects(FsspecObjects):
     def tagged(self, name: str) -> tuple[bytes, str] | None:
         """See `Objects`: the tag first; what is read may be newer, and then the tag does not replace it."""
         try:
-            tag = str(self.told(self.fs.info, self.at(name), refresh=True)["ETag"])
-            return self.read(name), tag
+            found = self.told(self.fs.info, self.at(name), refresh=True)
+            return self.read(name), _bare(found["ETag"])
         except (FileNotFoundError, KeyError):
             return None
 
@@ -223,7 +223,12 @@ class S3Objects(FsspecObjects):
                 return None
             raise
         self.fs.invalidate_cache(self.at(name))
-        return str(answer["ETag"])
+        return _bare(answer["ETag"])
+
+
+def _bare(tag: str) -> str:
+    """An ETag without its quotes, which S3 takes, and Ceph compares with nothing else."""
+    return tag.strip('"')
 
 
 def _tag(data: bytes) -> str:
