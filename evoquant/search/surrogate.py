@@ -292,7 +292,7 @@ class _Goal:
         shape = retention.shape
         smaller, size = (np.broadcast_to(column[:, None], shape) for column in (compression, bits))
         seen = amounts_of((self._problem,), found[:, None])
-        named = {name: np.broadcast_to(one, shape) for name, one in seen.items()}
+        named: dict[str, NDArray[Any]] = {name: np.broadcast_to(one, shape) for name, one in seen.items()}
         return fitness_of(self._objective, retention, smaller, size, named)
 
 
