@@ -73,8 +73,9 @@ docs: $(ALL)  ## build the documentation site, its notebooks executed, in docs/_
 	@$(BIN)/python -m sphinx -W --keep-going -q -c docs -d '$(DOCS_OUT)/.doctrees' . '$(DOCS_OUT)'
 	@echo '$(DOCS_OUT)/index.html'
 
-package: $(DEV)  ## build wheel and sdist in dist/, and check what they hold
+package: $(DEV)  ## build wheel and sdist in dist/, check what they hold, try the sdist's tests unpacked alone
 	@$(BIN)/python tests/package/make_package.py
+	@$(BIN)/python tests/package/unpacked.py
 
 results: $(ALL)  ## render README, docs and results/ from the rows, and measure a random 2% of them again: minutes
 	@$(BIN)/python experiments/results.py
