@@ -16,40 +16,30 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
-import socket
-import time
-from collections import deque
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from evoquant.api import sweep_turns
-from evoquant.api.sweep_turns import FAILED, FINISHED, OUT_OF_TIME, PROBE, SUSPENDED, Ended, Turn, Turns, start_turns
-from evoquant.campaign.build import make_executor
+from evoquant.api.sweep_driver import TURNS, Driver
 from evoquant.campaign.config import ModelsConfig
 from evoquant.campaign.config_measured import OnnxTaskConfig
 from evoquant.campaign.config_own import EXECUTORS
 from evoquant.campaign.config_sweep import Sweep, SweepExecutorConfig, load_sweep, sweep_from_dict
 from evoquant.campaign.storage import RESOLVED, RunDir
 from evoquant.campaign.storage_url import folder_of
-from evoquant.errors import HeldError, InputError, Interrupted, RunDirError, describe_validation, quoted
-from evoquant.execution.base import NOT_YET, Failure
+from evoquant.errors import HeldError, InputError, RunDirError, describe_validation
 from evoquant.files import is_file, pretty_json, read_json, read_text, write_atomic
 from evoquant.profiles.builtin import any_profile
 from evoquant.report.sweep import is_finished, sweep_data, sweep_hash
-from evoquant.report.sweep_progress import Nothing, SweepObserver, SweepProgress
-from evoquant.store import cache_folder, is_cache
+from evoquant.report.sweep_progress import Nothing, SweepObserver
+from evoquant.store import is_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from evoquant.campaign.config_sweep import Cell
-    from evoquant.execution.protocol import Executor
-
-GIVEN, RECORD, TURNS, RESULT, LOCK = "sweep.yaml", "resolved_sweep.json", "turns.jsonl", "sweep.json", ".lock"
+GIVEN, RECORD, RESULT, LOCK = "sweep.yaml", "resolved_sweep.json", "sweep.json", ".lock"
 
 
 @dataclass(frozen=True)
@@ -114,8 +104,7 @@ def sweep(
     loaded = load_sweep(path, overrides)
     require_inputs(loaded, str(path))
     folder = folder_of(out or Path("runs") / loaded.config.name, "a sweep's directory")
-    given = loaded.config.executor
-    where = (executor or given.kind, workers or given.workers, address or given.address)
+    where = _where(loaded.config.executor, executor, workers, address)
     return _held(loaded, folder, where, observer, text=read_text(path))
 
 
@@ -141,7 +130,8 @@ def resume_sweep(
         flags = " ".join(f"--allow-code {name}" for name in missing)
         raise InputError(f"{folder}: its campaigns name code ({', '.join(missing)}); to run it, repeat it: {flags}")
     kind = executor or read_json(folder / RECORD, error=RunDirError).get("executor")
-    return _held(loaded, folder, (kind if executor or kind in EXECUTORS else "ray", workers, address), observer)
+    known = kind if executor or kind in EXECUTORS else None
+    return _held(loaded, folder, _where(SweepExecutorConfig(), known, workers, address), observer)
 
 
 def read_sweep(path: str | Path) -> SweepResult:
@@ -185,18 +175,32 @@ def opened_sweep(folder: Path) -> Sweep:
     return found
 
 
+def _where(
+    config: SweepExecutorConfig, kind: str | None, workers: int | None, address: str | None
+) -> SweepExecutorConfig:
+    """Where a sweep runs: as configured, apart from what is given.
+
+    Raises:
+        InputError: no such executor.
+    """
+    given = {"kind": kind, "workers": workers, "address": address}
+    plain = config.model_dump(mode="json") | {key: value for key, value in given.items() if value is not None}
+    if plain["kind"] != config.kind:  # what belongs to the other one
+        plain = {key: plain[key] for key in given}
+    try:
+        return SweepExecutorConfig.model_validate(plain)
+    except ValidationError as error:
+        raise InputError(describe_validation(error, "executor")) from None
+
+
 def _held(
     loaded: Sweep,
     folder: Path,
-    where: tuple[str, int | None, str | None],
+    where: SweepExecutorConfig,
     observer: SweepObserver | None,
     text: str | None = None,
 ) -> SweepResult:
     """Run what is left, while no other process does."""
-    try:
-        SweepExecutorConfig(kind=where[0])
-    except ValidationError as error:
-        raise InputError(describe_validation(error, "executor")) from None
     if RunDir(folder).has(RESOLVED):
         raise RunDirError(f"{folder}: holds the run of one campaign; choose another --out.")
     _require_same(loaded, folder)
@@ -212,10 +216,12 @@ def _held(
             raise HeldError(f"{folder}: another process is running this sweep; wait for it or stop it.") from None
         if text is not None:
             write_atomic(folder / GIVEN, text)
-            record: dict[str, Any] = {"hash": sweep_hash(loaded), "folder": str(loaded.folder), "executor": where[0]}
+            record: dict[str, Any] = {"hash": sweep_hash(loaded), "folder": str(loaded.folder), "executor": where.kind}
             record |= {"sweep": loaded.record()}
             write_atomic(folder / RECORD, pretty_json(record))
-        return _Driver(loaded, folder, observer or Nothing()).run(*where)
+        data = Driver(loaded, folder, observer or Nothing()).run(where)
+        write_atomic(folder / RESULT, pretty_json(data))
+        return SweepResult(folder, data, *_spent(folder))
     finally:
         os.close(lock)
 
@@ -266,133 +272,3 @@ def _spent(folder: Path) -> tuple[int, int]:
                 measured += int(record["measured"])
                 needed[str(record["cell"])] = int(record["needed"])
     return sum(needed.values()), measured
-
-
-@dataclass
-class _Driver:
-    """Hands out turns, and notes what came of them."""
-
-    sweep: Sweep
-    folder: Path
-    observer: SweepObserver
-    waiting: deque[Cell] = field(default_factory=deque)
-    given: list[Cell] = field(default_factory=list)  # by number of turn
-    done: set[str] = field(default_factory=set)
-    failed: dict[str, str] = field(default_factory=dict)
-    paused: set[str] = field(default_factory=set)  # their own wall time is over
-    stands: dict[str, tuple[int, int]] = field(default_factory=dict)  # generations, of how many at most
-    workers: int = 1
-    began: float = 0.0
-    seconds: float = 0.0  # of workers, in turns that have ended
-
-    @property
-    def left(self) -> int:
-        """Campaigns that have something to do."""
-        return len(self.sweep.cells) - len(self.done) - len(self.failed) - len(self.paused)
-
-    def run(self, kind: str, workers: int | None, address: str | None) -> SweepResult:
-        """Run what is left."""
-        self.done = {cell.name for cell in self.sweep.cells if is_finished(self.folder / cell.name)}
-        self.waiting.extend(cell for cell in self.sweep.cells if cell.name not in self.done)
-        ready, count = len(self.done), len(self.sweep.cells)
-        self.observer.message(
-            f"{count} campaigns in {self.folder}; {ready} are finished already" + "; nothing is left" * (ready == count)
-        )
-        try:
-            if self.waiting:
-                self._work(kind, workers, address)
-            data = sweep_data(self.folder, self.sweep, self.failed)
-        except (KeyboardInterrupt, Interrupted):
-            raise Interrupted(
-                f"interrupted: {len(self.done)} of {count} campaigns are finished; continue with: evoquant resume "
-                f"{self.folder}"
-            ) from None
-        write_atomic(self.folder / RESULT, pretty_json(data))
-        return SweepResult(self.folder, data, *_spent(self.folder))
-
-    def _work(self, kind: str, workers: int | None, address: str | None) -> None:
-        most = workers if workers is not None or address is not None else os.cpu_count() or 1
-        wanted = None if most is None else min(most, len(self.waiting))
-        executor = make_executor(kind, wanted, address)
-        probe = secrets.token_hex(16)
-        write_atomic(self.folder / PROBE, probe)
-        _mend(self.folder / TURNS)
-        cache = cache_folder(self.sweep.config.cache, self.folder)
-        place = (str(self.folder.resolve()), str(cache.resolve()), socket.gethostname())
-        try:
-            executor.start(start_turns, Turns(*place, tuple(self.sweep.code()), probe, sweep_turns.CATCHING_UP))
-            self.workers, self.began = executor.workers, time.monotonic()
-            self._tell()
-            self._turns(executor)
-        finally:
-            executor.close()
-            with contextlib.suppress(OSError):
-                (self.folder / PROBE).unlink()
-
-    def _turns(self, executor: Executor) -> None:
-        for number, result in executor.stream(self._next()):
-            cell = self.given[number]
-            if isinstance(result, Failure):  # the worker died with it, again and again
-                ended = Ended(cell.name, FAILED, f"{result.reason}: {result.message}")
-            else:
-                ended = result
-            RunDir(self.folder).append(TURNS, asdict(ended), durable=False)
-            self._settle(cell, ended)
-            self._tell()
-
-    def _next(self) -> Iterator[Any]:
-        """The next turn, for whoever has waited longest."""
-        while self.left:
-            if not self.waiting:
-                yield NOT_YET
-                continue
-            cell = self.waiting.popleft()
-            self.given.append(cell)
-            alone = self.left <= self.workers or cell.config.stop.wall_time_s is not None
-            yield Turn(cell.name, cell.data, cell.text, None if alone else self.sweep.config.turn_s)
-
-    def _settle(self, cell: Cell, ended: Ended) -> None:
-        self.seconds += ended.seconds
-        if ended.of:
-            self.stands[cell.name] = (ended.generations, ended.of)
-        if ended.state == SUSPENDED:
-            self.waiting.append(cell)
-        elif ended.state == FINISHED:
-            self.done.add(cell.name)
-        elif ended.state == OUT_OF_TIME:
-            self.paused.add(cell.name)
-            self.observer.message(f"{cell.name}: its wall time is over; the same command goes on with it")
-        else:
-            self.failed[cell.name] = ended.message
-            self.observer.message(f"{cell.name} failed: {quoted(ended.message, 400)[1:-1]}")
-
-    def _tell(self) -> None:
-        self.observer.turn(
-            SweepProgress(
-                campaigns=len(self.sweep.cells),
-                finished=len(self.done),
-                failed=len(self.failed),
-                running=min(self.workers, self.left),
-                waiting=max(0, self.left - self.workers),
-                generations=sum(stands for stands, _ in self.stands.values()),
-                eta_s=self._eta_s(),
-            )
-        )
-
-    def _eta_s(self) -> float | None:
-        """From the mean time of the campaigns of this session, those under way counted by their generations."""
-        over = self.done | self.failed.keys()
-        part = [done / most for name, (done, most) in self.stands.items() if name not in over]
-        worked = sum(part) + sum(name in over for name in self.stands)
-        if not worked:
-            return None
-        left = max(0.0, self.left - sum(part))
-        return left * self.seconds / worked / max(1, min(self.workers, self.left))
-
-
-def _mend(path: Path) -> None:
-    """Cut off the line that a killed process left torn."""
-    if is_file(path):
-        data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            os.truncate(path, data.rfind(b"\n") + 1)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from evoquant.api.sweeps import TURNS
+from evoquant.api.sweep_driver import TURNS
 from evoquant.campaign.config_sweep import load_sweep
 from evoquant.campaign.storage import JOURNAL, REPORT
 from evoquant.errors import CampaignError

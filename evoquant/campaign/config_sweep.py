@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from evoquant.campaign.config import MAX_CONFIG_BYTES, CampaignConfig, config_from_dict, resolve_paths
 from evoquant.campaign.config_base import Closed
-from evoquant.campaign.config_own import known_executor
+from evoquant.campaign.config_executor import ExecutorConfig
 from evoquant.campaign.config_replay import ReplayConfig
 from evoquant.campaign.sweep_cells import Combination, combinations, expanded_axes, valid_key
 from evoquant.campaign.yaml_file import override, parse_yaml, set_key
@@ -35,25 +35,26 @@ __all__ = ["MAX_CAMPAIGNS", "Cell", "Sweep", "SweepConfig", "SweepExecutorConfig
 
 MAX_CAMPAIGNS = 10_000
 TURN_S = 20.0
+OF_A_CAMPAIGN = ("batch", "limit_s")  # of an executor; the rest is the sweep's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Values = Annotated[list[JsonValue], Field(min_length=1)] | str
 Axes = dict[str, Values]
 
 
-class SweepExecutorConfig(Closed):
+class SweepExecutorConfig(ExecutorConfig):
     """Where the campaigns run; cannot change a result."""
 
     kind: str = "ray"
-    workers: Annotated[int, Field(ge=1, le=4096)] | None = None
-    address: str | None = None
 
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value == "auto":
-            raise ValueError("a sweep runs on ray, or in turn with local; name one")
-        return known_executor(value)
+    @model_validator(mode="after")
+    def _of_a_sweep(self) -> SweepExecutorConfig:
+        if self.kind == "auto":
+            raise ValueError("kind: a sweep runs on ray, or in turn with local; name one instead of auto")
+        for key in OF_A_CAMPAIGN:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} is of each campaign; set it under base: executor")
+        return self
 
 
 class SweepConfig(Closed):
@@ -225,12 +226,8 @@ def _cell(one: Combination, base: Mapping[str, Any], source: str, folder: Path) 
 def _run_here(data: dict[str, Any]) -> None:
     """Each campaign is evaluated by the worker that runs it: of its executor the limits stay."""
     given = data.get("executor")
-    if isinstance(given, dict):
-        for key in ("workers", "address", "options"):
-            given.pop(key, None)
-        given["kind"] = "local"
-    elif given is None:
-        data["executor"] = {"kind": "local"}
+    kept = {key: given[key] for key in OF_A_CAMPAIGN if key in given} if isinstance(given, dict) else {}
+    data["executor"] = {"kind": "local", **kept}
     data.pop("cache", None)
 
 

@@ -245,6 +245,8 @@ WORDS: dict[str, dict[str, str]] = {
         "kind": "ray, local (in turn, in this process), or your own as module:Class",
         "workers": "campaigns that run at once; by default one for each CPU",
         "address": "an existing Ray cluster",
+        "resources": "what one campaign has for itself of a node (Ray)",
+        "runtime_env": "Ray's runtime environment of the workers, such as packages that they need",
     },
     "ExampleTaskConfig": {"kind": "an example network, trained in seconds to minutes"},
     "TorchTaskConfig": {

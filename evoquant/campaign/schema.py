@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from evoquant.campaign.config import CampaignConfig
-from evoquant.campaign.config_sweep import SweepConfig
+from evoquant.campaign.config_sweep import OF_A_CAMPAIGN, SweepConfig
 from evoquant.campaign.config_words import words_of
 from evoquant.campaign.sweep_cells import NOT_VARIED
 from evoquant.genomes.expression import ALL_SIGNALS, OPERATOR
@@ -44,6 +44,8 @@ def config_schema() -> dict[str, Any]:
 def sweep_schema() -> dict[str, Any]:
     """The same of a sweep's file: its base is a campaign, and what varies takes what the campaign's key takes."""
     made, campaign = SweepConfig.model_json_schema(), config_schema()
+    for key in OF_A_CAMPAIGN:
+        del made["$defs"]["SweepExecutorConfig"]["properties"][key]
     _described("SweepConfig", made)
     for key in ("$schema", "$id", "title"):
         del campaign[key]

@@ -136,6 +136,8 @@ def test_where_a_campaign_runs_is_the_sweeps_own_matter(tmp_path):
         ({"turn_s": 0}, "turn_s"),
         ({"ovr": {}}, "ovr: unknown key. Did you mean 'over'?"),
         ({"executor": {"kind": "auto"}}, "a sweep runs on ray, or in turn with local"),
+        ({"executor": {"limit_s": 3}}, "limit_s is of each campaign; set it under base: executor"),
+        ({"executor": {"kind": "local", "resources": {"cpus": 2}}}, "resources is for Ray's workers"),
         ({"base": str(CONFIGS / "journey.yaml")}, "a replay searches nothing"),
     ],
 )
