@@ -23,6 +23,7 @@ TYPED = {
     ("campaigns", "0.1%"): "the gap that tests/bounds holds",
     **{("compatibility", figure): "an example of versions" for figure in ("1.0", "0.2", "0.3", "0.4")},
     **{("compatibility", figure): "what tests/package/installed.py tries" for figure in ("3.11", "3.13")},
+    **{("remote", figure): "of the version of a server that was tried" for figure in ("5.2", "16.2", "3.7")},
     ("deploy", "1%"): "the tolerance of verify in bytes",
     ("deploy", "1e-4"): "the tolerance of verify in outputs",
     ("deploy", "1e-3"): "the tolerance of verify in retention",
