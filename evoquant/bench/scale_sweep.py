@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evoquant.api.sweep_driver import TURNS
 from evoquant.campaign.config_sweep import load_sweep
@@ -19,6 +19,9 @@ from evoquant.errors import CampaignError
 from evoquant.files import canonical_json, write_atomic
 from evoquant.report.sweep import sweep_hash
 from evoquant.rng import generator_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 SWEEP: dict[str, Any] = {
     "name": "hundred",
@@ -54,29 +57,32 @@ def measure(folder: Path) -> list[dict[str, Any]]:
     """
     file = folder / "hundred.yaml"
     write_atomic(file, canonical_json(SWEEP))
-    calm_s = _session(file, folder / "calm", "ray")
-    calm = _row("undisturbed", file, folder / "calm", calm_s, [])
-    sessions = _killed(file, folder / "killed", calm_s)
-    killed = _row("killed, started again", file, folder / "killed", sum(row["seconds"] for row in sessions), sessions)
-    local_s = _session(file, folder / "local", "local")
-    local = _row("in turn, no Ray", file, folder / "local", local_s, [])
+    whole = _session(file, folder / "calm", "ray")
+    calm = _row("undisturbed", file, folder / "calm", [whole])
+    killed = _row("killed, started again", file, folder / "killed", _killed(file, folder / "killed", whole["seconds"]))
+    local = _row("in turn, no Ray", file, folder / "local", [_session(file, folder / "local", "local")])
     for row, place in ((calm, "calm"), (killed, "killed"), (local, "local")):
         row["same"] = _same(folder / "calm", folder / place)
     return [calm, killed, local]
 
 
-def _session(file: Path, out: Path, executor: str) -> float:
-    """Seconds of a whole command, from its start to its end.
+def _session(file: Path, out: Path, executor: str) -> dict[str, float]:
+    """Seconds of a whole command, and of these until its first turn was over.
 
     Raises:
         CampaignError: it fails.
     """
     began = time.perf_counter()
     process = _started(file, out, executor)
-    _, errors = process.communicate(timeout=PATIENCE_S)
+    try:
+        _wait_for_work(process, out)
+        start_s = time.perf_counter() - began
+        _, errors = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
     if process.returncode:
         raise CampaignError(f"{out.name}: ended with exit code {process.returncode}: {errors[-2000:]}")
-    return time.perf_counter() - began
+    return {"seconds": time.perf_counter() - began, "start_s": start_s}
 
 
 def _started(file: Path, out: Path, executor: str) -> subprocess.Popen[str]:
@@ -102,13 +108,15 @@ def _killed(file: Path, out: Path, calm_s: float) -> list[dict[str, Any]]:
     Raises:
         CampaignError: it fails.
     """
-    sessions = []
+    sessions: list[dict[str, Any]] = []
     for number in range(KILLS):
         rng = generator_for(number, 0, "kills of the sweep")
         began = time.perf_counter()
         process = _started(file, out, "ray")
+        start_s = None
         if number:
             _wait_for_work(process, out)
+            start_s = time.perf_counter() - began
         wait_s = float(rng.uniform(0.0, calm_s / KILLS if number else 3.0))
         try:
             process.communicate(timeout=wait_s)
@@ -117,8 +125,8 @@ def _killed(file: Path, out: Path, calm_s: float) -> list[dict[str, Any]]:
             process.communicate()
         else:
             raise CampaignError("the sweep ended before it could be killed; make its campaigns longer")
-        sessions.append({"seconds": time.perf_counter() - began, "finished": _finished(out)})
-    return [*sessions, {"seconds": _session(file, out, "ray"), "finished": _finished(out)}]
+        sessions.append({"seconds": time.perf_counter() - began, "start_s": start_s, "finished": _finished(out)})
+    return [*sessions, _session(file, out, "ray")]
 
 
 def _wait_for_work(process: subprocess.Popen[str], out: Path) -> None:
@@ -149,7 +157,7 @@ def _same(out: Path, other: Path) -> int:
     )
 
 
-def _row(case: str, file: Path, out: Path, wall_s: float, sessions: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(case: str, file: Path, out: Path, sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     loaded = load_sweep(file)
     digest = hashlib.sha256()
     for cell in loaded.cells:
@@ -161,13 +169,14 @@ def _row(case: str, file: Path, out: Path, wall_s: float, sessions: list[dict[st
         "sweep": sweep_hash(loaded),
         "campaigns": told["campaigns"],
         "finished": told["finished"],
-        "kills": max(0, len(sessions) - 1),
+        "kills": len(sessions) - 1,
         "finished_at_kill": [session["finished"] for session in sessions[:-1]],
         "journals": digest.hexdigest(),
         "table": hashlib.sha256((out / "sweep.json").read_bytes()).hexdigest(),
         "turns": len(turns),
         "suspended": sum(turn["state"] == "suspended" for turn in turns),
         "workers": WORKERS if case != "in turn, no Ray" else 1,
-        "wall_s": wall_s,
+        "wall_s": sum(session["seconds"] for session in sessions),
         "sessions_s": [session["seconds"] for session in sessions],
+        "starts_s": [session["start_s"] for session in sessions],
     }

@@ -12,7 +12,7 @@ from evoquant.report.performance import machine_note
 from evoquant.report.scale import TABLES
 
 FACTOR = 3.0  # as for results/performance.jsonl: the machine may be shared
-MOMENTS = ("turns", "suspended", "finished_at_kill", "sessions_s")  # of a sweep that is killed
+MOMENTS = ("turns", "suspended", "finished_at_kill", "sessions_s", "starts_s")  # of a sweep that is killed
 TIMES = ("seconds", "wall_s", "megabytes", "efficiency", "speedup", "value")
 
 

@@ -36,9 +36,11 @@ def sweep_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     for row in rows:
         if row["kills"]:
             counts = ", ".join(str(count) for count in row["finished_at_kill"])
+            starts = sum(start for start in row["starts_s"] if start is not None)
             notes.append(
                 f"SIGKILL to the command at random moments, the first while Ray starts; then the same command again. "
                 f"So many campaigns were finished at each kill: {counts}. Lost is what all {row['kills'] + 1} sessions "
-                f"took more than the undisturbed one, mostly {row['kills']} starts of Ray."
+                f"took more than the undisturbed one; until their first turns were over the sessions took "
+                f"{seconds(starts)}, that of the undisturbed one {seconds(first['starts_s'][0])}."
             )
     return [Table("Many campaigns as one job", columns, cells, tuple(notes), frozenset({1, 2, 3, 7, 8}))]
