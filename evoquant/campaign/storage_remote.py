@@ -23,7 +23,7 @@ from evoquant.errors import HeldError, RunDirError
 from evoquant.files import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from evoquant.campaign.storage_objects import Objects
@@ -157,18 +157,20 @@ class RemoteRunDir(RunDir):
         Raises:
             RunDirError: a line before the last is damaged, or the store cannot be read.
         """
-        data = self._segments(JOURNAL)
-        lines, whole, torn = complete_lines(data, self.path / JOURNAL)
-        if repair and torn:
-            self._require_same()
-            self._cut_segments(whole)
+        segments = self._read_segments(JOURNAL)
+        lines, whole, torn = complete_lines(b"".join(segments.values()), self.path / JOURNAL)
+        if repair:
+            # One that a killed writer's last PUT makes from here on is found in the place of the next one.
+            self._next[JOURNAL] = max(map(_number, segments), default=-1) + 1
+            if torn:
+                self._require_same()
+                self._cut_segments(segments, whole)
         return lines
 
-    def _cut_segments(self, left: int) -> None:
+    def _cut_segments(self, segments: Mapping[str, bytes], left: int) -> None:
         """Keep so many bytes of the journal."""
         try:
-            for name in self._objects.names(_folder(JOURNAL)):
-                data = self._objects.read(name)
+            for name, data in segments.items():
                 if left <= 0:
                     self._objects.remove(name)
                 elif left < len(data):
@@ -178,12 +180,16 @@ class RemoteRunDir(RunDir):
             self._refused(f"{JOURNAL} cannot be written", error)
 
     def _segments(self, name: str) -> bytes:
+        return b"".join(self._read_segments(name).values())
+
+    def _read_segments(self, name: str) -> dict[str, bytes]:
+        """Segment → what it holds, in order."""
         try:
-            names = self._objects.names(_folder(name))
+            names = sorted(self._objects.names(_folder(name)), key=_number)
             if len(names) <= 1:
-                return b"".join(map(self._objects.read, names))
+                return {name: self._objects.read(name) for name in names}
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                return b"".join(pool.map(self._objects.read, sorted(names, key=_number)))
+                return dict(zip(names, pool.map(self._objects.read, names), strict=True))
         except OSError as error:
             self._refused(f"{name} cannot be read", error)
 

@@ -190,6 +190,19 @@ def test_an_answer_that_was_lost_is_not_another_writer(store, monkeypatch):
         assert len(run.journal()) == 1
 
 
+def test_a_put_of_a_killed_writer_that_arrives_late_is_not_written_behind(store):
+    place = place_of(store)
+    with RunDir.create(place) as run:
+        run.put(RESOLVED, "{}")
+        run.append(JOURNAL, {"generation": 0})
+    with RunDir.open(place) as run:
+        assert len(run.journal(repair=True)) == 1
+        place.objects().write("journal/000001.jsonl", b'{"generation":1,"of":"the killed one"}\n')
+        with pytest.raises(RunDirError, match=r"journal/000001\.jsonl was written by another process"):
+            run.append(JOURNAL, {"generation": 1})
+    assert len(RunDir.open(place, hold=False).journal()) == 2
+
+
 def test_the_lease_is_renewed_while_it_is_held(store, monkeypatch):
     monkeypatch.setattr(storage_lease, "RENEW_S", 0.02)
     objects = place_of(store).objects()
