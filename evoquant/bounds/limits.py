@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from evoquant.scoring.limits import Limit, WithinLimits
     from evoquant.scoring.problem import Problem
 
-NODES = 20_000
+NODES = 5_000
 LARGEST = 1e6  # of a row's numbers as the solver sees them
 OFF = 1e-9  # relative: what the solver's dual bound, or a scaled number, may be wrong by
 TIGHTER = (0.0, 2e-6, 2e-5, 2e-4)  # relative, tried in turn

@@ -61,10 +61,10 @@ class LimitsConfig(Closed):
     retention: Retention = 0.95
     at_most: Annotated[dict[str, float | str], Field(max_length=32)] = Field(default={})
 
-    @field_validator("at_most")
+    @field_validator("at_most", mode="before")
     @classmethod
-    def _amounts(cls, value: dict[str, float | str]) -> dict[str, float | str]:
-        for name, most in value.items():
+    def _amounts(cls, value: Any) -> Any:
+        for name, most in value.items() if isinstance(value, dict) else ():
             try:
                 amount = parse_amount(most)
             except InputError as error:
