@@ -258,9 +258,10 @@ class SharedStore(Store):
         return found
 
     def _lives(self, owner: str) -> bool:
-        """Whether the process that has this name is there: it holds its file locked."""
+        """Whether the process that has this name is there: it holds its file locked; else the file goes."""
+        path = self._me.with_name(Path(owner).name)
         try:
-            handle = os.open(self._me.with_name(Path(owner).name), os.O_RDWR)
+            handle = os.open(path, os.O_RDWR)
         except OSError:
             return False
         try:
@@ -269,6 +270,7 @@ class SharedStore(Store):
             return True
         finally:
             os.close(handle)
+        path.unlink(missing_ok=True)
         return False
 
 

@@ -149,6 +149,7 @@ def test_claims_of_a_process_that_was_killed_count_no_more(tmp_path):
         assert store.wait(["one"]) == {}
         with store.claim(["one", "three"]) as mine:
             assert mine == ["one", "three"]
+    assert list((tmp_path / "claims").iterdir()) == []
     process.stdout.close()
 
 
