@@ -3,6 +3,7 @@
 So it is atomic, and its conditions hold whoever races; the suite asks for that first.
 """
 
+import random
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ pytest.importorskip("moto")
 pytest.importorskip("flask_cors")
 
 import evoquant
-from evoquant.campaign.storage import CHAMPION, JOURNAL, RunDir
+from evoquant.campaign.storage import CHAMPION, JOURNAL, RESOLVED, RunDir
 from evoquant.campaign.storage_url import place_of
 from evoquant.errors import RunDirError
 from evoquant.testing import check_storage
@@ -99,6 +100,28 @@ def test_a_process_is_killed_and_the_next_goes_on_at_once(bucket, tmp_path):
     run = RunDir.open(place, hold=False)
     assert "".join(f"{line}\n" for line in run.journal()) == (local.path / JOURNAL).read_text(encoding="utf-8")
     assert run.text(CHAMPION) == (local.path / CHAMPION).read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_killed_at_any_time_and_again_while_it_resumes(bucket, tmp_path):
+    long, rng = ["stop.generations=120", "stop.stagnation=null", "executor.kind=local"], random.Random(0)
+    sets = [word for one in long for word in ("--set", one)]
+    local = evoquant.run(CONFIG, out=tmp_path / "run", overrides=long)
+    for number in range(4):
+        place = place_of(f"{bucket}/any-time-{number}")
+        for _ in range(3):
+            begun = RunDir.at(place).has(RESOLVED)
+            with started("resume", place) if begun else started("run", CONFIG, "--out", place, *sets) as process:
+                time.sleep(rng.uniform(1, 3))
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+        if RunDir.at(place).has(RESOLVED):
+            evoquant.resume(place)
+        else:
+            evoquant.run(CONFIG, out=place, overrides=long)
+        run = RunDir.open(place, hold=False)
+        assert "".join(f"{line}\n" for line in run.journal()) == (local.path / JOURNAL).read_text(encoding="utf-8")
+        assert run.text(CHAMPION) == (local.path / CHAMPION).read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_reached_is_named(bucket, monkeypatch):
