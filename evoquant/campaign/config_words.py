@@ -40,7 +40,7 @@ WORDS: dict[str, dict[str, str]] = {
         "report_test_by_generation": "show the champions' test scores, computed from the journal after the run",
         "executor": "where candidates are evaluated; changes the time, never the result",
         "cache": "folder of measured outcomes and trained networks; safe to delete",
-        "out": "the run directory",
+        "out": "the run directory: a folder, or a URL such as s3://bucket/runs/mine",
         "trackers": "also write the run's course to these tools, on this machine",
     },
     "CodeConfig": {
