@@ -169,4 +169,5 @@ def _row(case: Case, run: Path, wall_s: float) -> dict[str, Any]:
         "seconds": sum(row["seconds"] for row in timings),
         "wall_s": wall_s,
         "cpus": os.cpu_count() or 1,
+        "load": os.getloadavg()[1],
     }

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+import evoquant
 from evoquant.bench.nodes import Nodes, bare_python
 from evoquant.errors import InputError, MissingExtraError
 from evoquant.execution.need import Need
@@ -203,6 +204,14 @@ def test_a_job_is_submitted_to_a_cluster_without_evoquant(python, command, tmp_p
         )
         assert resumed.returncode == 0, resumed.stderr
         assert "finished already" in resumed.stdout
+        other = tmp_path / "rays"
+        code = json.dumps({"py_modules": evoquant.__path__[:1]})
+        theirs = ["job", "submit", "--address", nodes.dashboard, "--working-dir", ".", "--runtime-env-json", code, "--"]
+        ours = ["python", "-m", "evoquant.cli", "run", "far.yaml", "--executor", "ray", "--out", str(other), *PROFILES]
+        ray = [sys.executable, "-m", "ray.scripts.scripts", *theirs, *ours]
+        done = subprocess.run(ray, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert files(other) == files(tmp_path / "here")
 
 
 def test_a_job_without_the_extra_without_a_cluster_or_a_place_is_refused(tmp_path, monkeypatch):
