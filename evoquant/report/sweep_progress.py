@@ -100,7 +100,7 @@ class Bar:
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
             TextColumn("campaigns"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=14),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
