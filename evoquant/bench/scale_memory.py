@@ -74,7 +74,7 @@ def large_task() -> TorchTask:
 
 
 def _row(when: str, weights_mb: float, executor: RayExecutor, widths: tuple[str, ...] | None) -> dict[str, Any]:
-    found = list(executor.map([widths] * executor.workers))
+    found: list[Any] = list(executor.map([widths] * executor.workers))
     shares = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
     return {"when": when, "workers": executor.workers, "weights_mb": weights_mb, "megabytes": shares}
 
