@@ -1,0 +1,64 @@
+"""Page, plots and comparison of a run over three objectives with limits."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("plotly")
+pytest.importorskip("matplotlib")
+
+from evoquant import api
+from evoquant.report.compare import compare
+from evoquant.report.compare_tables import compare_tables
+from evoquant.report.data import load_run
+from evoquant.report.page import page_html
+from evoquant.report.plots_archive import archive_figure
+from evoquant.report.plots_style import picture, style
+from evoquant.report.series import run_series
+from evoquant.report.why import why_data
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "campaign"))
+LIMITS = Path(__file__).parents[2] / "configs" / "limits.yaml"
+CHANGES = [
+    "stop.generations=6",
+    "search.population=16",
+    "search.floor=0",
+    "search.objectives=[retention, bytes, latency]",
+    'costs.latency={"kind": "own_parts:Nanoseconds"}',
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    place = tmp_path_factory.mktemp("limits")
+    return [api.run(LIMITS, out=place / str(seed), overrides=[*CHANGES, f"seed={seed}"]).path for seed in range(2)]
+
+
+def test_the_page_draws_projections_and_no_exact_front_and_says_what_is_left_of_limits(runs):
+    run = load_run(runs[0])
+    series = run_series(run)
+    assert series.archive.axes == ("retention", "bytes (MB)", "latency (µs)") and series.front is None
+    assert series.archive.pairs() == ((1, 0), (2, 0), (1, 2))
+    text = page_html(run)
+    assert "The front over all objectives" in text and "exact front" not in text
+    data = json.loads(text.partition('id="archive-data"')[2].partition(">")[2].partition("</script>")[0])
+    assert {trace["xaxis"] for trace in data["data"]} == {"x", "x2", "x3"}
+    kept = all(row["margin"] >= 0 for row in run.champion.scores["train"]["limits"])
+    assert ("All limits are kept" in text) == kept
+
+
+def test_plots_have_the_projections_with_equal_bytes_for_equal_runs(runs):
+    archive = run_series(load_run(runs[0])).archive
+    with style():
+        first, second = (picture(archive_figure(archive), "svg") for _ in range(2))
+    assert first == second and "latency (µs)".encode() in first
+
+
+def test_comparisons_say_which_limits_were_kept_and_why_knows_all_costs(runs):
+    tables = {table.title: table for table in compare_tables(compare(runs))}
+    limits = tables["Limits on train"]
+    assert limits.columns == ("Group", "All kept", "retention", "bytes", "effective_bits")
+    assert limits.rows[0][1].endswith("of 2")
+    assert why_data(load_run(runs[0]))["swaps"]
