@@ -183,10 +183,8 @@ class TorchTask:
         A network of ours travels as plain data and bytes, and one in memory likewise where it `travels`. Of somebody's
         own with a factory only its name does: in this process the live network is measured, another calls the factory.
 
-        Args:
-            elsewhere: for Ray, whose workers may be where the data is not, and many on one node: arrays in the place of
-                bytes, which all workers of a node read at one place, and of somebody's own the network and the data
-                where they can be told in plain data.
+        `elsewhere`, on Ray: arrays in the place of bytes, which all workers of a node read at one place; and somebody's
+        own network with its data, for there may be none, if they can be told in plain data.
 
         Raises:
             InputError: what should travel cannot.
