@@ -14,7 +14,7 @@ from evoquant.campaign.evaluate import score_genomes
 from evoquant.campaign.finals import figures, size_figures
 from evoquant.campaign.limit_figures import cost_figures
 from evoquant.campaign.storage import ARCHIVE
-from evoquant.errors import ProfileError, RunDirError, describe_validation
+from evoquant.errors import ProfileError, RunDirError, describe_validation, quoted
 from evoquant.genomes.base import digest_of
 from evoquant.scoring.hypervolume import hypervolume, hypervolume_share
 from evoquant.search.base import Archiving
@@ -80,6 +80,9 @@ class _ArchiveSchema(_Strict):
         first = self.entries[0].scores.keys()
         if first.isdisjoint(CHOOSING_SPLITS) or any(entry.scores.keys() != first for entry in self.entries):
             raise ValueError(f"entries should all have scores of the same splits, one of {', '.join(CHOOSING_SPLITS)}")
+        for name in set(self.objectives) - {"retention"}:
+            if any(name not in scores.costs for entry in self.entries for scores in entry.scores.values()):
+                raise ValueError(f"entries should all say what they cost in {quoted(name)}, one of the objectives")
         return self
 
 

@@ -22,14 +22,15 @@ def margin_words(margin: float) -> str:
 
 def limits_table(scores: Mapping[str, Mapping[str, Any]]) -> Table | None:
     """The limits split by split, of the model that is worst off; None where the objective has none."""
-    known = {split: figures["limits"] for split, figures in scores.items() if "limits" in figures}
+    known = {
+        split: {row["name"]: limit_words(row) for row in figures["limits"]}
+        for split, figures in scores.items()
+        if figures.get("limits")
+    }
     if not known:
         return None
     splits = list(known)
-    rows = [
-        (row["name"], *(limit_words(known[split][place]) for split in splits))
-        for place, row in enumerate(known[splits[0]])
-    ]
+    rows = [(name, *(known[split].get(name, "") for split in splits)) for name in known[splits[0]]]
     least = next(iter(scores.values())).get("minimise")
     notes = (f"Minimised: {least}. What is left is a share of the limit.",)
     return Table("Limits", ("Limit", *splits), rows, notes)

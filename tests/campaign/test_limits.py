@@ -1,6 +1,7 @@
 """Campaigns over several costs: limits, fronts over named objectives, and picking from what they kept."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -139,6 +140,15 @@ def test_the_archive_of_three_objectives_is_a_front_with_its_volume(runs):
     assert 0 <= archive["hypervolume"]["value"] < 1
     table = next(table for table in run_tables(load_run(runs["three"])) if table.title == "The search's archive")
     assert {"bytes", "latency"} <= set(table.columns)
+
+
+def test_an_archive_that_does_not_say_what_its_objectives_cost_is_refused_in_one_message(runs, tmp_path):
+    shutil.copytree(runs["three"], tmp_path / "run")
+    archive = json.loads((tmp_path / "run" / ARCHIVE).read_text())
+    del archive["entries"][0]["scores"]["train"]["costs"]["latency"]
+    (tmp_path / "run" / ARCHIVE).write_text(json.dumps(archive))
+    with pytest.raises(InputError, match=r"archive.json: .*should all say what they cost in 'latency'"):
+        load_run(tmp_path / "run")
 
 
 def test_pick_takes_what_keeps_most_within_costs_or_costs_least_at_a_retention(runs):
