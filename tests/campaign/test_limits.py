@@ -190,6 +190,7 @@ def test_a_size_is_an_eighth_of_the_bits_where_the_campaign_counts_no_bytes(tmp_
     picked = api.pick(run.path, at_most={"bytes": size})
     assert picked.scores["train"]["costs"]["bits"]["most"] <= 8192 * size
     old = json.loads((run.path / ARCHIVE).read_text())
+    del old["objectives"], old["hypervolume"]
     for entry in old["entries"]:
         del entry["scores"]["train"]["costs"]
     (run.path / ARCHIVE).write_text(json.dumps(old))
