@@ -178,5 +178,6 @@ def _row(case: str, file: Path, out: Path, sessions: Sequence[Mapping[str, Any]]
         "workers": WORKERS if case != "in turn, no Ray" else 1,
         "wall_s": sum(session["seconds"] for session in sessions),
         "sessions_s": [session["seconds"] for session in sessions],
+        "load": os.getloadavg()[1],
         "starts_s": [session["start_s"] for session in sessions],
     }

@@ -56,7 +56,7 @@ cluster: docs/scale.md.
         120,
         sum(SECONDS.values()) / 60,
         costs=SECONDS,
-        loose=frozenset({"machine", "losses", "why", *MOMENTS}),
+        loose=frozenset({"machine", "load", "losses", "why", *MOMENTS}),
         within=dict.fromkeys(TIMES, FACTOR),
         why=f"times and memory are held to within {FACTOR:g} times, for the machine may be shared; journals are equal",
         alone=True,

@@ -33,6 +33,12 @@ def sweep_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
         "20 seeds of 5 searches (genetic, islands, nsga2, map_elites, random) on the seed suite, 120 generations each. "
         "Same: the journal's and the champion's bytes, beside the undisturbed sweep; the table is sweep.json.",
     ]
+    if all("load" in row for row in rows):
+        loads = [row["load"] for row in rows]
+        notes.append(
+            f"The machine was shared with others: the load average was {min(loads):.0f} to {max(loads):.0f} on "
+            f"{first['machine']['cpus']} cores, so that times say little, and journals all."
+        )
     for row in rows:
         if row["kills"]:
             counts = ", ".join(str(count) for count in row["finished_at_kill"])
