@@ -1,7 +1,4 @@
-"""Run directories in S3, on a server of moto's in a process of its own that answers one request after the other.
-
-So it is atomic, and its conditions hold whoever races; the suite asks for that first.
-"""
+"""Run directories in S3, on the server of examples/remote, whose conditions hold: the suite asks for that first."""
 
 import random
 import signal
@@ -25,13 +22,7 @@ from evoquant.errors import RunDirError
 from evoquant.testing import check_storage
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evolve.yaml"
-SERVER = """
-import logging, sys
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
-logging.getLogger("werkzeug").setLevel(logging.ERROR)
-make_server("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app)).serve_forever()
-"""
+SERVER = Path(__file__).parents[2] / "examples" / "remote" / "server.py"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +40,7 @@ def bucket():
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    server = subprocess.Popen([sys.executable, "-c", SERVER, str(port)])
+    server = subprocess.Popen([sys.executable, SERVER, str(port), "bucket"])
     with pytest.MonkeyPatch.context() as patched:
         for name, value in settings.items():
             patched.setenv(name, value)
@@ -61,7 +52,6 @@ def bucket():
                 except OSError:
                     time.sleep(0.1)
             s3fs.S3FileSystem.clear_instance_cache()
-            s3fs.S3FileSystem().mkdir("bucket")
             yield "s3://bucket"
         finally:
             server.kill()
