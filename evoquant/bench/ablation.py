@@ -17,6 +17,7 @@ from evoquant.campaign.config_genome import DirectSpaceConfig, RuleSpaceConfig, 
 from evoquant.campaign.config_search import GeneticConfig, IslandsConfig, RandomConfig, SurrogateConfig
 from evoquant.campaign.signals import profile_signals
 from evoquant.campaign.storage import CHAMPION, REPORT, RESOLVED, RunDir
+from evoquant.campaign.storage_url import folder_of
 from evoquant.errors import CampaignError, InputError, Interrupted, RunDirError, quoted, suggestion
 from evoquant.report.compare import comparison
 from evoquant.report.compare_runs import Group, read_results
@@ -314,11 +315,9 @@ def ablate(
         InputError: as `parts_of` and `jobs_of`.
         Interrupted: by the user; the same call goes on.
     """
-    from pathlib import Path as Folder
-
     config, _ = load_config(path, overrides)
     parts = parts_of(config, str(path), only)
-    folder = out or Folder("runs") / f"{config.name}-ablation"
+    folder = folder_of(out or f"runs/{config.name}-ablation", "the folder of an ablation")
     groups = jobs_of(path, list(parts), seeds, overrides, folder)
     everything = [job for jobs in groups.values() for job in jobs]
     ready = sum(map(is_done, everything))

@@ -158,8 +158,11 @@ def test_where_nothing_is(store, command):
     for words in (("report", f"{store}/none"), ("resume", f"{store}/none")):
         with pytest.raises(RunDirError, match=rf"{store}/none: no such run directory"):
             command(*words)
-    with pytest.raises(InputError, match="is a folder of this machine"):
-        folder_of(store, "a sweep's directory")
+    for place in (store, Path(store)):
+        with pytest.raises(InputError, match="a sweep's directory is a folder of this machine"):
+            folder_of(place, "a sweep's directory")
+    with pytest.raises(InputError, match="the folder of an ablation is a folder of this machine"):
+        command("ablate", CONFIG, "--out", store)
 
 
 def test_a_store_that_fails_says_so(store, monkeypatch):
