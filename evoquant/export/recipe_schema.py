@@ -11,7 +11,8 @@ from evoquant.quantization.precision import Precision
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    # Fields may be called model_…, of which pydantic below 2.10 warns.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class RecipeLayer(_Closed):
