@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from pathlib import Path
 
-from evoquant.bench import studies_networks, studies_outside, studies_scale, studies_speed, studies_suite
+from evoquant.bench import studies_costs, studies_networks, studies_outside, studies_scale, studies_speed, studies_suite
 from evoquant.bench.studies import (
     PARTIAL,
     ROOT,
@@ -49,6 +49,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "outside": studies_outside.outsiders,
     "outside_networks": studies_outside.outside_networks,
     "export": studies_networks.export,
+    "costs": studies_costs.cost_tables,
     "performance": studies_speed.performance,
     "reliability": studies_speed.reliability,
     "scale": studies_scale.scale,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evoquant.errors import InputError, suggestion
-from evoquant.report import figures_networks, figures_speed, figures_suite
+from evoquant.report import figures_costs, figures_networks, figures_speed, figures_suite
 from evoquant.report.study import read_rows
 
 Rows = Callable[[str], Sequence[dict[str, Any]]]
@@ -29,6 +29,7 @@ FIGURES: dict[str, Callable[[Rows], dict[str, str]]] = {
     "export": figures_networks.export,
     "tabular": figures_speed.tabular,
     "performance": figures_speed.performance,
+    "costs": figures_costs.costs,
 }
 TABLES: dict[str, Callable[[Rows], list[tuple[str, ...]]]] = {
     "free_evolution": figures_suite.free_evolution_table,
