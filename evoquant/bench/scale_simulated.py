@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WORKERS = (2, 64, 1000)
 POPULATIONS = (1000, 10_000)
 MODES: tuple[Mode, ...] = ("generational", "steady")
-TASKS = ("digits",)
+TASKS = ("digits", "char_lm")
 SAMPLES, WARM = 40, 12
 
 
