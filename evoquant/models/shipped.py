@@ -238,8 +238,6 @@ class _Reader:
         return thing
 
     def _whole(self, kind: str, rest: list[Any]) -> Any:
-        import torch
-
         if kind == "plain":
             return rest[0]
         if kind in ("tuple", "frozenset"):
@@ -249,12 +247,11 @@ class _Reader:
         if kind in ("array", "number"):
             array = np.frombuffer(bytearray(rest[2]), np.dtype(rest[0])).reshape(rest[1])
             return array if kind == "array" else array[()]
-        if kind == "size":
-            return torch.Size(rest[0])
-        if kind == "dtype":
-            return getattr(torch, rest[0])
-        if kind == "device":
-            return torch.device(rest[0])
+        if kind in ("size", "dtype", "device"):  # a metric of an ONNX network holds none: PyTorch need not be there
+            import torch
+
+            makers = {"size": torch.Size, "dtype": functools.partial(getattr, torch), "device": torch.device}
+            return makers[kind](rest[0])
         if kind == "slice":
             return slice(*map(self.made, rest[0]))
         if kind == "method":
