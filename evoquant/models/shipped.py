@@ -250,8 +250,8 @@ class _Reader:
         if kind in ("size", "dtype", "device"):  # a metric of an ONNX network holds none: PyTorch need not be there
             import torch
 
-            makers = {"size": torch.Size, "dtype": functools.partial(getattr, torch), "device": torch.device}
-            return makers[kind](rest[0])
+            makers: dict[str, Any] = {"size": torch.Size, "dtype": functools.partial(getattr, torch)}
+            return makers.get(kind, torch.device)(rest[0])
         if kind == "slice":
             return slice(*map(self.made, rest[0]))
         if kind == "method":
