@@ -32,7 +32,7 @@ CAMPAIGN: dict[str, Any] = {
     "signals": ["fisher"],
     "genome": {"kind": "direct"},
     "search": {"kind": "genetic", "population": 96, "elites": 4},
-    "stop": {"generations": 60},
+    "stop": {"generations": 90},
 }
 PATIENCE_S = 600.0
 
