@@ -24,7 +24,7 @@ from evoquant.files import is_file, pretty_json
 from evoquant.models.base import REFERENCE, Failed, Request
 from evoquant.models.code import code_digest, compiled_text
 from evoquant.models.measurer import start_measurer
-from evoquant.models.memory_data import data_digest, split_samples
+from evoquant.models.memory_data import data_digest, samples_digest, split_samples
 from evoquant.models.own_rounding import rounded_by
 from evoquant.models.torch_data import samples_of
 
@@ -301,6 +301,7 @@ def _task_data(given: Given, metric: Any, sizes: Mapping[str, int], rounder: Rou
         "runtime": given.runtime,
         "model": given.task.model_digest,
         "data": data_digest(given.splits),
+        "whole": samples_digest(given.splits, given.drawn),
         "metric": given.task.metric.name,
         "code": code,
         "samples": {split: samples_of(arrays) for split, arrays in given.splits.items()},

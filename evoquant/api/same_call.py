@@ -57,7 +57,7 @@ def require_same_call(place: Path, config: CampaignConfig, argument: str = "run_
     faults = []
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
-        if old == new:
+        if old == new or key == "task.whole":  # the data's digest says it
             continue
         what = _ARGUMENTS.get(key, key)
         if key == "search.start":

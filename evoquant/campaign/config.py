@@ -289,7 +289,7 @@ class CampaignConfig(Closed):
             del plain["signals"], plain["racing"]
         else:
             plain["racing"] = self.resolved_racing.model_dump(mode="json")
-            for key in ("rounding", "rounding_code"):  # unknown to configs without one, whose hashes stay
+            for key in ("rounding", "rounding_code", "whole"):  # unknown to configs without one, whose hashes stay
                 if plain["task"].get(key, "") is None:
                     del plain["task"][key]
         return plain
@@ -297,6 +297,8 @@ class CampaignConfig(Closed):
     def hash(self) -> str:
         """sha256 of what can change a result."""
         kept = {key: value for key, value in self.to_dict().items() if key not in NOT_HASHED}
+        if self.task is not None:  # `data` says it already, and more
+            kept["task"].pop("whole", None)
         return canonical_hash(kept)
 
 

@@ -75,13 +75,15 @@ class MemoryTaskConfig(MeasuredSource):
     """A network in the memory of a Python program; `evoquant.optimize` writes it, see `evoquant.campaign.in_memory`.
 
     `model` and `data` are digests; `samples` says how many each split has, `drawn` which splits were drawn from the
-    calibration data. `code` is the digest of a metric of one's own, `rounding_code` that of a rounding method.
+    calibration data. `whole` is the digest of the samples as they were given: `data`, but for what the seed draws.
+    `code` is the digest of a metric of one's own, `rounding_code` that of a rounding method.
     """
 
     kind: Literal["memory"]
     runtime: Literal["torch", "onnx"]
     model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     data: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    whole: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     metric: Annotated[str, Field(min_length=1, max_length=500)]
     code: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     rounding: Annotated[str, Field(min_length=1, max_length=500)] | None = None

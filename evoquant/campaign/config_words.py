@@ -264,6 +264,7 @@ WORDS: dict[str, dict[str, str]] = {
         "runtime": "what runs it",
         "model": "sha256 of the network",
         "data": "sha256 of its data",
+        "whole": "sha256 of the samples as given, whatever splits and order the seed draws",
         "metric": "what it is scored by",
         "code": "sha256 of a metric of your own",
         "rounding": "the rounding method of your own",

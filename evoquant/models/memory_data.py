@@ -82,9 +82,7 @@ def split_samples(calibration: Any, selection: Any, test: Any, seed: int) -> tup
 
 def in_drawn_order(arrays: Arrays, seed: int, split: str) -> Arrays:
     """The samples in an order that depends on their contents and the seed alone."""
-    names = sorted(arrays)
-    rows = [np.ascontiguousarray(arrays[name]) for name in names]
-    keys = [hashlib.sha256(b"".join(array[i].tobytes() for array in rows)).digest() for i in range(len(rows[0]))]
+    keys = _row_digests(arrays)
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
     order = order[generator_for(seed, 0, f"order of {split} in memory").permutation(len(order))]
     return {name: array[order] for name, array in arrays.items()}
@@ -95,6 +93,29 @@ def data_digest(splits: Mapping[str, Arrays]) -> str:
     return digest_arrays(
         {f"{split}.{name}": array for split, arrays in splits.items() for name, array in arrays.items()}
     )
+
+
+def samples_digest(splits: Mapping[str, Arrays], drawn: Sequence[str]) -> str:
+    """sha256 over the samples as they were given: the same whatever splits and order a seed draws from them.
+
+    Args:
+        splits: from `split_samples`.
+        drawn: those that were drawn from the calibration data.
+    """
+    given: dict[str, list[bytes]] = {}
+    for split, arrays in splits.items():
+        whole = "selection" if split == "gate" else split  # its other half
+        given.setdefault("calibration" if whole in drawn else whole, []).extend(_row_digests(arrays))
+    made = hashlib.sha256()
+    for split, rows in sorted(given.items()):
+        made.update(b"".join([f"{split} {len(rows)} ".encode(), *sorted(rows)]))
+    return made.hexdigest()
+
+
+def _row_digests(arrays: Arrays) -> list[bytes]:
+    """sha256 of each sample: all its inputs and its target."""
+    rows = [np.ascontiguousarray(arrays[name]) for name in sorted(arrays)]
+    return [hashlib.sha256(b"".join(array[i].tobytes() for array in rows)).digest() for i in range(len(rows[0]))]
 
 
 def _of_one(data: Any, what: str) -> Arrays:

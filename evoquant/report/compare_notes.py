@@ -139,6 +139,12 @@ def _seeds(made: Comparison) -> list[str]:
             f"All runs search one network, trained and split once (task.seed {tasks.pop()}): the spread over seeds is "
             f"the search's, and says nothing of another training."
         )
+    samples = {result.samples for result in made.results} - {None}
+    if len({whole for whole, _ in samples}) < len(samples):
+        notes.append(
+            "Each seed drew its own splits from the same samples: the spread over seeds is the search's and the "
+            "splits', and figures of different seeds are of different samples."
+        )
     return notes
 
 

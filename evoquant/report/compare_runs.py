@@ -72,6 +72,12 @@ class Result:
         return bool(self.scores)
 
     @property
+    def samples(self) -> tuple[str, str] | None:
+        """Of a network in memory: digests of the samples as given, and of the splits drawn from them."""
+        task = self.config.task
+        return (task.whole, task.data) if isinstance(task, MemoryTaskConfig) and task.whole is not None else None
+
+    @property
     def seeds(self) -> tuple[int, int]:
         """The campaign's, and that of its network's training and data."""
         return self.config.seed, 0 if self.config.task is None else self.config.task.seed
@@ -244,6 +250,7 @@ def stated_meaning(config: CampaignConfig) -> dict[str, Any]:
         task = config.task.model_dump(mode="json", exclude={"seed"})
         if not isinstance(config.task, MemoryTaskConfig):
             return meaning | {"task": task}
+        task["data"] = task.pop("whole", None) or task["data"]  # each run's seed draws its own splits from these
         digests = {"model": "the model's digest", "data": "the data's digest", "code": "the metric's digest"}
         return meaning | {"task": "memory"} | {digests.get(key, f"task.{key}"): task[key] for key in task}
     models = config.models or ModelsConfig()
@@ -265,7 +272,8 @@ def _meaning(result: Result) -> dict[str, Any]:
 def _plain(config: CampaignConfig) -> dict[str, Any]:
     plain = {key: value for key, value in config.to_dict().items() if key not in NOT_GROUPED}
     if isinstance(plain.get("task"), dict):
-        plain["task"] = {key: value for key, value in plain["task"].items() if key != "seed"}
+        drawn = {"seed", "data"} if "whole" in plain["task"] else {"seed"}
+        plain["task"] = {key: value for key, value in plain["task"].items() if key not in drawn}
     return plain
 
 

@@ -20,6 +20,8 @@ from evoquant.models.torch_data import call_on_tensors, input_tensors
 from evoquant.models.torch_task import language_model
 from evoquant.models.torch_threads import one_thread
 from evoquant.quantization.precision import Menu
+from evoquant.report.compare import compare
+from evoquant.report.compare_notes import notes_of
 from evoquant.testing.interrupt import StopAfter
 from tests.optional_torch.networks import Everything, seeded
 
@@ -313,6 +315,18 @@ def test_tokens_alone_predict_the_next(wave):
         tokens, network = torch.randint(0, 7, (120, 5)), Next()
     found = evoquant.optimize(network, tokens, **BUDGET)
     assert found.scores["test"]["metric"]["name"] == "perplexity"
+
+
+def test_calls_with_other_seeds_are_compared_and_other_data_is_not(wave, data, tmp_path):
+    x, y = data
+    for seed in (0, 1):
+        evoquant.optimize(wave, data, **{**BUDGET, "seed": seed}, run_dir=tmp_path / f"same-{seed}")
+    made = compare([tmp_path / "same-0", tmp_path / "same-1"])
+    assert [len(group.results) for group in made.groups] == [2]
+    assert any("Each seed drew its own splits from the same samples" in note for note in notes_of(made))
+    evoquant.optimize(wave, (x[1:], y[1:]), **BUDGET, run_dir=tmp_path / "other")
+    with pytest.raises(InputError, match="the data's digest is"):
+        compare([tmp_path / "same-1", tmp_path / "other"])
 
 
 @pytest.mark.parametrize("genome", ["rule", "tree"])
