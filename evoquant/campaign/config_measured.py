@@ -135,7 +135,7 @@ def source_of(
     if sum(option is not None for option in (task, torch, onnx)) != 1:
         raise InputError("name one network: --task NAME, --torch module:factory, or --onnx MODEL --data FILE.")
     if onnx is not None and data is None:
-        raise InputError("--onnx MODEL needs samples to measure it on: --data FILE.npz.")
+        raise InputError("an ONNX file needs samples to measure it on: --data FILE.npz.")
     if onnx is None and (data is not None or metric is not None):
         raise InputError("--data, --metric and --agreement belong to --onnx; a factory brings its own.")
     factory = torch if torch is not None else task if task is not None and ":" in task else None

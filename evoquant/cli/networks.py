@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from evoquant.campaign.config_measured import TaskConfig
 
 OnnxOption = Annotated[str | None, typer.Option("--onnx", metavar="MODEL", help="An ONNX file; needs --data.")]
-DataOption = Annotated[str | None, typer.Option("--data", metavar="FILE", help="Samples for --onnx, as .npz.")]
+DataOption = Annotated[str | None, typer.Option("--data", metavar="FILE", help="Samples for an ONNX file, as .npz.")]
 MetricOption = Annotated[
     str | None, typer.Option("--metric", help="For --onnx: accuracy, r2, …, or module:function; default: the targets'.")
 ]

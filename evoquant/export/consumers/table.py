@@ -38,7 +38,7 @@ def consumer_of(target: str) -> Consumer:
         raise InputError(f"{target}: its models are not run by evoquant; verify can run {', '.join(CONSUMERS)}.")
     for package in verified.verified:
         if importlib.util.find_spec(_MODULES.get(package, package.replace("-", "_"))) is None:
-            raise MissingExtraError(f"verifying {target}", package, verified.extra or target)
+            raise MissingExtraError(f"running models of {target}", package, verified.extra or target)
     return CONSUMERS[target]
 
 
