@@ -62,6 +62,24 @@ def test_what_kuberay_would_refuse_is_refused_here(change):
         check(broken)
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_pods_and_claims_keep_kubernetes_own_schema(broken):
+    """With `pip install kubernetes-validate`, which holds it: 17,000 files, so not a part of the development tools."""
+    kubernetes = pytest.importorskip("kubernetes_validate")
+    kept = [manifests("raycluster.yaml")[0]]
+    for cluster in clusters():
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            metadata = {"name": "pod"} | group["template"].get("metadata", {})
+            kept.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": group["template"]["spec"]})
+    for manifest in kept:
+        if broken:
+            manifest["spec"]["resource"] = {}
+            with pytest.raises(kubernetes.ValidationError):
+                kubernetes.validate(manifest, "1.31", strict=True)
+        else:
+            kubernetes.validate(manifest, "1.31", strict=True)
+
+
 def test_versions_images_and_volumes_fit_each_other():
     ray = importlib.metadata.version("ray")
     docker = (FOLDER / "Dockerfile").read_text()
