@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the program itself: every key of a campaign's file, every command.
+"""Pages of the site that are made from the program itself: every key of a campaign's and a sweep's file, every command.
 
 `conf.py` puts them where a page says `<!-- generated: NAME -->`.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from evoquant.campaign.config import CampaignConfig
-from evoquant.campaign.schema import config_schema
+from evoquant.campaign.schema import config_schema, sweep_schema
 
 Schema = Mapping[str, Any]
 REFERENCE = "#/$defs/"
@@ -39,6 +39,14 @@ def yaml_reference() -> str:
         for name in found:
             pages += [f"(yaml-{name.lower()})=", f"### {_title(name, parts[name])}", _table(name, parts[name], classes)]
     return "\n\n".join(pages) + "\n"
+
+
+def sweep_reference() -> str:
+    """Every key of a sweep's file; a campaign's stand on their own page."""
+    schema, classes = sweep_schema(), {made.__name__: made for made in _models(BaseModel)}
+    part = "SweepExecutorConfig"
+    tables = [_table("SweepConfig", schema, classes), _table(part, schema["$defs"][part], classes)]
+    return f"\n\n(yaml-{part.lower()})=\n## `executor`\n\n".join(tables) + "\n"
 
 
 def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -82,7 +90,7 @@ def _table(name: str, part: Schema, classes: Mapping[str, type[BaseModel]]) -> s
     for key, value in part["properties"].items():
         field = fields[key]
         shown = "**required**" if field.is_required() else _default(field.get_default(call_default_factory=True))
-        if name == "CampaignConfig" and key == "name":
+        if name in ("CampaignConfig", "SweepConfig") and key == "name":
             shown = "the file's name"
         rows.append(f"| `{key}` | {value_text(value)} | {shown} | {_cell(value.get('description', ''))} |")
     return "\n".join(rows)
@@ -104,6 +112,8 @@ def value_text(value: Schema) -> str:
     """What may stand at a key, with its limits, as the cell of a table."""
     if "$ref" in value:
         name = value["$ref"].removeprefix(REFERENCE)
+        if name == "CampaignConfig":
+            return "[a campaign's keys](yaml.md)"
         return "anything" if name == ANYTHING else f"[{_label(name)}](#yaml-{name.lower()})"
     forms = value.get("anyOf") or value.get("oneOf")
     if forms:
@@ -141,12 +151,13 @@ def _label(name: str) -> str:
     kind = _parts()[name]["properties"].get("kind", {})
     if "pattern" in kind:
         return "module:Class"
-    return str(kind.get("const", name.removesuffix("Config").removesuffix("Schema").lower()))
+    plain = name.removeprefix("Sweep").removesuffix("Config").removesuffix("Schema")
+    return str(kind.get("const", plain.lower()))
 
 
 @functools.cache
 def _parts() -> dict[str, Any]:
-    return dict(config_schema()["$defs"])
+    return dict(sweep_schema()["$defs"])
 
 
 def command_reference() -> str:
@@ -175,4 +186,4 @@ def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _commands(part, f"{path} {name}")
 
 
-PAGES = {"yaml": yaml_reference, "commands": command_reference}
+PAGES = {"yaml": yaml_reference, "sweep": sweep_reference, "commands": command_reference}

@@ -108,6 +108,18 @@ def test_the_yaml_reference_has_every_key_with_its_words(generated):
     assert set(re.findall(r"\(#yaml-(\w+)\)", page)) <= sections.keys()
 
 
+def test_the_sweep_reference_has_every_key_with_its_words(generated):
+    from evoquant.campaign.schema import sweep_schema
+
+    page, schema = generated.sweep_reference(), sweep_schema()
+    rows = {key: row for row, key in re.findall(r"^(\| `(\w+)` \|.*)$", page, re.MULTILINE)}
+    keys = schema["properties"] | schema["$defs"]["SweepExecutorConfig"]["properties"]
+    assert rows.keys() == keys.keys()
+    for key, value in keys.items():
+        assert not value.get("description") or generated._cell(value["description"]) in rows[key]
+    assert set(re.findall(r"\(#yaml-(\w+)\)", page)) == {"sweepexecutorconfig", "resourcesconfig"}
+
+
 def test_the_command_reference_has_every_option(generated):
     import typer
 
