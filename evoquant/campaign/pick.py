@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.archive import choosing_split, read_archive
 from evoquant.campaign.champion import Champion, written_genome
+from evoquant.campaign.config_search import Nsga2Config
+from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.storage import ARCHIVE
 from evoquant.errors import InputError, RunDirError, quoted, suggestion
 from evoquant.scoring.cost import BIT_UNITS
@@ -132,9 +134,15 @@ def pick_from(run: RunDir, champion: Champion, limits: Limits) -> Champion:
     """
     archive = read_archive(run)
     if archive is None:
+        search = resolved_config(run).search
+        if isinstance(search, Nsga2Config):
+            raise RunDirError(
+                f"{run.path}: its front is empty: nothing that was found keeps a retention of {search.floor:g} "
+                f"(search.floor); search longer, or lower it. The champion is in champion.json."
+            )
         raise RunDirError(
-            f"{run.path}: this search kept no archive to pick from; map_elites (by complexity) and nsga2 (a Pareto "
-            f"front) do. The champion is in champion.json."
+            f"{run.path}: this search kept no archive to pick from; map_elites (by complexity), nsga2 (a Pareto "
+            f"front), pymoo's fronts and pyribs do. The champion is in champion.json."
         )
     split = choosing_split(archive)
     entries: Sequence[dict[str, Any]] = archive["entries"]

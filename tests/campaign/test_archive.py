@@ -100,6 +100,11 @@ def test_pick_says_what_there_is_where_nothing_fits(runs, tmp_path):
     plain = evoquant.run(config, out=tmp_path / "run", overrides=["executor.kind=local"]).path
     with pytest.raises(RunDirError, match=r"kept no archive.*map_elites"):
         api.pick(plain)
+    one = "models: {train: [seed/test], valid: [], test: []}\ngenome: {kind: direct}\nstop: {generations: 1}\n"
+    config.write_text(one + "search: {kind: nsga2, population: 4, floor: 0.9999}\n")
+    empty = evoquant.run(config, out=tmp_path / "empty", overrides=["executor.kind=local"]).path
+    with pytest.raises(RunDirError, match=r"its front is empty: nothing .* keeps a retention of 0\.9999"):
+        api.pick(empty)
 
 
 FIGURES = {"fitness": 1.0, "retention": 1.0, "compression": 1.0, "effective_bits": 4.0}
