@@ -17,6 +17,7 @@ from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.gate_file import read_gate
 from evoquant.campaign.in_memory import lent_executor
+from evoquant.campaign.kept_tables import keep_tables, with_kept_tables
 from evoquant.campaign.loop import run_loop
 from evoquant.campaign.observer import Observer, Progress
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REMEDY, REPORT, RESOLVED, RunDir
@@ -39,6 +40,7 @@ from evoquant.store import cache_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from evoquant.campaign.config_executor import ExecutorConfig
     from evoquant.execution.protocol import Executor
     from evoquant.genomes.base import Space
     from evoquant.scoring.objective import Objective
@@ -156,13 +158,15 @@ def begin(
     with RunDir.create(place) as directory:
         directory.put(CONFIG, text)
         directory.put(RESOLVED, pretty_json({"hash": config.hash(), "config": config.to_dict()}))
+        copies: list[str] = []
         try:
+            copies = keep_tables(directory, config)
             with tracked(config, directory, observer or Silent(), track) as watching:
-                return _go(config, directory, watching, cache)
+                return _go(with_kept_tables(config, directory), directory, watching, cache)
         except InputError as error:
             if directory.has(JOURNAL):
                 raise
-            directory.abandon((CONFIG, RESOLVED, ENVIRONMENT))  # leaves the place free for a corrected config
+            directory.abandon((CONFIG, RESOLVED, ENVIRONMENT, *copies))  # leaves the place free for a corrected config
             if isinstance(error, RunDirError):  # names the directory
                 raise
             raise named_in(error, source) from None
@@ -251,33 +255,34 @@ def _other_executor(
             f"{source}: its config names code for its executor ({own}); to run it, repeat it: --allow-code {own}; or "
             f"go on with --executor local."
         )
-    _require_known_cluster(config, named, address, allow_code, source)
+    require_known_cluster(config.executor, named, address, allow_code, source)
     kept = {key: value for key, value in given.items() if value is not None}
     return config.model_copy(update={"executor": config.executor.model_copy(update=kept)})
 
 
-def _require_known_cluster(
-    config: CampaignConfig, executor: str | None, address: str | None, allow_code: Sequence[str], source: Path
+def require_known_cluster(
+    config: ExecutorConfig, executor: str | None, address: str | None, allow_code: Sequence[str], source: Path
 ) -> None:
-    """Join no cluster that only the run directory names: what comes from one is unpickled, which runs code.
+    """Join no cluster that only a directory names: what comes from one is unpickled, which runs code.
+
+    Args:
+        config: what the directory says.
+        executor, address, allow_code: what the user does.
+        source: the directory.
 
     Raises:
         InputError: the user has to name it, too.
     """
-    named = config.executor.address
-    allowed = address is not None or named in (None, os.environ.get("RAY_ADDRESS"))
-    if not allowed and (executor or config.executor.kind) != "local":
+    if (executor or config.kind) == "local":
+        return
+    if address is None and config.address not in (None, os.environ.get("RAY_ADDRESS")):
         raise InputError(
             f"{source}: its config names a Ray cluster, and a cluster can run code here; to join it, repeat it: "
-            f"--address {named}; or go on with --executor local."
+            f"--address {config.address}; or go on with --executor local."
         )
-    if (
-        config.executor.runtime_env
-        and "runtime_env" not in allow_code
-        and (executor or config.executor.kind) != "local"
-    ):
+    if config.runtime_env and "runtime_env" not in allow_code:
         raise InputError(
-            f"{source}: its config names a runtime environment for workers ({', '.join(config.executor.runtime_env)}), "
+            f"{source}: its config names a runtime environment for workers ({', '.join(config.runtime_env)}), "
             f"which can install and run code; to use it, allow it: --allow-code runtime_env; or go on with --executor "
             f"local."
         )

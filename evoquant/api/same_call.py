@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.config import NOT_HASHED, CampaignConfig
+from evoquant.campaign.config_cost import without_places
 from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.storage import RunDir
@@ -51,7 +52,7 @@ def require_same_call(place: Path, config: CampaignConfig, argument: str = "run_
     if isinstance(then.task, MemoryTaskConfig) != isinstance(config.task, MemoryTaskConfig):
         raise InputError(f"{place}: holds a run of another kind; choose another {argument}=.")
     before, after = (
-        {key: value for key, value in _flat(one.to_dict()) if key.partition(".")[0] not in NOT_HASHED}
+        {key: value for key, value in _flat(without_places(one.to_dict())) if key.partition(".")[0] not in NOT_HASHED}
         for one in (then, config)
     )
     faults = []

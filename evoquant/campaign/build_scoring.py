@@ -111,7 +111,7 @@ def maker_of(cost: AnyCostConfig, key: str = "cost") -> CostMaker:
 
 
 def _table(cost: TableCostConfig, key: str) -> CostTable:
-    path = Path(cost.file)
+    path = cost.place
     if cost.sha256 is not None and table_digest(path) != cost.sha256:
         raise ConfigError(
             f"{key}.file: {path} is another file than when the campaign was made (its sha256 differs); put the old one "

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from evoquant.campaign.config_base import Closed, tag
-from evoquant.campaign.config_cost import BitsCostConfig, CostConfig, checked_names
+from evoquant.campaign.config_cost import BitsCostConfig, CostConfig, checked_names, without_places
 from evoquant.campaign.config_executor import ExecutorConfig
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
@@ -299,7 +299,7 @@ class CampaignConfig(Closed):
         kept = {key: value for key, value in self.to_dict().items() if key not in NOT_HASHED}
         if self.task is not None:  # `data` says it already, and more
             kept["task"].pop("whole", None)
-        return canonical_hash(kept)
+        return canonical_hash(without_places(kept))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[CampaignConfig, str]:

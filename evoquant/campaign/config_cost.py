@@ -7,7 +7,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, Tag, field_validator, model_serializer, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from evoquant.campaign.config_base import Closed, tag
 from evoquant.campaign.config_own import CodeConfig, HeldConfig
@@ -55,14 +63,27 @@ class BitOperationsCostConfig(Closed):
 class TableCostConfig(Closed):
     """A table from a file: measured by `evoquant cost --latency`, or by the user on a device of their own.
 
-    The path is relative to the config file. `sha256` is the file's; it is filled in where it is left out, stands in
-    resolved configs and so in their hash, and a file that has become another one is refused.
+    The path is relative to the config file. `sha256` is the file's; it is filled in where it is left out and stands in
+    resolved configs. It is part of their hash, where the file lies is not, and a file that has become another one is
+    refused. A run directory keeps a copy, which is read instead; see `evoquant.campaign.kept_tables`.
     """
 
     kind: Literal["table"]
     file: Annotated[str, Field(min_length=1, max_length=4096)]
     unit: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z _-]{0,39}$")] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    _kept: Path | None = PrivateAttr(default=None)
+
+    @property
+    def place(self) -> Path:
+        """What is read: the run directory's copy, or the file."""
+        return self._kept or Path(self.file)
+
+    def kept_at(self, place: Path) -> TableCostConfig:
+        """The same, read from a copy."""
+        found = self.model_copy()
+        found._kept = place
+        return found
 
     @field_validator("unit")
     @classmethod
@@ -96,6 +117,14 @@ def table_digest(path: Path) -> str:
         InputError: it cannot be read, or is too large for one.
     """
     return hashlib.sha256(read_bytes(path, limit=LARGEST_TABLE)).hexdigest()
+
+
+def without_places(plain: dict[str, Any]) -> dict[str, Any]:
+    """A config's plain data without where its tables lie, which their sha256 makes up for; the same object."""
+    for cost in (plain.get("cost", {}), *plain.get("costs", {}).values()):
+        if cost.get("kind") == "table":
+            del cost["file"]
+    return plain
 
 
 BUILT_IN = ("bits", "bytes", "bit_operations", "table")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.config import NOT_HASHED, ModelsConfig, ReplayConfig
+from evoquant.campaign.config_cost import TableCostConfig, without_places
 from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, JOURNAL, RunDir
 from evoquant.errors import InputError, RunDirError, quoted, shown_value
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evoquant.campaign.config import CampaignConfig
+    from evoquant.campaign.config_cost import AnyCostConfig
 
 FIGURES = ("fitness", "share_of_optimum", "retention", "compression", "effective_bits")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,47}")
@@ -242,8 +244,8 @@ def stated_meaning(config: CampaignConfig) -> dict[str, Any]:
     meaning: dict[str, Any] = {
         "objective": config.objective.model_dump(mode="json"),
         "menu": list(config.resolved_menu.names),
-        "cost": "bits" if config.cost is None or config.cost.kind == "bits" else config.cost.model_dump(mode="json"),
-        "costs": {name: cost.model_dump(mode="json") for name, cost in sorted(config.costs.items())} or None,
+        "cost": "bits" if config.cost is None or config.cost.kind == "bits" else _counting(config.cost),
+        "costs": {name: _counting(cost) for name, cost in sorted(config.costs.items())} or None,
         "estimator": "evoquant's" if config.estimator is None else config.estimator.model_dump(mode="json"),
     }
     if config.task is not None:
@@ -256,6 +258,11 @@ def stated_meaning(config: CampaignConfig) -> dict[str, Any]:
     models = config.models or ModelsConfig()
     meaning |= {"task": "none (profiles)", "aggregate": config.aggregate}
     return meaning | {f"models.{split}": getattr(models, split) for split in ("train", "valid", "test")}
+
+
+def _counting(cost: AnyCostConfig) -> dict[str, Any]:
+    """A cost as plain data; of a table what it holds, wherever it lies."""
+    return cost.model_dump(mode="json", exclude={"file"} if isinstance(cost, TableCostConfig) else None)
 
 
 def _meaning(result: Result) -> dict[str, Any]:
@@ -274,7 +281,7 @@ def _plain(config: CampaignConfig) -> dict[str, Any]:
     if isinstance(plain.get("task"), dict):
         drawn = {"seed", "data"} if "whole" in plain["task"] else {"seed"}
         plain["task"] = {key: value for key, value in plain["task"].items() if key not in drawn}
-    return plain
+    return without_places(plain)
 
 
 def _key(config: CampaignConfig) -> str:
