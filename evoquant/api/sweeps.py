@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from evoquant.api.campaigns import require_known_cluster
 from evoquant.api.sweep_driver import TURNS, Driver
 from evoquant.campaign.config import ModelsConfig
 from evoquant.campaign.config_measured import OnnxTaskConfig
-from evoquant.campaign.config_own import EXECUTORS
 from evoquant.campaign.config_sweep import Sweep, SweepExecutorConfig, load_sweep, sweep_from_dict
 from evoquant.campaign.storage import RESOLVED, RunDir
 from evoquant.campaign.storage_url import folder_of
 from evoquant.errors import HeldError, InputError, RunDirError, describe_validation
 from evoquant.files import is_file, pretty_json, read_json, read_text, write_atomic
+from evoquant.models.code import imported
 from evoquant.profiles.builtin import any_profile
 from evoquant.report.sweep import is_finished, sweep_data, sweep_hash
 from evoquant.report.sweep_progress import Nothing, SweepObserver
@@ -117,10 +118,11 @@ def resume_sweep(
     allow_code: Sequence[str] = (),
     observer: SweepObserver | None = None,
 ) -> SweepResult:
-    """Go on with a sweep by its directory; by default on the built-in executor that it was begun with.
+    """Go on with a sweep by its directory; by default on the built-in executor, and as many workers with as much for
+    each, that it was begun with.
 
     Raises:
-        InputError: no sweep's directory, or its campaigns name code that is not allowed.
+        InputError: no sweep's directory, or it names code, a cluster or a runtime environment that is not allowed.
         Interrupted, CampaignError: as `sweep`.
     """
     folder = Path(path)
@@ -129,9 +131,9 @@ def resume_sweep(
     if missing:
         flags = " ".join(f"--allow-code {name}" for name in missing)
         raise InputError(f"{folder}: its campaigns name code ({', '.join(missing)}); to run it, repeat it: {flags}")
-    kind = executor or read_json(folder / RECORD, error=RunDirError).get("executor")
-    known = kind if executor or kind in EXECUTORS else None
-    return _held(loaded, folder, _where(SweepExecutorConfig(), known, workers, address), observer)
+    begun = _begun(folder)
+    require_known_cluster(begun, executor, address, allow_code, folder)
+    return _held(loaded, folder, _where(begun, executor, workers, address), observer)
 
 
 def read_sweep(path: str | Path) -> SweepResult:
@@ -175,6 +177,20 @@ def opened_sweep(folder: Path) -> Sweep:
     return found
 
 
+def _begun(folder: Path) -> SweepExecutorConfig:
+    """Where a sweep was begun, by its record; the default where that was an executor of somebody's own.
+
+    Raises:
+        RunDirError: the record is damaged.
+    """
+    source = folder / RECORD
+    try:
+        found = SweepExecutorConfig.model_validate(read_json(source, error=RunDirError).get("executor"))
+    except ValidationError as error:
+        raise RunDirError(f"{describe_validation(error, f'{source}: executor')}") from None
+    return found if found.own is None else SweepExecutorConfig()
+
+
 def _where(
     config: SweepExecutorConfig, kind: str | None, workers: int | None, address: str | None
 ) -> SweepExecutorConfig:
@@ -201,6 +217,8 @@ def _held(
     text: str | None = None,
 ) -> SweepResult:
     """Run what is left, while no other process does."""
+    for name in loaded.code():  # what is wrong with it is said now, and a cluster's nodes are sent what is imported
+        imported(name, f"{loaded.config.name}: ")
     if RunDir(folder).has(RESOLVED):
         raise RunDirError(f"{folder}: holds the run of one campaign; choose another --out.")
     _require_same(loaded, folder)
@@ -216,8 +234,8 @@ def _held(
             raise HeldError(f"{folder}: another process is running this sweep; wait for it or stop it.") from None
         if text is not None:
             write_atomic(folder / GIVEN, text)
-            record: dict[str, Any] = {"hash": sweep_hash(loaded), "folder": str(loaded.folder), "executor": where.kind}
-            record |= {"sweep": loaded.record()}
+            record: dict[str, Any] = {"hash": sweep_hash(loaded), "folder": str(loaded.folder)}
+            record |= {"executor": where.model_dump(mode="json"), "sweep": loaded.record()}
             write_atomic(folder / RECORD, pretty_json(record))
         data = Driver(loaded, folder, observer or Nothing()).run(where)
         write_atomic(folder / RESULT, pretty_json(data))

@@ -31,7 +31,16 @@ from evoquant.files import canonical_json, read_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["MAX_CAMPAIGNS", "Cell", "Sweep", "SweepConfig", "SweepExecutorConfig", "load_sweep", "sweep_from_dict"]
+__all__ = [
+    "MAX_CAMPAIGNS",
+    "Cell",
+    "Sweep",
+    "SweepConfig",
+    "SweepExecutorConfig",
+    "is_sweep_file",
+    "load_sweep",
+    "sweep_from_dict",
+]
 
 MAX_CAMPAIGNS = 10_000
 TURN_S = 20.0
@@ -131,6 +140,16 @@ class Sweep:
         if self.config.cache is not None:
             plain["cache"] = str(Path(self.config.cache).expanduser().absolute())
         return plain
+
+
+def is_sweep_file(path: Path) -> bool:
+    """Whether a YAML file is meant as a sweep: it has a `base`, which no campaign has.
+
+    Raises:
+        ConfigError: it cannot be read, or is no YAML.
+    """
+    data = parse_yaml(read_text(path, limit=MAX_CONFIG_BYTES, error=ConfigError), str(path))
+    return isinstance(data, dict) and "base" in data
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:

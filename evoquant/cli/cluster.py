@@ -1,4 +1,4 @@
-"""`evoquant submit`: a campaign as a job on a Ray cluster."""
+"""`evoquant submit`: a campaign, or a sweep, as a job on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evoquant.errors import InputError, Interrupted
 
 
 def submit(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A campaign's YAML file, in the job's folder.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A campaign's or sweep's YAML file, in the folder.")],
     address: Annotated[str, typer.Option("--address", help="The cluster's dashboard, http://HOST:8265.")],
     out: Annotated[
         str,
@@ -29,11 +29,13 @@ def submit(
     again: Annotated[bool, typer.Option("--resume", help="Go on with the run directory that is there.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
 ) -> None:
-    """Run a campaign as a job on a Ray cluster, on all of its nodes; what it prints is passed on.
+    """Run a campaign or a sweep as a job on a Ray cluster, on all of its nodes; what it prints is passed on.
 
     Neither the cluster's head nor its nodes need evoquant: it is sent along. Needs the extra cluster, here and there.
     """
     from evoquant.campaign.config import load_config
+    from evoquant.campaign.config_sweep import is_sweep_file, load_sweep
+    from evoquant.campaign.storage_url import folder_of
     from evoquant.execution.submitting import Job, python_words
 
     folder = folder.resolve()
@@ -45,17 +47,24 @@ def submit(
             f"cluster's head keeps, or a URL."
         )
     changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
-    checked, _ = load_config(config, changes)  # what is wrong with it is said here, and not minutes later there
+    # What is wrong with it is said here, and not minutes later there.
+    if is_sweep_file(config):
+        folder_of(out, "a sweep's directory")
+        many = load_sweep(config, changes)
+        verb, code, where = "sweep", many.code(), many.config.executor
+    else:
+        one, _ = load_config(config, changes)
+        verb, code, where = "run", one.code(), one.executor
     words = ["--executor", "ray", "--address", "auto", "--progress", "plain"]
     words += [] if workers is None else ["--workers", str(workers)]
     if again:
-        code = [*checked.code(), *(["runtime_env"] if checked.executor.runtime_env else [])]
+        code += ["runtime_env"] if where.runtime_env else []
         allowed = [word for name in code for word in ("--allow-code", name)]
         command = python_words("resume", out, *words, *allowed)
     else:
         place = str(config.resolve().relative_to(folder))
         sets = [word for change in changes for word in ("--set", change)]
-        command = python_words("run", place, "--out", out, *words, *sets)
+        command = python_words(verb, place, "--out", out, *words, *sets)
     job = Job(address, command, folder)
     sys.stderr.write(f"job {job.name} at {address}\n")
     if not detach:

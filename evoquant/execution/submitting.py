@@ -21,6 +21,7 @@ LEFT_OUT = ["runs/", "__pycache__/", "*.pyc"]
 NEEDED = ("aiohttp", "smart_open")  # of Ray's own extra, beside what it always brings
 TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 TOLD_S = 1.0
+TRIES = 5
 
 
 def require_submission() -> None:
@@ -73,20 +74,35 @@ class Job:
         """Pass on what the job prints, until it has ended.
 
         Raises:
-            CampaignError: it failed, or was stopped.
+            CampaignError: it failed, or was stopped; or the cluster does not answer any more.
         """
         said = 0
         while True:
-            state = self._client.get_job_status(self.name)
-            text = self._client.get_job_logs(self.name)
+            state = self._asked(self._client.get_job_status)
+            text = self._asked(self._client.get_job_logs)
             say(text[said:])
             said = len(text)
             if state.is_terminal():
                 break
             time.sleep(TOLD_S)
         if state != "SUCCEEDED":
-            why = (self._client.get_job_info(self.name).message or "").partition(", last available logs")[0]
+            why = (self._asked(self._client.get_job_info).message or "").partition(", last available logs")[0]
             raise CampaignError(f"job {self.name} {str(state).lower()}: {' '.join(why.split())[:500]}")
+
+    def _asked(self, question: Callable[[str], Any]) -> Any:
+        """The answer to a question about the job; a dashboard that is busy is asked again."""
+        tries = 0
+        while True:
+            try:
+                return question(self.name)
+            except Exception as error:  # of Ray, of the connection
+                tries += 1
+                if tries == TRIES:
+                    raise CampaignError(
+                        f"job {self.name}: the cluster at {self.address} does not answer: {first_line(error)}. "
+                        f"Where the job was lost with it, the same command with --resume goes on."
+                    ) from None
+            time.sleep(TOLD_S)
 
 
 def python_words(*words: str) -> list[str]:

@@ -372,6 +372,35 @@ def test_code_that_only_the_directory_names_does_not_run(tmp_path, monkeypatch):
         resume_sweep(tmp_path / "out")
 
 
+def test_code_that_cannot_be_imported_is_told_before_anything_is_written(tmp_path):
+    file = written(tmp_path, base=BASE | {"cost": {"kind": "no_such_module:Cost"}})
+    with pytest.raises(InputError, match=r"s: no_such_module:Cost: cannot be imported"):
+        sweep(file, out=tmp_path / "out", executor="local")
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_goes_on_where_it_was_begun_and_joins_no_cluster_that_only_the_directory_names(calm, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    record = json.loads((calm[0] / sweeps.RECORD).read_text())
+    record["executor"] = {"kind": "ray", "workers": 3, "resources": {"cpus": 2}}
+    (out / sweeps.RECORD).write_text(json.dumps(record))
+    asked = []
+    monkeypatch.setattr(sweeps, "_held", lambda loaded, folder, where, observer: asked.append(where))
+    resume_sweep(out)
+    resume_sweep(out, executor="local")
+    assert (asked[0].kind, asked[0].workers, asked[0].need.cpus) == ("ray", 3, 2)
+    assert (asked[1].kind, asked[1].resources) == ("local", None)
+    record["executor"] |= {"address": "far:6379", "runtime_env": {"pip": ["x"]}}
+    (out / sweeps.RECORD).write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"names a Ray cluster.* repeat it: --address far:6379"):
+        resume_sweep(out)
+    with pytest.raises(InputError, match="--allow-code runtime_env"):
+        resume_sweep(out, address="far:6379")
+    resume_sweep(out, address="far:6379", allow_code=["runtime_env"])
+    assert asked[2].runtime_env == {"pip": ["x"]}
+
+
 # How it goes.
 
 

@@ -214,6 +214,37 @@ def test_a_job_is_submitted_to_a_cluster_without_evoquant(python, command, tmp_p
         assert files(other) == files(tmp_path / "here")
 
 
+def test_a_sweep_is_a_job_too_and_a_cluster_that_is_lost_ends_in_a_message(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    import evoquant.execution.submitting as submitting
+    from evoquant.cli import app
+    from evoquant.errors import CampaignError
+
+    asked = []
+    monkeypatch.setattr(submitting.Job, "__init__", lambda job, *given: asked.append(given))
+    monkeypatch.setattr(submitting.Job, "name", "job", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "many.yaml").write_text("base: {search: {kind: random}}\nover: {seed: 0-1}\n")
+    words = ["submit", "many.yaml", "--address", "http://h:1", "--workers", "4", "--detach", "--out"]
+    assert CliRunner().invoke(app, [*words, "/shared/many"], catch_exceptions=False).exit_code == 0
+    _, command, folder = asked.pop()
+    ours = "sweep many.yaml --out /shared/many --executor ray --address auto --progress plain --workers 4"
+    assert command == ["python", "-m", "evoquant.cli", *ours.split()] and folder == tmp_path
+    with pytest.raises(InputError, match="a sweep's directory is a folder"):
+        CliRunner().invoke(app, [*words, "s3://bucket/many"], catch_exceptions=False)
+
+    class Gone:
+        def get_job_status(self, name):
+            raise ConnectionError("refused")
+
+    monkeypatch.setattr(submitting, "TOLD_S", 0.0)
+    job = submitting.Job("http://h:1", [], tmp_path)
+    job.address, job._client = "http://h:1", Gone()
+    with pytest.raises(CampaignError, match=r"job job: the cluster at http://h:1 does not answer: ConnectionError"):
+        job.follow(print)
+
+
 def test_a_job_without_the_extra_without_a_cluster_or_a_place_is_refused(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
