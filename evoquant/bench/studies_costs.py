@@ -9,16 +9,22 @@ from evoquant.bench.settings import Settings, stated
 from evoquant.bench.studies import Cell, Place, Row, Study, by_cell, in_order
 from evoquant.report.costs_study import front_table, prediction_table, uniform_table
 
-HEAD = """# Cost tables against the real thing
+HEAD = f"""# Cost tables against the real thing
 
 Made by `python experiments/18_costs.py`: an MLP and a Llama of 8 layers with matrices 2,048 wide, of random weights.
 Each layer is measured by itself at each width (`evoquant cost --latency`), then whole networks are exported and timed
 whose shares of widths differ from one to the next (Dirichlet, concentration 0.5), and their bytes are counted in what
-was exported. A call is one vector for the MLP and a sequence of 8 tokens for the Llama. Fronts are of the MLP, whose
-retention is the cosine of its outputs with its FP32 outputs, each found by NSGA-II with the same budget.
+was exported. A call is one vector for the MLP and a sequence of 8 tokens for the Llama. Of each network and target
+there is one table, measured once.
+
+Fronts are of the MLP, by NSGA-II with seed 0 ({costs.GENERATIONS} generations of {costs.POPULATION}), one run of each:
+small differences between them say nothing. The metric is the cosine of the outputs with the FP32 outputs; a front's
+retention is the separable estimate from what each layer loses by itself, its latency the table's. Neither was measured
+again on whole networks.
 
 The machine was shared with much other work while these rows were measured. A network's layers and the whole networks
 were timed minutes apart and not under the same load, so errors hold that, too, beside what does not add up.
+Spread is within one process, and does not hold it.
 
 """
 # Times are of this machine and this moment; what was drawn, and bytes, are not.
