@@ -312,6 +312,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[CampaignConf
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a campaign is a YAML mapping such as `search: {{kind: genetic}}`.")
+    if "base" in data:
+        raise ConfigError(f"{path}: this is a sweep, not one campaign; run it with: evoquant sweep {path}")
     for change in overrides:
         override(data, change)
     data.setdefault("name", path.stem)

@@ -414,6 +414,13 @@ def test_progress_for_programs(tmp_path, monkeypatch, capsys):
     assert (last["campaigns"], last["finished"], last["running"], last["waiting"]) == (2, 2, 0, 0)
 
 
+def test_a_sweep_and_a_campaign_are_told_apart(tmp_path, monkeypatch, capsys):
+    file = written(tmp_path)
+    assert f"a sweep, not one campaign; run it with: evoquant sweep {file}" in cli(monkeypatch, capsys, "run", file)[1]
+    one = load_sweep_config(tmp_path)
+    assert f"one campaign, not a sweep; run it with: evoquant run {one}" in cli(monkeypatch, capsys, "sweep", one)[1]
+
+
 def test_list_runs_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     out, _, code = cli(monkeypatch, capsys, "sweep", written(tmp_path), "--list", "--json")
