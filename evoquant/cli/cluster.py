@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evoquant.errors import InputError, Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def submit(
@@ -33,9 +36,6 @@ def submit(
 
     Neither the cluster's head nor its nodes need evoquant: it is sent along. Needs the extra cluster, here and there.
     """
-    from evoquant.campaign.config import load_config
-    from evoquant.campaign.config_sweep import is_sweep_file, load_sweep
-    from evoquant.campaign.storage_url import folder_of
     from evoquant.execution.submitting import Job, python_words
 
     folder = folder.resolve()
@@ -47,18 +47,10 @@ def submit(
             f"cluster's head keeps, or a URL."
         )
     changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
-    # What is wrong with it is said here, and not minutes later there.
-    if is_sweep_file(config):
-        folder_of(out, "a sweep's directory")
-        many = load_sweep(config, changes)
-        verb, code, where = "sweep", many.code(), many.config.executor
-    else:
-        one, _ = load_config(config, changes)
-        verb, code, where = "run", one.code(), one.executor
+    verb, code = _checked(config, changes, out)
     words = ["--executor", "ray", "--address", "auto", "--progress", "plain"]
     words += [] if workers is None else ["--workers", str(workers)]
     if again:
-        code += ["runtime_env"] if where.runtime_env else []
         allowed = [word for name in code for word in ("--allow-code", name)]
         command = python_words("resume", out, *words, *allowed)
     else:
@@ -75,6 +67,20 @@ def submit(
                 f"the job goes on; see it: ray job logs --address {address} --follow {job.name}; end it: ray job stop "
                 f"--address {address} {job.name}"
             ) from None
+
+
+def _checked(config: Path, changes: Sequence[str], out: str) -> tuple[str, list[str]]:
+    """The command that runs it, and what code it names: what is wrong is said here, and not minutes later there."""
+    from evoquant.campaign.config import load_config
+    from evoquant.campaign.config_sweep import is_sweep_file, load_sweep
+    from evoquant.campaign.storage_url import folder_of
+
+    if is_sweep_file(config):
+        folder_of(out, "a sweep's directory")
+        many = load_sweep(config, changes)
+        return "sweep", [*many.code(), *(["runtime_env"] if many.config.executor.runtime_env else [])]
+    one, _ = load_config(config, changes)
+    return "run", [*one.code(), *(["runtime_env"] if one.executor.runtime_env else [])]
 
 
 def _pass_on(text: str) -> None:
