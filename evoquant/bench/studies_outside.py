@@ -22,7 +22,9 @@ samplers of Optuna and emitters of pyribs as searches (`search: {kind: pymoo, â€
 budget. Rules begin at random; allocations begin with the uniform ones, but for the surrogate, which reads Fisher costs
 instead and pays for them. Each has its own defaults on the suite, and small populations (8 to 16) on the tables and the
 network, as ours have. A test is two-sided, of ranks, with Holm's correction for all searches that met the same one of
-ours; where it says neither better nor worse, the runs show no difference.
+ours; where it says neither better nor worse, the runs show no difference. It is of what was searched: evaluations, or
+fitness on the training profile or the calibration data. Figures on test stand beside it, untested; who comes nearer to
+the optimum of the calibration data does not by that end higher on test (see fashion-mixer).
 
 """
 
