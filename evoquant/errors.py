@@ -145,6 +145,12 @@ def named_in(error: InputError, source: str) -> InputError:
     return type(error)(f"{source}: {error}")
 
 
+def sentence(text: object) -> str:
+    """A message with a full stop, where it does not end with one, or with the question of a suggestion."""
+    said = str(text)
+    return said if said.endswith((".", "?")) else f"{said}."
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return ' Did you mean X?' for the closest of `known`, or ' Known: …' when nothing is close."""
     import difflib

@@ -83,7 +83,8 @@ def figures(
 
 
 def size_figures(allocations: Sequence[NDArray[np.int8]], problems: tuple[Problem, ...]) -> dict[str, Any]:
-    """`effective_bits` as a mean over models, and `cost` with its `name`, `value` and FP32 `reference` as sums.
+    """`effective_bits` as a mean over models, and `cost` with its `name`, `value` and FP32 `reference` as sums, and
+    its `noise` where it was measured.
 
     Empty where bits are the cost, which all figures count then.
 
@@ -95,11 +96,13 @@ def size_figures(allocations: Sequence[NDArray[np.int8]], problems: tuple[Proble
         return {}
     pairs = list(zip(problems, allocations, strict=True))
     bits = [float(table_sums(problem.bits, row[None])[0]) / (BIT_UNITS * problem.weights) for problem, row in pairs]
-    cost = {
+    cost: dict[str, Any] = {
         "name": problems[0].cost.name,
         "value": sum(int(cost_sums(problem, row[None])[0]) for problem, row in pairs),
         "reference": sum(problem.cost.reference for problem in problems),
     }
+    if problems[0].cost.noise is not None:
+        cost["noise"] = sum(problem.cost.noise or 0 for problem in problems)
     return {"effective_bits": float(np.mean(bits)), "cost": cost}
 
 

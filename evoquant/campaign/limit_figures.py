@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.scoring.cost_file import no_signal
 from evoquant.scoring.limits import WithinLimits
 from evoquant.scoring.objective import amounts_of
 from evoquant.scoring.quantity import amount_text
@@ -43,6 +44,43 @@ def cost_figures(allocations: Sequence[NDArray[np.int8]], problems: tuple[Proble
     return {"costs": costs}
 
 
+def signal_figures(allocations: Sequence[NDArray[np.int8]], problems: tuple[Problem, ...]) -> dict[str, Any]:
+    """`signals`: of each cost with a known noise how far allocations are from the widest of all, and `text`.
+
+    Of the model where that is least beside the noise; `present` is whether it is twice the noise or more. Empty where
+    no cost was measured.
+    """
+    first = problems[0]
+    names = {name: cost for name, cost in first.costs.items() if cost.noise is not None}
+    if not names and first.cost.noise is not None:
+        names = {"cost": first.cost}
+    rows = []
+    for name, cost in names.items():
+        found = []
+        for problem, taken in zip(problems, allocations, strict=True):
+            table = problem.costs.get(name, problem.cost)
+            widest = problem.repair(np.full((1, len(problem.units)), len(problem.menu) - 1, dtype=np.int8))
+            value, most = (int(table_sums(table, row)[0]) + table.constant for row in (taken[None], widest))
+            noise = table.noise or 0
+            found.append((abs(most - value) / max(noise, 1), value, most, noise))
+        _, value, most, noise = min(found)
+        row: dict[str, Any] = {"name": name, "unit": cost.name, "value": value, "widest": most, "noise": noise}
+        row["present"] = abs(most - value) >= 2 * noise
+        row["text"] = _signal_text(row, first.menu.names[-1])
+        rows.append(row)
+    return {"signals": rows} if rows else {}
+
+
+def _signal_text(row: dict[str, Any], widest: str) -> str:
+    value, most, noise, apart = (
+        amount_text(amount, row["unit"])
+        for amount in (row["value"], row["widest"], row["noise"], abs(row["widest"] - row["value"]))
+    )
+    if row["present"]:
+        return f"{value} here, {apart} from the {most} of {widest} throughout; the noise is {noise}"
+    return f"{no_signal(row['unit'])}: {value}, and {most} of {widest} throughout, with a noise of {noise}"
+
+
 def limit_figures(
     objective: Objective,
     allocations: Sequence[NDArray[np.int8]],
@@ -52,7 +90,7 @@ def limit_figures(
     """`limits`: of each `name`, `at_least` or `at_most`, `value` of the model that is worst off, `margin` and `text`.
 
     `margin` is how far within its limit a value is, as a share of the limit; below 0 it is not kept. Empty for an
-    objective without limits; `costs`, too, where the campaign names several.
+    objective without limits; `costs`, too, where the campaign names several, and `signals` of what was measured.
 
     Args:
         objective: the campaign's.
@@ -61,6 +99,7 @@ def limit_figures(
         retention: `(models,)`.
     """
     figures = cost_figures(allocations, problems) if problems[0].costs else {}
+    figures |= signal_figures(allocations, problems)
     if not isinstance(objective, WithinLimits):
         return figures
     amounts = model_amounts(allocations, problems)

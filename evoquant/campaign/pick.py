@@ -11,7 +11,7 @@ from evoquant.campaign.champion import Champion, written_genome
 from evoquant.campaign.config_search import Nsga2Config
 from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.storage import ARCHIVE
-from evoquant.errors import InputError, RunDirError, quoted, suggestion
+from evoquant.errors import InputError, RunDirError, quoted, sentence, suggestion
 from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.limits import EFFECTIVE_BITS
 from evoquant.scoring.quantity import Amount, amount_text, parse_amount
@@ -113,7 +113,7 @@ def asked_amounts(given: str | Mapping[str, str | float] | Sequence[str]) -> dic
         try:
             amount = parse_amount(most)
         except InputError as error:
-            raise InputError(f"--at-most {text}: {str(error).removesuffix('.')}.") from None
+            raise InputError(f"--at-most {text}: {sentence(error)}") from None
         if not equals and amount.dimension != "size":
             raise InputError(f"--at-most {text}: is no size; say of what it is the most, such as latency={most}.")
         name = name.strip() if equals else "bytes"
@@ -149,7 +149,7 @@ def pick_from(run: RunDir, champion: Champion, limits: Limits) -> Champion:
     try:
         misses = [limits.excess(entry["parts"], entry["scores"][split]) for entry in entries]
     except InputError as error:
-        raise RunDirError(f"{run.path}: --at-most: {str(error).removesuffix('.')}.") from None
+        raise RunDirError(f"{run.path}: --at-most: {sentence(error)}") from None
     fit = [entry for entry, miss in zip(entries, misses, strict=True) if miss <= 0.0]
     if not fit:
         parts = min(entry["parts"] for entry in entries)

@@ -12,7 +12,7 @@ from evoquant.bounds.front import pareto_front
 from evoquant.bounds.optimum import certify
 from evoquant.campaign.apply import profile_menu
 from evoquant.campaign.limit_figures import limit_figures
-from evoquant.errors import InputError, describe_validation, suggestion
+from evoquant.errors import InputError, describe_validation, sentence, suggestion
 from evoquant.quantization.precision import Menu
 from evoquant.report.limits import limit_words
 from evoquant.report.table import Table
@@ -177,7 +177,7 @@ def _counted(
     try:
         objective.check_names(checked_names(dict(named)), single=single is not None)
     except ValueError as error:
-        raise InputError(f"{error}.") from None
+        raise InputError(sentence(error)) from None
     return problem, within_limits(objective, (problem,))
 
 

@@ -16,10 +16,12 @@ class Counted:
     Attributes:
         name: of the cost.
         reference: the model in FP32, in its unit.
+        noise: how far two measurements of it are apart; None where nothing was measured.
     """
 
     name: str
     reference: int
+    noise: int | None = None
 
     @property
     def heading(self) -> str:
@@ -30,12 +32,16 @@ class Counted:
         """What a model costs that is so many times below FP32."""
         return amount_text(self.reference / compression, self.name)
 
+    def alike(self, compression: float, other: float) -> bool:
+        """Whether two models, so many times below FP32, cost the same so far as its noise lets one tell."""
+        return self.noise is not None and self.reference * abs(1 / compression - 1 / other) < 2 * self.noise
+
 
 def counted_of(scores: Mapping[str, Mapping[str, Any]]) -> Counted | None:
     """What the compression of a champion's figures is of; None for bits."""
     for figures in scores.values():
         if "cost" in figures:
-            return Counted(figures["cost"]["name"], figures["cost"]["reference"])
+            return Counted(*(figures["cost"].get(key) for key in ("name", "reference", "noise")))
     return None
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.gate_rivals import BLIND
 from evoquant.report.table import Table
+from evoquant.scoring.cost_file import no_signal
+from evoquant.scoring.quantity import amount_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +49,18 @@ def gate_table(gate: Mapping[str, Any], warnings: Sequence[str] = (), counted: C
     columns = (*columns, "Champion's lead (95%)", "Verdict", "")
     notes = [*(f"WARNING: {text}" for text in (*warnings, *gate["warnings"]))]
     notes += [f"{name}: left out: {reason}" for name, reason in gate["left_out"].items()]
+    if counted is not None:
+        alike = [
+            row["name"]
+            for row in shown_rivals(gate)
+            if counted.alike(gate["champion"]["compression"], row["compression"])
+        ]
+        if alike and counted.noise is not None:
+            noise = amount_text(counted.noise, counted.name)
+            notes.append(
+                f"{no_signal(counted.name)} between the champion and {', '.join(alike)}: less than twice the noise of "
+                f"{noise} apart."
+            )
     title = f"The gate: {gate['samples']} samples that nobody has chosen by, {gate['passes']} passes over them"
     return Table(title, columns, cells, tuple(notes), numeric)
 

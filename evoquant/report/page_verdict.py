@@ -134,6 +134,7 @@ def _judgement(run: RunData, goal: Goal, figures: Mapping[str, Any]) -> Safe:
         rows = "; ".join(f"{row['name']} {limit_words(row)}" for row in figures["limits"])
         whose = " (of the model that is worst off)" if per_model else ""
         asked += f" {'All limits are kept' if kept else 'NOT ALL LIMITS ARE KEPT'}{whose}: {rows}."
+    asked += "".join(f" {row['name']}: {row['text']}." for row in figures.get("signals", ()))
     mark = {True: "good", False: "warning", None: "lead"}[kept]
     return joined([element("p", keeps, class_="lead"), element("p", asked, class_=mark) if asked else Safe("")])
 

@@ -101,6 +101,7 @@ class _Cost(_Open):
     name: str
     value: Count
     reference: Count
+    noise: Count = ABSENT
 
 
 class _NamedCost(_Open):
@@ -112,6 +113,11 @@ class _NamedCost(_Open):
 class _Limit(_Open):
     name: str
     margin: Number
+    text: str
+
+
+class _Signal(_Open):
+    name: str
     text: str
 
 
@@ -131,6 +137,7 @@ class _Figures(_Open):
     cost: _Cost = ABSENT
     costs: dict[str, _NamedCost] = {}
     limits: list[_Limit] = []
+    signals: list[_Signal] = []
     minimise: str = ""
 
 

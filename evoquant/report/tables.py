@@ -190,13 +190,19 @@ def scores_table(text: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _cost_notes(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """What compression is of, where that is no bits."""
+    """What compression is of, where that is no bits, what else was counted, and whether what was measured tells."""
     costs = {split: figures["cost"] for split, figures in scores.items() if "cost" in figures}
-    if not costs:
-        return ()
-    name = next(iter(costs.values()))["name"]
-    each = ", ".join(f"{split} {cost['value']:,} of {cost['reference']:,}" for split, cost in costs.items())
-    return (f"Compression is of {name}, FP32 / champion: {each}.",)
+    notes = []
+    if costs:
+        name = next(iter(costs.values()))["name"]
+        each = ", ".join(f"{split} {cost['value']:,} of {cost['reference']:,}" for split, cost in costs.items())
+        notes.append(f"Compression is of {name}, FP32 / champion: {each}.")
+    for split, figures in scores.items():
+        if figures.get("costs"):
+            each = ", ".join(f"{name} {cost['text']}" for name, cost in figures["costs"].items())
+            notes.append(f"Costs, {split}: {each}.")
+    signals = {f"{row['name']}: {row['text']}." for figures in scores.values() for row in figures.get("signals", ())}
+    return (*notes, *sorted(signals))
 
 
 def _test_fitness(run: RunData) -> dict[int, float]:

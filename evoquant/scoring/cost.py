@@ -32,12 +32,14 @@ class Cost:
         table: `(units, P)` int64, what giving this unit this width costs.
         constant: what no width applies to, in the same unit.
         reference: the same cost of the model as it is, all in FP32, `constant` included.
+        noise: how far two measurements of the model are apart, in that unit; None where nothing was measured.
     """
 
     name: str
     table: NDArray[np.int64]
     constant: int
     reference: int
+    noise: int | None = None
 
 
 def bits_cost(profile: ModelProfile, menu: Menu, members: Sequence[Sequence[int]]) -> Cost:
@@ -83,7 +85,8 @@ def checked_cost(
         raise InputError(f"{who}: {fault}; `evoquant.testing.check_cost` tries it, evoquant.scoring.protocol says how.")
     table = made.table.copy()
     table.setflags(write=False)
-    return Cost(made.name, table, int(made.constant), int(made.reference))
+    noise = getattr(made, "noise", None)
+    return Cost(made.name, table, int(made.constant), int(made.reference), None if noise is None else int(noise))
 
 
 def _cost_fault(made: Any, shape: tuple[int, int]) -> str | None:
@@ -99,6 +102,8 @@ def _cost_fault(made: Any, shape: tuple[int, int]) -> str | None:
         return f"table: should be int64 of shape (units, widths) = {shape} (got {got})"
     if not all(isinstance(value, (int, np.integer)) for value in (made.constant, made.reference)):
         return "constant and reference: should be whole numbers"
+    if not isinstance(noise := getattr(made, "noise", None), (int, np.integer, type(None))) or (noise or 0) < 0:
+        return f"noise: should be a whole number from 0, or None (got {shown_value(noise)})"
     if (table < 0).any() or made.constant < 0:
         return "table or constant: is below 0"
     if int(made.reference) <= int(made.constant):

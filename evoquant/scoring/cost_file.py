@@ -101,8 +101,12 @@ class Signal:
         noise = amount_text(self.noise, self.unit)
         if self.present:
             return f"{between}; the noise is {noise}"
-        what = "latency" if self.unit == TIME else self.unit
-        return f"no {what} signal here: {between}, less than twice the noise of {noise}"
+        return f"{no_signal(self.unit)}: {between}, less than twice the noise of {noise}"
+
+
+def no_signal(unit: str) -> str:
+    """What is said where amounts differ by less than twice their noise."""
+    return f"no {'latency' if unit == TIME else unit} signal here"
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class TableCost:
             raise InputError(f"{table.source}: {signal.text}; count bytes or bit operations instead.")
         rows = [[sum(_value(table, profile.layers[i], p.name) for i in unit) for p in menu] for unit in members]
         reference = sum(values[WIDEST] for values in table.values.values()) + table.constant
-        return Cost(table.unit, np.array(rows, dtype=np.int64), table.constant, reference)
+        return Cost(table.unit, np.array(rows, dtype=np.int64), table.constant, reference, table.noise)
 
 
 def signal_of(table: CostTable, profile: ModelProfile, menu: Menu, members: Sequence[Sequence[int]]) -> Signal:
