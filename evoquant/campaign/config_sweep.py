@@ -45,6 +45,7 @@ __all__ = [
 MAX_CAMPAIGNS = 10_000
 TURN_S = 20.0
 OF_A_CAMPAIGN = ("batch", "limit_s")  # of an executor; the rest is the sweep's
+OF_THE_SWEEP = ("name", "out", "cache", "executor")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Values = Annotated[list[JsonValue], Field(min_length=1)] | str
@@ -222,6 +223,11 @@ def _base(config: SweepConfig, source: str, folder: Path, overrides: Sequence[st
     for change in overrides:
         if (key := change.partition("=")[0]) in varied:
             raise ConfigError(f"--set {change}: {key} varies in this sweep; change it in the file.")
+        if key.partition(".")[0] in OF_THE_SWEEP and key not in [f"executor.{name}" for name in OF_A_CAMPAIGN]:
+            raise ConfigError(
+                f"--set {change}: is of the whole sweep and not of its campaigns; change it in the file, or by --out, "
+                f"--executor, --workers or --address."
+            )
         override(data, change)
     data["name"] = config.name
     data.pop("out", None)

@@ -114,10 +114,12 @@ def place_of(text: str | Path) -> Path:
         return text
     given = str(text)
     found = _URL.match(given) or (_FOLDED.match(given) if isinstance(text, Path) else None)
+    named = quoted(given)
     if found is None:
+        if "://" in given:
+            raise InputError(f"{named}: cannot be the URL of a run directory; write it as s3://bucket/runs/mine.")
         return Path(text)
     scheme, rest = found[1].lower(), found[2]
-    named = quoted(given)
     if scheme == "file":
         if isinstance(text, Path):
             return Path("/", rest)
@@ -149,6 +151,21 @@ def _like(scheme: str) -> str:
 def is_run(path: Path) -> bool:
     """Whether a folder is there, or something in an object store that is no single object."""
     return is_folder(path) and not (isinstance(path, Url) and is_file(path))
+
+
+def lasting_place(text: str | Path) -> Path:
+    """The place of a run directory that is still there when this process has ended.
+
+    Raises:
+        InputError: as `place_of`; or it is in memory.
+    """
+    place = place_of(text)
+    if isinstance(place, Url) and place.scheme == "memory":
+        raise InputError(
+            f"{place}: is in the memory of this command, and would be gone when it ends; name a folder, or a URL such "
+            f"as s3://bucket/runs/mine. From Python, evoquant.run(…, out=…) takes it."
+        )
+    return place
 
 
 def folder_of(text: str | Path, what: str) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evoquant.campaign.storage_url import folder_of, lasting_place
 from evoquant.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def submit(
     folder = folder.resolve()
     if not config.resolve().is_relative_to(folder):
         raise InputError(f"{config}: lies outside of {folder}, which is sent along; name one above it by --folder.")
+    lasting_place(out)
     if not out.startswith("/") and "://" not in out:
         raise InputError(
             f"--out {out}: the job's own folder is gone when it ends; name an absolute path on a volume that the "
@@ -73,7 +75,6 @@ def _checked(config: Path, changes: Sequence[str], out: str) -> tuple[str, list[
     """The command that runs it, and what code it names: what is wrong is said here, and not minutes later there."""
     from evoquant.campaign.config import load_config
     from evoquant.campaign.config_sweep import is_sweep_file, load_sweep
-    from evoquant.campaign.storage_url import folder_of
 
     if is_sweep_file(config):
         folder_of(out, "a sweep's directory")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evoquant.campaign.storage_url import place_of
+from evoquant.campaign.storage_url import lasting_place
 from evoquant.cli import COMMANDS, PURPOSE
 from evoquant.cli.bench import bench
 from evoquant.cli.bound import bound
@@ -52,7 +52,7 @@ def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A campaign's YAML file.")],
     out: Annotated[
         Path | None,
-        typer.Option(parser=place_of, metavar="DIR|URL", help="The run directory; default runs/<name>-<seed>."),
+        typer.Option(parser=lasting_place, metavar="DIR|URL", help="The run directory; default runs/<name>-<seed>."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The campaign's seed.")] = None,
     executor: ExecutorOption = None,

@@ -323,6 +323,7 @@ def test_the_shipped_sweep_runs(tmp_path):
         (("S", "--progress", "loud"), "--progress loud: choose bar"),
         (("S", "--progress", "bar", "--quiet"), "--quiet tells nothing"),
         (("S", "--executor", "rey"), "rey"),
+        (("S", "--set", "executor.kind=local"), "executor.kind=local: is of the whole sweep"),
         (("BAD",), "campaign genetic-population0: search.population"),
         (("LACKS",), "campaign train-nowhere.json: "),
     ],
