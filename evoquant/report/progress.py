@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from evoquant.errors import InputError
+from evoquant.report.on_stderr import JsonLines, Lines, RichBar, moves_its_cursor, require_mode
 from evoquant.report.pace import Pace, reused
-from evoquant.report.terminal import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,11 +32,10 @@ def observer(mode: str | None = None) -> Iterator[Observer]:
     Raises:
         InputError: no such mode.
     """
-    if mode is not None and mode not in MODES:
-        raise InputError(f"--progress {mode}: choose {', '.join(MODES[:-1])} or {MODES[-1]}.")
+    require_mode(mode, MODES)
     if mode in ("json", "none"):
         yield Json() if mode == "json" else Nothing()
-    elif mode == "plain" or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+    elif mode == "plain" or not moves_its_cursor():
         yield Plain()
     elif mode == "bar":
         with Bar() as bar:
@@ -83,7 +78,7 @@ class Nothing:
         """Nothing."""
 
 
-class Plain:
+class Plain(Lines):
     """A line every few seconds on stderr."""
 
     def __init__(self) -> None:
@@ -100,14 +95,8 @@ class Plain:
         self._last = now
         self.message(_line(progress, self._pace))
 
-    def message(self, text: str) -> None:
-        """One line; that nobody can read it any more does not end a run."""
-        with contextlib.suppress(OSError):
-            sys.stderr.write(plain(text) + "\n")
-            sys.stderr.flush()
 
-
-class Json:
+class Json(JsonLines):
     """A JSON object on a line of stderr for each generation and message, for programs.
 
     Keys stay; more may come. A number that is not known is null.
@@ -134,80 +123,37 @@ class Json:
         record, executor = progress.record, progress.campaign.executor
         champion, left = record["champion"], self._pace.left(now)
         kept = ("id", "fitness", "retention", "compression", "text")
-        self._write(
-            {
-                "event": "generation",
-                "generation": progress.generation,
-                "generations": progress.generations,
-                "replayed": progress.replayed,
-                "seconds": round(progress.seconds, 6),
-                "elapsed_s": round(now - self._began, 3),
-                "remaining_s": None if left is None else round(left, 1),
-                "asked": progress.asked,
-                "distinct": progress.distinct,
-                "passes": progress.passes if progress.campaign.measured else None,
-                "store_hits": progress.store_hits,
-                "failures": len(record["failures"]),
-                "since_improvement": progress.since_improvement,
-                "executor": executor.name,
-                "workers": executor.workers,
-                "best": None if champion is None else {key: champion[key] for key in kept},
-                "population": record["summary"]["fitness"],
-            }
+        self.event(
+            "generation",
+            generation=progress.generation,
+            generations=progress.generations,
+            replayed=progress.replayed,
+            seconds=round(progress.seconds, 6),
+            elapsed_s=round(now - self._began, 3),
+            remaining_s=None if left is None else round(left, 1),
+            asked=progress.asked,
+            distinct=progress.distinct,
+            passes=progress.passes if progress.campaign.measured else None,
+            store_hits=progress.store_hits,
+            failures=len(record["failures"]),
+            since_improvement=progress.since_improvement,
+            executor=executor.name,
+            workers=executor.workers,
+            best=None if champion is None else {key: champion[key] for key in kept},
+            population=record["summary"]["fitness"],
         )
 
-    def message(self, text: str) -> None:
-        """One line."""
-        self._write({"event": "message", "text": text})
 
-    def _write(self, record: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(json.dumps(record, allow_nan=False) + "\n")  # ASCII: nothing in it steers a terminal
-            sys.stderr.flush()
-
-
-class Bar:
+class Bar(RichBar):
     """A rich progress bar on stderr."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._task: Any = None
+        super().__init__("generation", 20, left=True)
         self._pace = Pace()
-
-    def __enter__(self) -> Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with contextlib.suppress(OSError):
-            self._progress.stop()
 
     def generation(self, progress: Step) -> None:
         """Advance the bar."""
         best, reuse = _figures(progress)
         self._pace.hear(progress, time.monotonic())
         rate = "" if self._pace.rate is None else f"{self._pace.rate:,.0f}/s  "
-        figures = f"{best}  {rate}{reuse}"
-        if self._task is None:
-            self._task = self._progress.add_task("generation", total=progress.generations, figures=figures)
-        with contextlib.suppress(OSError):  # the terminal is gone; the run is not
-            self._progress.update(self._task, completed=progress.generation + 1, figures=figures)
-
-    def message(self, text: str) -> None:
-        """One line above the bar."""
-        from rich.text import Text
-
-        with contextlib.suppress(OSError):
-            self._console.print(Text(plain(text)))
+        self._show(progress.generation + 1, progress.generations, f"{best}  {rate}{reuse}")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from evoquant.errors import InputError
-from evoquant.report.terminal import plain
+from evoquant.report.on_stderr import JsonLines, Lines, RichBar, moves_its_cursor, require_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,80 +56,33 @@ class Nothing:
         """Nothing."""
 
 
-class Messages:
+class Messages(Lines):
     """Messages alone, on stderr."""
 
     def turn(self, progress: SweepProgress) -> None:
         """Nothing: a log wants no line for each of thousands of turns."""
 
-    def message(self, text: str) -> None:
-        """One line; that nobody can read it any more does not end a sweep."""
-        with contextlib.suppress(OSError):
-            sys.stderr.write(plain(text) + "\n")
-            sys.stderr.flush()
 
-
-class Json:
+class Json(JsonLines):
     """A JSON object on a line of stderr for each turn and message, for programs; a figure not known is null."""
 
     def turn(self, progress: SweepProgress) -> None:
         """One line."""
-        self._write({"event": "turn", **asdict(progress)})
-
-    def message(self, text: str) -> None:
-        """One line."""
-        self._write({"event": "message", "text": text})
-
-    def _write(self, record: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(json.dumps(record, allow_nan=False) + "\n")
-            sys.stderr.flush()
+        self.event("turn", **asdict(progress))
 
 
-class Bar:
+class Bar(RichBar):
     """A rich progress bar on stderr: how many are done, running, failed, and how long it will take."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("campaigns"),
-            BarColumn(bar_width=14),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._task: Any = None
-
-    def __enter__(self) -> Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with contextlib.suppress(OSError):
-            self._progress.stop()
+        super().__init__("campaigns", 14, left=False)
 
     def turn(self, progress: SweepProgress) -> None:
         """Advance the bar."""
         figures = f"{progress.running} running, {progress.failed} failed"
         if progress.eta_s is not None:
             figures += f", {duration(progress.eta_s)} left"
-        done = progress.finished + progress.failed
-        with contextlib.suppress(OSError):  # the terminal is gone; the sweep is not
-            if self._task is None:
-                self._task = self._progress.add_task("", total=progress.campaigns, figures=figures)
-            self._progress.update(self._task, completed=done, figures=figures)
-
-    def message(self, text: str) -> None:
-        """One line above the bar."""
-        from rich.text import Text
-
-        with contextlib.suppress(OSError):
-            self._console.print(Text(plain(text)))
+        self._show(progress.finished + progress.failed, progress.campaigns, figures)
 
 
 @contextlib.contextmanager
@@ -146,11 +95,10 @@ def sweep_observer(mode: str | None = None) -> Iterator[SweepObserver]:
     Raises:
         InputError: no such mode.
     """
-    if mode is not None and mode not in MODES:
-        raise InputError(f"--progress {mode}: choose {', '.join(MODES[:-1])} or {MODES[-1]}.")
+    require_mode(mode, MODES)
     if mode in ("json", "none"):
         yield Json() if mode == "json" else Nothing()
-    elif mode == "plain" or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+    elif mode == "plain" or not moves_its_cursor():
         yield Messages()
     else:
         with Bar() as bar:
