@@ -52,22 +52,31 @@ def bound(
     """
     from evoquant.profiles.model import ModelProfile
     from evoquant.report.allocation import load_any_profile
-    from evoquant.report.bound import bound_data, limits_of
+    from evoquant.report.bound import bound_data
     from evoquant.scoring.objective import Cliff
 
     profile = model if isinstance(model, ModelProfile) else load_any_profile(str(model))
-    goal: Objective | LimitsConfig
-    if isinstance(objective, Mapping):
-        if objective.get("kind") != "limits":
-            raise InputError(f"objective: {objective.get('kind')!r}: give the objective itself; a mapping says limits.")
-        extra = sorted(set(objective) - {"kind", "retention", "at_most", "minimise"})
-        if extra:
-            raise InputError(f"objective.{extra[0]}: limits have retention, at_most and minimise.")
-        goal = limits_of(objective.get("retention"), objective.get("at_most", {}), objective.get("minimise"))
-    else:
-        goal = objective or Cliff()
+    goal = Cliff() if objective is None else _goal(objective)
     options: dict[str, Any] = {"menu": menu, "pins": pins, "front": front, "at_least": at_least}
     return bound_data(profile, goal, cost=cost, costs=costs, **options)
+
+
+def _goal(objective: Objective | LimitsConfig | Mapping[str, Any]) -> Objective | LimitsConfig:
+    """An objective, or limits as a config has them.
+
+    Raises:
+        InputError: a mapping that says no limits.
+    """
+    from evoquant.report.bound import limits_of
+
+    if not isinstance(objective, Mapping):
+        return objective
+    if objective.get("kind") != "limits":
+        raise InputError(f"objective: {objective.get('kind')!r}: give the objective itself; a mapping says limits.")
+    extra = sorted(set(objective) - {"kind", "retention", "at_most", "minimise"})
+    if extra:
+        raise InputError(f"objective.{extra[0]}: limits have retention, at_most and minimise.")
+    return limits_of(objective.get("retention"), objective.get("at_most", {}), objective.get("minimise"))
 
 
 def profile_network(
@@ -113,9 +122,11 @@ def profile_network(
 def score(
     allocation: str | Path,
     source: TaskConfig,
-    objective: Objective,
+    objective: Objective | LimitsConfig | Mapping[str, Any],
     *,
     menu: Sequence[str] | None = None,
+    cost: CostMaker | str | None = None,
+    costs: Mapping[str, CostMaker | str] | None = None,
     cache: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measure and gate an allocation from elsewhere: figures by split, rivals, what is recommended, as plain data.
@@ -124,15 +135,18 @@ def score(
         allocation: a CSV or JSON file of layer and width, a champion file, a run directory, or a recipe; or one of
             another tool, see `evoquant.campaign.imported`. Measured are its widths, not the codes in a file.
         source: the network, and with `rounding` how its codes are made.
-        objective: by which it is compared.
+        objective: by which it is compared; limits as `bound` takes them.
         menu: names of the precisions to compare on; by default the usual ones and those of the allocation.
+        cost: what is counted: `bytes`, `bit_operations`, a table's file, or one's own; bits by default.
+        costs: further ones by name, for limits.
         cache: folder for outcomes and trained networks.
 
     Raises:
-        InputError: the file, the network or a layer cannot be used.
+        InputError: the file, the network, a layer or a cost cannot be used.
         CampaignError: a network cannot be measured.
     """
     from evoquant.campaign.build_measured import make_task, opened_network
+    from evoquant.campaign.build_scoring import counting
     from evoquant.campaign.config_measured import OnnxTaskConfig
     from evoquant.campaign.finals_measured import Judge
     from evoquant.campaign.score import Unresolved, allocation_of, menu_for, resolved, score_allocation
@@ -146,8 +160,10 @@ def score(
         given, warnings = resolved(given, task)
     read = () if isinstance(given, dict) else signals_read(given)
     signals = ("divergence" if isinstance(source, OnnxTaskConfig) else "fisher", *read)
-    with opened_network(source, menu_for(given, menu), signals, place, task) as opened:
-        judge = Judge(opened.measurer, opened.problem, objective, source.seed)
+    widths = menu_for(given, menu)
+    compiling, goal = counting(widths, _goal(objective), cost, costs)
+    with opened_network(source, widths, signals, place, task, compiling) as opened:
+        judge = Judge(opened.measurer, opened.problem, goal(opened.problem), source.seed)
         scored = score_allocation(judge, allocation_of(given, opened.problem, str(allocation)))
         said = [*warnings, *scored["warnings"]]
         return {**scored, "warnings": said, "signals": dict(opened.profile.passes)}

@@ -139,7 +139,12 @@ def bare_profile(task: MeasuredTask, menu: Menu) -> ModelProfile:
 
 @contextlib.contextmanager
 def opened_network(
-    config: TaskConfig, menu: Menu, signals: Sequence[str], cache: Path, task: MeasuredTask | None = None
+    config: TaskConfig,
+    menu: Menu,
+    signals: Sequence[str],
+    cache: Path,
+    task: MeasuredTask | None = None,
+    compiling: Callable[[ModelProfile], Problem] | None = None,
 ) -> Iterator[Opened]:
     """A network outside of a campaign, measured in this process; closed at the end.
 
@@ -148,6 +153,7 @@ def opened_network(
         menu, signals: to profile it with.
         cache: folder for outcomes and trained networks.
         task: what `make_task` has made of `config`, where that is done.
+        compiling: knows other costs than bits.
 
     Raises:
         InputError: it cannot be used or profiled.
@@ -155,7 +161,7 @@ def opened_network(
     executor = make_executor("local", None, None)
     try:
         made = make_task(config, cache) if task is None else task
-        opened = open_network(made, menu, signals, cache, executor)
+        opened = open_network(made, menu, signals, cache, executor, compiling=compiling)
         try:
             yield opened
         finally:

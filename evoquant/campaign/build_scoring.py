@@ -15,12 +15,13 @@ from evoquant.campaign.config_cost import (
     BitsCostConfig,
     BytesCostConfig,
     TableCostConfig,
+    checked_names,
     table_digest,
 )
 from evoquant.campaign.config_objective import LimitsConfig
 from evoquant.campaign.in_memory import borrowed_part
 from evoquant.campaign.own import given_part, own_part
-from evoquant.errors import ConfigError, InputError, raised_by
+from evoquant.errors import ConfigError, InputError, raised_by, sentence
 from evoquant.scoring.bit_operations import bit_operations
 from evoquant.scoring.cost import BIT_UNITS, LARGEST_COST, bits_cost
 from evoquant.scoring.cost_file import CostTable, TableCost, read_table
@@ -141,6 +142,39 @@ def named_cost(name: str | None) -> CostMaker:
         )
     made: CostMaker = own_part(CodeConfig(kind=name), "cost")
     return made
+
+
+def counting(
+    menu: Menu,
+    objective: Objective | LimitsConfig,
+    cost: CostMaker | str | None = None,
+    costs: Mapping[str, CostMaker | str] | None = None,
+) -> tuple[Callable[[ModelProfile], Problem], Callable[[Problem], Objective]]:
+    """How commands without a config count: from a profile to its problem, and from that to the objective on it.
+
+    Args:
+        menu: the precisions.
+        objective: perhaps limits.
+        cost: what is counted, or its name, see `named_cost`; None for bits.
+        costs: further ones by name.
+
+    Raises:
+        InputError: a cost cannot be made, or something is limited that nobody counts; called, as a campaign.
+    """
+    single = named_cost(cost) if isinstance(cost, str) else cost
+    single = None if single is bits_cost else single
+    named = {name: named_cost(one) if isinstance(one, str) else one for name, one in (costs or {}).items()}
+    try:
+        checked_names(dict(named))
+        if isinstance(objective, LimitsConfig):
+            objective.check_names(named, single=single is not None)
+    except ValueError as error:
+        raise InputError(sentence(error)) from None
+
+    def goal(problem: Problem) -> Objective:
+        return within_limits(objective, (problem,)) if isinstance(objective, LimitsConfig) else objective
+
+    return costs_compiler(menu, objective, single, named), goal
 
 
 def retention_model(config: CampaignConfig, problems: Iterable[Problem] = ()) -> RetentionModel | None:

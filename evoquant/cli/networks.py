@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evoquant.cli.goal import (
+    AtMostOption,
+    BitsOption,
+    CostOption,
+    FloorOption,
+    MinimiseOption,
+    ObjectiveOption,
+    ThresholdOption,
+    costs_of,
+    goal_of,
+)
 from evoquant.cli.output import draw, emit, emit_json, say
 from evoquant.errors import InputError
 
@@ -96,10 +107,13 @@ def score(
     rounding: RoundingOption = None,
     seed: SeedOption = 0,
     menu: MenuOption = None,
-    objective: Annotated[str, typer.Option(help="cliff, feasible_first or budget.")] = "cliff",
-    threshold: Annotated[float | None, typer.Option(help="For cliff: retention; default 0.95.")] = None,
-    floor: Annotated[float | None, typer.Option(help="For feasible_first: retention; default 0.95.")] = None,
-    bits: Annotated[float | None, typer.Option(help="For budget: effective bits per weight.")] = None,
+    objective: ObjectiveOption = None,
+    threshold: ThresholdOption = None,
+    floor: FloorOption = None,
+    bits: BitsOption = None,
+    at_most: AtMostOption = None,
+    minimise: MinimiseOption = None,
+    cost: CostOption = None,
     cache: CacheOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 unless the allocation itself is recommended.")
@@ -108,16 +122,18 @@ def score(
 ) -> None:
     """Measure an allocation that came from elsewhere, and gate it against uniform widths and the usual rivals."""
     from evoquant import api
-    from evoquant.report.bound import parse_objective
+    from evoquant.report.limits import limits_table
     from evoquant.report.tables import measured_tables, scores_table
 
-    goal = parse_objective(objective, {"threshold": threshold, "floor": floor, "bits": bits})
+    goal = goal_of(objective, {"threshold": threshold, "floor": floor, "bits": bits}, at_most or (), minimise)
+    single, named = costs_of(cost or ())
     network = network_of(task, None, onnx, data, metric, agreement, seed, rounding)
-    scored = api.score(allocation, network, goal, menu=_list(menu), cache=cache)
+    scored = api.score(allocation, network, goal, menu=_list(menu), cost=single, costs=named, cache=cache)
     if as_json:
         emit_json(scored)
     else:
-        draw([scores_table(str(allocation), scored["scores"])])
+        limits = limits_table(scored["scores"])
+        draw([scores_table(str(allocation), scored["scores"]), *([] if limits is None else [limits])])
         draw(measured_tables(scored["scores"], scored["gate"], scored["warnings"]))
     for text in (*scored["warnings"], *scored["gate"]["warnings"]):
         say(f"warning: {text}")

@@ -12,11 +12,10 @@ from evoquant.bounds.front import pareto_front
 from evoquant.bounds.optimum import certify
 from evoquant.campaign.apply import profile_menu
 from evoquant.campaign.limit_figures import limit_figures
-from evoquant.errors import InputError, describe_validation, sentence, suggestion
+from evoquant.errors import InputError, describe_validation, suggestion
 from evoquant.quantization.precision import Menu
 from evoquant.report.limits import limit_words
 from evoquant.report.table import Table
-from evoquant.scoring.cost import bits_cost
 from evoquant.scoring.limits import WithinLimits
 from evoquant.scoring.objective import OBJECTIVES, Objective
 from evoquant.scoring.problem import compile_problem
@@ -52,7 +51,7 @@ def parse_objective(kind: str, given: Mapping[str, float | None]) -> Objective:
         InputError: unknown kind, an option that is not this kind's, is missing or out of its limits.
     """
     if kind not in OPTIONS:
-        raise InputError(f"--objective {kind}: unknown.{suggestion(kind, OPTIONS)}")
+        raise InputError(f"--objective {kind}: unknown.{suggestion(kind, [*OPTIONS, 'limits'])}")
     option, keyword, default, (low, high) = OPTIONS[kind]
     for other, value in given.items():
         if other != option and value is not None:
@@ -139,7 +138,11 @@ def bound_data(
     if cost is None and not costs and isinstance(objective, Objective):
         problem = compile_problem(profile, precisions)
     else:
-        problem, objective = _counted(profile, precisions, objective, cost, costs or {})
+        from evoquant.campaign.build_scoring import counting  # reads configs
+
+        compiling, goal = counting(precisions, objective, cost, costs or {})
+        problem = compiling(profile)
+        objective = goal(problem)
     data: dict[str, Any] = {
         "model": profile.name,
         "menu": list(precisions.names),
@@ -151,34 +154,6 @@ def bound_data(
     if front:
         data["front"] = _front_data(pareto_front(problem, at_least=at_least, pins=pins))
     return data
-
-
-def _counted(
-    profile: ModelProfile,
-    menu: Menu,
-    objective: Objective | LimitsConfig,
-    cost: CostMaker | str | None,
-    costs: Mapping[str, CostMaker | str],
-) -> tuple[Problem, Objective]:
-    """The problem with costs as a config would have them, and the objective on it.
-
-    Raises:
-        InputError: a cost cannot be made, or something is limited that nobody counts.
-    """
-    from evoquant.campaign.build_scoring import costs_compiler, named_cost, within_limits  # read configs
-    from evoquant.campaign.config_cost import checked_names
-
-    single = named_cost(cost) if isinstance(cost, str) else cost
-    single = None if single is bits_cost else single
-    named = {name: named_cost(one) if isinstance(one, str) else one for name, one in costs.items()}
-    problem = costs_compiler(menu, objective, single, named)(profile)
-    if isinstance(objective, Objective):
-        return problem, objective
-    try:
-        objective.check_names(checked_names(dict(named)), single=single is not None)
-    except ValueError as error:
-        raise InputError(sentence(error)) from None
-    return problem, within_limits(objective, (problem,))
 
 
 def _objective_data(objective: Objective) -> dict[str, Any]:

@@ -227,6 +227,22 @@ def test_an_allocation_from_elsewhere_is_scored_and_gated(tiny, tmp_path):
     assert scored["allocation"]["third"] == "FP32"
 
 
+def test_an_allocation_is_scored_by_limits_over_several_costs(tiny, tmp_path):
+    (tmp_path / "a.csv").write_text(CSV)
+    limits = {
+        "kind": "limits",
+        "retention": 0.5,
+        "minimise": "packed",
+        "at_most": {"packed": "1MB", "effective_bits": 1},
+    }
+    scored = api.score(tmp_path / "a.csv", source_of(task="tiny"), limits, costs={"packed": "bytes"}, cache=tmp_path)
+    rows = {row["name"]: row["margin"] for row in scored["scores"]["test"]["limits"]}
+    assert rows["packed"] > 0 > rows["effective_bits"] and scored["scores"]["test"]["fitness"] < 0
+    with pytest.raises(InputError, match="nothing is counted under the name 'pakced'.*Did you mean 'packed'"):
+        wrong = {"kind": "limits", "at_most": {"pakced": 3}}
+        api.score(tmp_path / "a.csv", source_of(task="tiny"), wrong, costs={"packed": "bytes"}, cache=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
