@@ -105,7 +105,8 @@ def _on_profiles(name: str) -> list[Part]:
         _top(Key("name", name), Key("seed", 0, ("1", "42"))),
         Part(ModelsConfig, models, "models"),
         _top(Key("menu", NOMINAL, ("[INT4, INT8, FP16]", "[INT4-g128, INT8-channel, FP16, FP32]"))),
-        _objective("{kind: budget, effective_bits: 6}"),
+        _cost(),
+        _objective("{kind: budget, effective_bits: 6}", "{kind: limits, at_most: {bytes: 5MB}}"),
         _top(Key("aggregate", "mean", ("min", "geometric")), Key("relative_to_optimum", False, ("true",))),
         Part(RuleSpaceConfig, rules, "genome", ("{kind: tree}", "{kind: tree, max_nodes: 15}")),
         _genetic(),
@@ -126,7 +127,8 @@ def _on_network(name: str, task: TaskConfig, file: Path) -> list[Part]:
             Key("deploy_to", [], ("[onnx]", "[openvino, onnx]")),
         ),
         Part(RacingConfig, (Key("enabled", True, ("false",)), Key("confidence", 0.99, ("0.95",))), "racing"),
-        _objective("{kind: budget, megabytes: 20}", "{kind: budget, effective_bits: 6}"),
+        _cost("{kind: bytes, target: openvino}", "{kind: bit_operations}"),
+        _objective("{kind: budget, megabytes: 20}", "{kind: limits, at_most: {bytes: 20MB}}"),
         Part(DirectSpaceConfig, one, "genome", ("{kind: rule, rungs: 2}", "{kind: tree}")),
         Part(SurrogateConfig, steps, "search", ("{kind: genetic, population: 40}", "{kind: nsga2}", "{kind: random}")),
         _stop(Key("passes", PASSES, ("20", "400", "null")), Key("generations", 1000, ("50",))),
@@ -136,6 +138,10 @@ def _on_network(name: str, task: TaskConfig, file: Path) -> list[Part]:
 
 def _top(*keys: Key) -> Part:
     return Part(CampaignConfig, keys)
+
+
+def _cost(*others: str) -> Part:
+    return _top(Key("cost", None, ("{kind: bytes}", *others)))
 
 
 def _objective(*others: str) -> Part:
@@ -180,7 +186,12 @@ def _stop(*keys: Key) -> Part:
 
 
 def _last(*keys: Key) -> list[Part]:
-    places = (Key("kind", "auto", ("local", "ray")), Key("workers", None, ("2",)), *keys)
+    places = (
+        Key("kind", "auto", ("local", "ray")),
+        Key("workers", None, ("2",)),
+        Key("address", None, ("auto",)),
+        *keys,
+    )
     return [
         _top(Key("finalists", 32, ("1", "100"))),
         Part(ExecutorConfig, places, "executor"),
