@@ -7,6 +7,7 @@ EvoquantError               exit code 1
     ├── ConfigError         a campaign's YAML file
     ├── ProfileError        a model profile
     ├── PrecisionError      a precision or a menu
+    ├── InfeasibleError     limits that no allocation keeps together
     ├── GenomeError         a genome or champion file
     ├── RunDirError         a run directory that cannot be used as asked
     │   └── HeldError       another process is at work in it
@@ -183,7 +184,13 @@ def raised_by(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-TAGGED = (("objective",), ("search",), ("genome",), ("task",))  # parts whose kind stands in pydantic's location
+TAGGED = (
+    ("objective",),
+    ("search",),
+    ("genome",),
+    ("task",),
+    ("cost",),
+)  # parts whose kind stands in pydantic's location
 MOST_KEYS = 20
 
 
@@ -197,6 +204,7 @@ def _place(location: tuple[int | str, ...]) -> str:
         else str(part)
         for i, part in enumerate(location)
         if not (i == 1 and location[:1] in TAGGED and len(location) > 2)
+        and not (i == 2 and location[:1] == ("costs",))  # each by its name, and of a kind
     ]
     return ".".join(parts) or "(top level)"
 
@@ -249,5 +257,8 @@ def describe_validation(error: ValidationError, source: str, known_keys: Iterabl
         else:
             shown = shown_value(fault["input"])
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            if not fault["loc"] and fault["type"] == "value_error":  # of keys together, which it names itself
+                lines.append(f"{source}: {sentence(message)}")
+                continue
             lines.append(f"{source}: {place}: {message.removesuffix('.')} (got {shown}).")
     return "\n".join(lines)

@@ -7,7 +7,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from evoquant import errors
-from evoquant.errors import EvoquantError, InputError, MissingExtraError, describe_validation, suggestion
+from evoquant.campaign.config import config_from_dict
+from evoquant.errors import ConfigError, EvoquantError, InputError, MissingExtraError, describe_validation, suggestion
 
 CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, Exception)]
 
@@ -107,6 +108,22 @@ def test_every_fault_has_a_line_and_long_values_are_cut():
     lines = described({"nam": "a", "name": ["x" * 500], "search": {"kind": "random"}}).splitlines()
     assert len(lines) == 2
     assert all(line.startswith("c.yaml: nam") and len(line) < 160 for line in lines)
+
+
+def test_faults_of_keys_together_and_of_costs_are_told_without_what_helps_nobody():
+    with pytest.raises(ConfigError) as caught:
+        config_from_dict({"name": "a", "objective": {"kind": "limits", "at_most": {"byte": 3}}}, "c.yaml")
+    assert str(caught.value).startswith("c.yaml: objective.at_most: nothing is counted under the name 'byte'.")
+    assert "got" not in str(caught.value)
+    for costs, key in (
+        ({"cost": {"kind": "bytes", "target": "onx"}}, "cost"),
+        (
+            {"costs": {"mine": {"kind": "bytes", "target": "onx"}}},
+            "costs.mine",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=rf"c\.yaml: {key}\.target: unknown deployment target 'onx'"):
+            config_from_dict({"name": "a", **costs}, "c.yaml")
 
 
 def test_a_top_level_fault_has_a_place():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from evoquant.models.own_rounding import rounded_by
 from evoquant.models.torch_data import samples_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import onnx
     import torch
@@ -87,7 +88,7 @@ def optimize(
     space: Part[Space] = None,
     cost: Part[CostMaker] = None,
     costs: Mapping[str, Part[CostMaker]] | None = None,
-    at_most: Mapping[str, str | float] | None = None,
+    at_most: Mapping[str, str | float] | str | Sequence[str] | None = None,
     minimise: str | None = None,
 ) -> Result:
     """Find a width for every layer of a model: the smallest that keeps `floor` of its metric.
@@ -117,8 +118,8 @@ def optimize(
         executor, workers: `local`; `ray`, whose workers import the model's classes; `auto`; or your own. Results stay.
         cache, observer: a folder to keep outcomes in; who hears of every generation.
         rounding: weights to codes, a function or its name; see `evoquant.quantization.protocol`.
-        costs, at_most, minimise: further costs by name, each as `cost`; the most of each, or of `bytes`, as in
-            `{"bytes": "20MB", "latency": "3ms"}`; what is least then, by default `cost`, else bits.
+        costs, at_most, minimise: further costs by name, each as `cost`; the most of each, or of `bytes`, such as
+            `{"bytes": "20MB", "latency": "3ms"}` or `"20MB"`; what is least then, by default `cost`, else bits.
 
     Raises:
         InputError: an argument is wrong, or `run_dir` holds a run of another call; the message names which.
@@ -146,7 +147,7 @@ def _sent(task: MeasuredTask, metric: Any, executor: Any) -> MeasuredTask:
 
 def _parts(
     floor: float,
-    at_most: Mapping[str, str | float] | None,
+    at_most: Mapping[str, str | float] | str | Sequence[str] | None,
     minimise: str | None,
     costs: Mapping[str, Part[CostMaker]] | None,
     **given: Any,
@@ -159,11 +160,19 @@ def _parts(
     if given["objective"] is None:
         given["objective"] = {"kind": "feasible_first", "floor": floor}
         if at_most or minimise:
-            limits = {"at_most": dict(at_most or {}), "minimise": minimise}
+            asked = at_most if isinstance(at_most, Mapping) else _amounts(at_most or ())
+            limits = {"at_most": dict(asked), "minimise": minimise}
             given["objective"] = {"kind": "limits", "retention": floor, **limits}
     elif at_most or minimise:
         raise InputError("objective: at_most and minimise make one, with the floor; leave it out, or them.")
     return parts_of(**given, **{f"costs.{name}": cost for name, cost in (costs or {}).items()})
+
+
+def _amounts(texts: str | Sequence[str]) -> dict[str, str]:
+    """Name of a cost → amount, of texts such as `20MB` and `latency=3ms`."""
+    from evoquant.campaign.pick import asked_amounts
+
+    return {name: amount.text for name, amount in asked_amounts(texts).items()}
 
 
 def _searched(genome: str, parts: Parts) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,12 @@ from evoquant.campaign.champion import Champion, written_genome
 from evoquant.campaign.config_search import Nsga2Config
 from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.storage import ARCHIVE
-from evoquant.errors import InputError, RunDirError, quoted, sentence, suggestion
+from evoquant.errors import InputError, RunDirError, quoted, sentence, shown_value, suggestion
 from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.limits import EFFECTIVE_BITS
 from evoquant.scoring.quantity import Amount, amount_text, parse_amount
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from evoquant.campaign.storage import RunDir
 
 TINY = 1e-300  # what misses a limit by less than can be said
@@ -108,6 +106,10 @@ def asked_amounts(given: str | Mapping[str, str | float] | Sequence[str]) -> dic
     found: dict[str, Amount] = {}
     if isinstance(given, Mapping):
         given = [f"{name}={most}" for name, most in given.items()]
+    if not isinstance(given, Sequence) or not all(isinstance(text, str) for text in given):
+        raise InputError(
+            f'at_most: is {shown_value(given)}; write a text, such as "20MB" or "latency=3ms", several, or a mapping.'
+        )
     for text in [given] if isinstance(given, str) else given:
         name, equals, most = text.rpartition("=")
         try:

@@ -182,6 +182,12 @@ def test_what_cannot_be_picked_is_said_in_one_message(runs, given, said):
         api.pick(runs["three"], **given)
 
 
+@pytest.mark.parametrize("given", [20_000_000, ["20MB", 3], None])
+def test_amounts_that_are_no_texts_are_told(runs, given):
+    with pytest.raises(InputError, match=r"at_most: is .*; write a text, such as"):
+        api.pick(runs["two"], at_most=given)
+
+
 def test_a_size_is_an_eighth_of_the_bits_where_the_campaign_counts_no_bytes(tmp_path):
     changes = ["search.objectives=[retention, bits]", "costs={}", "objective={kind: cliff}"]
     run = api.run(LIMITS, out=tmp_path / "run", overrides=[*SMALL, *changes])
