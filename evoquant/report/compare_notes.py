@@ -139,7 +139,7 @@ def _seeds(made: Comparison) -> list[str]:
             f"All runs search one network, trained and split once (task.seed {tasks.pop()}): the spread over seeds is "
             f"the search's, and says nothing of another training."
         )
-    samples = {result.samples for result in made.results} - {None}
+    samples = {result.samples for result in made.results if result.samples is not None}
     if len({whole for whole, _ in samples}) < len(samples):
         notes.append(
             "Each seed drew its own splits from the same samples: the spread over seeds is the search's and the "
