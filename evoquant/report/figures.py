@@ -125,10 +125,11 @@ def evenly(count: int, most: int) -> list[int]:
     return kept
 
 
-def goal_words(goal: Goal) -> str:
-    """What the objective asks for, in a few words; empty where it has no limit."""
+def goal_words(goal: Goal, *, alone: bool = False) -> str:
+    """What the objective asks for, in a few words; empty where it has no limit. `alone`: the floor without others."""
     if goal.floor is not None:
-        return f"{goal.name} at {100.0 * goal.floor:.4g}% retention"
+        others = f", {goal.others}" if goal.others and not alone else ""
+        return f"{goal.name} at {100.0 * goal.floor:.4g}% retention{others}"
     if goal.effective_bits is not None:
         return f"budget of {goal.budget_words()}"
     return ""
@@ -138,7 +139,7 @@ def met_words(goal: Goal, met: bool) -> str:
     """What an allocation does that meets the goal, or misses it: `stays above the cliff at 95% retention`."""
     if goal.name == "cliff":
         return f"{'stays above' if met else 'IS BELOW'} the {goal_words(goal)}"
-    return f"{'keeps' if met else 'MISSES'} the {goal_words(goal)}"
+    return f"{'keeps' if met else 'MISSES'} the {goal_words(goal, alone=True)}"
 
 
 def fitness_figure(series: RunSeries) -> Figure:

@@ -39,7 +39,8 @@ def front_figure(series: RunSeries, width_bits: Mapping[str, float]) -> Figure |
     for axis, value in (("y", goal.floor), ("x", goal.compression)):
         if value is not None:
             # On a logarithmic axis shapes take the value, annotations its logarithm.
-            shape, note = limit_line(axis, value, goal_words(goal))
+            words = goal.amount if axis == "x" and goal.floor is not None else goal_words(goal, alone=True)
+            shape, note = limit_line(axis, value, words)
             if axis == "x":
                 note["x"] = float(np.log10(value))
             shapes.append(shape)

@@ -86,6 +86,8 @@ def _limits(axes: Axes, curve: Curve, goal: Goal) -> None:
 
 def _cliff(goal: Goal) -> str:
     """What the line of the goal says: below it nobody keeps the limit."""
+    if goal.others:
+        return "below: not within all limits"
     if goal.floor is not None:
         return f"below: retention under {goal.floor:.6g}"
     return f"below: over {goal.budget_words('bits')}" if goal.effective_bits is not None else "below: over budget"

@@ -70,6 +70,7 @@ def _drawn(axes: Axes, series: RunSeries) -> list[Any]:
     if points is not None and len(points):
         where = " (calibration data)" if points.measured else ""
         missed = "over the budget" if goal.floor is None else f"below the {_floor_name(series)}"
+        missed = "not within all limits" if goal.others else missed
         ends = [(points.feasible, 1.0, f"candidates{where}"), (~points.feasible, 0.55, missed)]
         for mask, alpha, label in reversed(ends if not points.feasible.all() else ends[:1]):
             if mask.any():
@@ -86,7 +87,7 @@ def _drawn(axes: Axes, series: RunSeries) -> list[Any]:
         label = f"{_floor_name(series)} at {goal.floor:.4g}"
         handles.append(axes.axhline(goal.floor, color=CLIFF, linestyle=":", linewidth=1.0, label=label))
     if goal.compression is not None:
-        label = f"budget, {goal.budget_words('bits a weight')}"
+        label = goal.amount if goal.floor is not None else f"budget, {goal.budget_words('bits a weight')}"
         handles.append(axes.axvline(goal.compression, color=CLIFF, linestyle=":", linewidth=1.0, label=label))
     return handles + _marked(axes, series.marks)
 

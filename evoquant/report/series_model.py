@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,8 @@ from evoquant.report.counted import Counted
 from evoquant.scoring.cost import BIT_UNITS
 from evoquant.scoring.divergence import separable_problem
 from evoquant.scoring.estimated import UNKNOWN, losses_of
-from evoquant.scoring.objective import BitBudget
+from evoquant.scoring.limits import EFFECTIVE_BITS, WithinLimits
+from evoquant.scoring.objective import BitBudget, Objective
 from evoquant.scoring.quantity import amount_text
 from evoquant.scoring.separable import retention_of
 
@@ -105,8 +106,9 @@ class Goal:
         compression: the same as the least compression of the searched model; None where that is not known.
         fitness: the most fitness that a candidate has which misses the goal, where one number says so: on one model,
             and with several where the worst of them counts.
-        amount: the budget in words, where it is of a cost of one's own.
+        amount: the budget in words, where it is of a cost of one's own; beside a floor the limit that `compression` is.
         name: `cliff`, `floor`, `budget`; empty for an objective of one's own.
+        others: limits beside the floor, in words.
     """
 
     floor: float | None = None
@@ -115,6 +117,7 @@ class Goal:
     fitness: float | None = None
     name: str = ""
     amount: str = ""
+    others: str = ""
 
     def budget_words(self, bits: str = "bits per weight") -> str:
         """The most that a candidate may take, in what the campaign counts."""
@@ -216,8 +219,11 @@ def goal_of(run: RunData, subject: Subject | None) -> Goal:
         return Goal(floor=threshold, fitness=0.1 * threshold if sharp else None, name="cliff")
     if isinstance(objective, FeasibleFirstConfig):
         return Goal(floor=objective.floor, fitness=objective.floor - 1.0 if sharp else None, name="floor")
-    if isinstance(objective, LimitsConfig):  # figures draw the floor; what else is limited stands beside them
-        return Goal(floor=objective.retention, fitness=0.0 if sharp else None, name="floor")
+    if isinstance(objective, LimitsConfig):
+        goal = Goal(floor=objective.retention, fitness=0.0 if sharp else None, name="floor")
+        return (
+            goal if subject is None else _with_limits(goal, subject.problem, make_objective(config, (subject.problem,)))
+        )
     if not isinstance(objective, BudgetConfig):
         return Goal()
     problem = None if subject is None else subject.problem
@@ -232,6 +238,22 @@ def goal_of(run: RunData, subject: Subject | None) -> Goal:
     if objective.cost is not None and problem is not None:
         amount = amount_text(objective.cost, problem.cost.name)
     return Goal(None, bits, compression, 0.0 if sharp else None, "budget", amount)
+
+
+def _with_limits(goal: Goal, problem: Problem, objective: Objective) -> Goal:
+    """What is limited beside the floor; what is minimised, too, may be, which is a least compression."""
+    assert isinstance(objective, WithinLimits)
+    words = {limit.name: f"{limit.name} at most {limit.text(limit.most)}" for limit in objective.at_most}
+    goal = replace(goal, others=", ".join(words.values()))
+    reached = []
+    for limit in objective.at_most:
+        bits = limit.cost == EFFECTIVE_BITS
+        table = problem.bits if bits or limit.cost == "bits" else problem.costs.get(limit.cost, problem.cost)
+        if table is problem.cost:
+            most = limit.most * problem.bit * problem.weights + problem.cost.constant if bits else limit.most
+            if problem.cost.reference > 0.5 * most:  # one that FP32 keeps by far would stretch the figure
+                reached.append((problem.cost.reference / most, words[limit.name]))
+    return replace(goal, compression=max(reached)[0], amount=max(reached)[1]) if reached else goal
 
 
 def frozen(array: Any) -> Any:

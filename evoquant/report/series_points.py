@@ -153,13 +153,17 @@ class PointMaker:
         generation, retention, cost, fitness, whole = columns
         subject = self._subject
         bits = subject.bits_of(cost)
+        goal = goal_of(self._run, subject)
+        kept = goal.met(retention, bits)
+        if goal.others and goal.fitness is not None:  # then fitness knows of all limits
+            kept &= fitness > goal.fitness
         arrays = (
             generation.astype(np.int64),
             retention,
             subject.compression_of(cost),
             bits,
             fitness,
-            goal_of(self._run, subject).met(retention, bits),
+            kept,
             whole > 0,
         )
         generations, compared, compression, widths, values, feasible, full = (frozen(array) for array in arrays)

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("plotly")
@@ -13,7 +14,9 @@ from evoquant import api
 from evoquant.report.compare import compare
 from evoquant.report.compare_tables import compare_tables
 from evoquant.report.data import load_run
+from evoquant.report.figures_front import front_figure
 from evoquant.report.page import page_html
+from evoquant.report.plots import run_figures
 from evoquant.report.plots_archive import archive_figure
 from evoquant.report.plots_style import picture, style
 from evoquant.report.series import run_series
@@ -47,6 +50,20 @@ def test_the_page_draws_projections_and_no_exact_front_and_says_what_is_left_of_
     assert {trace["xaxis"] for trace in data["data"]} == {"x", "x2", "x3"}
     kept = all(row["margin"] >= 0 for row in run.champion.scores["train"]["limits"])
     assert ("All limits are kept" in text) == kept
+
+
+def test_the_scatter_draws_the_limit_on_what_is_minimised_and_tells_who_keeps_all_of_them(runs):
+    series = run_series(load_run(runs[0]))
+    goal = series.goal
+    assert goal.others == "bytes at most 26 MB, effective_bits at most 12 bits per weight"
+    assert goal.amount.startswith("effective_bits at most 12") and goal.compression == pytest.approx(32 / 12, rel=1e-3)
+    assert np.array_equal(series.points.feasible, series.points.fitness > 0)
+    front = front_figure(series, {})
+    said = json.dumps(front.plot)
+    assert goal.amount in said and "floor at 95% retention" in said
+    assert any(goal.others in text for text in (front.finding, *front.notes))
+    with style():
+        assert b"not within all limits" in picture(run_figures(series)["front"], "svg")
 
 
 def test_plots_have_the_projections_with_equal_bytes_for_equal_runs(runs):
