@@ -22,8 +22,9 @@ small differences between them say nothing. The metric is the cosine of the outp
 retention is the separable estimate from what each layer loses by itself, its latency the table's. Neither was measured
 again on whole networks.
 
-The machine was shared with much other work while these rows were measured. A network's layers and the whole networks
-were timed minutes apart and not under the same load, so errors hold that, too, beside what does not add up.
+Little else ran on the machine while these rows were measured (load average about 2 on 2 cores, the measuring included).
+A network's layers and the whole networks were timed minutes apart, so errors hold that, too, beside what does not add
+up.
 Spread is within one process, and does not hold it.
 
 """
