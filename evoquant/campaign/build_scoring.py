@@ -137,7 +137,7 @@ def named_cost(name: str | None) -> CostMaker:
         return TableCost(read_table(Path(name)))
     if not CODE.fullmatch(name):
         raise ConfigError(
-            f"--cost {name}: name bits, bytes, bit_operations, the file of a table (.csv, .json), or your own as "
+            f"cost {name}: name bits, bytes, bit_operations, the file of a table (.csv, .json), or your own as "
             f"module:Class."
         )
     made: CostMaker = own_part(CodeConfig(kind=name), "cost")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from evoquant.genomes.base import Genome, Space
 
 RETENTION = "retention"
-INFEASIBLE_BITS = 1e3  # worse than the size of any allocation
+INFEASIBLE_BITS = 1e3  # worse than the size of any allocation in bits
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,8 @@ class _Member:
 def _members(points: NDArray[np.float64], floor: float) -> list[_Member]:
     """Members whose plain domination is constrained domination: below the floor, less retention is also more bits."""
     retention, costs = points[:, :1], points[:, 1:]
-    values = np.column_stack([retention, -np.where(retention >= floor, costs, INFEASIBLE_BITS + floor - retention)])
+    worst = max(INFEASIBLE_BITS, 1.0 + float(costs.max(initial=0.0)))  # a table may have narrow widths that are slow
+    values = np.column_stack([retention, -np.where(retention >= floor, costs, worst + floor - retention)])
     make = _Fitness if points.shape[1] == 2 else _Fitness3
     return [_Member(row, make(values)) for row, values in enumerate(values.tolist())]
 

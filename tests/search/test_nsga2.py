@@ -178,3 +178,9 @@ def test_it_comes_near_the_exact_front(direct, problem, drive):
     drive(search, 300)
     found = hypervolume(search.front[:, 1], search.front[:, 0])
     assert 0.85 < found / hypervolume(exact.effective_bits, exact.retention) <= 1.0
+
+
+def test_whoever_is_below_the_floor_is_behind_widths_that_cost_many_times_what_fp32_does():
+    points = np.array([[0.9, 5e3], [0.4, 1.0], [0.3, 2.0]])  # a slow kernel, and two below the floor
+    assert crowded_order(points, 0.5).tolist() == [0, 1, 2]
+    assert survivors(points, 0.5, 1).tolist() == [0]
