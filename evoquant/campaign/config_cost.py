@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -117,6 +118,18 @@ def table_digest(path: Path) -> str:
         InputError: it cannot be read, or is too large for one.
     """
     return hashlib.sha256(read_bytes(path, limit=LARGEST_TABLE)).hexdigest()
+
+
+def with_digests(plain: dict[str, Any]) -> None:
+    """Say in a config's plain data what its tables hold now, so that the files are not needed to check it again.
+
+    A file that cannot be read is left to whoever checks the config.
+    """
+    named = plain.get("costs")
+    for cost in (plain.get("cost"), *(named.values() if isinstance(named, dict) else ())):
+        if isinstance(cost, dict) and cost.get("kind") == "table" and isinstance(cost.get("file"), str):
+            with contextlib.suppress(InputError):
+                cost.setdefault("sha256", table_digest(Path(cost["file"])))
 
 
 def without_places(plain: dict[str, Any]) -> dict[str, Any]:

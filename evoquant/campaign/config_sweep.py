@@ -21,6 +21,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 
 from evoquant.campaign.config import MAX_CONFIG_BYTES, CampaignConfig, config_from_dict, resolve_paths
 from evoquant.campaign.config_base import Closed
+from evoquant.campaign.config_cost import with_digests
 from evoquant.campaign.config_executor import ExecutorConfig
 from evoquant.campaign.config_replay import ReplayConfig
 from evoquant.campaign.sweep_cells import Combination, combinations, expanded_axes, valid_key
@@ -232,6 +233,8 @@ def _base(config: SweepConfig, source: str, folder: Path, overrides: Sequence[st
     data["name"] = config.name
     data.pop("out", None)
     resolve_paths(data, folder)
+    if not any(key.startswith("cost") for key in varied):
+        with_digests(data)
     return data, source
 
 

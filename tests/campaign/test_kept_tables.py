@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from evoquant import api
+from evoquant.api.sweeps import resume_sweep
 from evoquant.campaign.config import load_config
 from evoquant.campaign.storage import ARCHIVE, CHAMPION, JOURNAL
 from evoquant.errors import ConfigError, InputError
@@ -82,3 +83,10 @@ def test_a_run_that_never_began_leaves_no_copy(folder, tmp_path):
     with pytest.raises(InputError, match="no layer"):
         api.run(folder / "own.yaml", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_sweep_is_read_without_the_tables_it_began_with(folder, tmp_path):
+    (folder / "sweep.yaml").write_text("name: s\nbase: own.yaml\nover: {objective.retention: [0.5, 0.6]}\n")
+    api.sweep(folder / "sweep.yaml", out=tmp_path / "s")
+    (folder / "phone.csv").unlink()
+    assert len(resume_sweep(tmp_path / "s").data["rows"]) == 2
