@@ -109,6 +109,7 @@ class Driver:
 
     def _turns(self, executor: Executor) -> None:
         for number, result in executor.stream(self._next()):
+            self.workers = executor.workers  # nodes come and go
             cell = self.given[number]
             if isinstance(result, Failure):  # the worker died with it, again and again
                 ended = Ended(cell.name, FAILED, f"{result.reason}: {result.message}")

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from evoquant.execution.cluster import Lifelines, cluster_cpus, first_line, grow
 from evoquant.execution.need import Need, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 TRIES = 3
 DEPTH = 2  # batches that an actor has: without one that waits it would idle for the way to the driver and back
@@ -38,9 +39,14 @@ GIVEN_BACK: Any = object()
 
 
 class Worker:
-    """An actor: state built once, then batch after batch."""
+    """An actor: state built once, then batch after batch.
 
-    def __init__(self) -> None:
+    Args:
+        folders: searched for modules, after all others.
+    """
+
+    def __init__(self, folders: Sequence[str] = ()) -> None:
+        sys.path.extend(folder for folder in folders if folder not in sys.path)
         # Before anything imports NumPy or PyTorch, which read it while they load: so the factory is sent later.
         os.environ.update(ONE_THREAD)
         self._function: Callable[[Any], Any] | None = None
@@ -96,6 +102,7 @@ class Pool:
 
         self._need = need or Need()
         self._own = own
+        self._folders = [folder for folder in sys.path if folder] if own else []  # of this machine
         self._most: int | None = None
         self._looked = 0.0
         self._limit_s = limit_s
@@ -132,13 +139,14 @@ class Pool:
         """Actors whose state is there."""
         return sum(seat.building is None for seat in self.seats)
 
-    def grow(self) -> None:
-        """Add actors where nodes have joined; looked for every `LOOK_S`, and not in a cluster of our own."""
+    def grow(self) -> bool:
+        """Add actors where nodes have joined; whether it was time to look, every `LOOK_S` on a cluster not our own."""
         now = time.monotonic()
         if self._own or now - self._looked < LOOK_S:
-            return
+            return False
         self._looked = now
         self._add(self._wanted() - len(self.seats))
+        return True
 
     def _wanted(self) -> int:
         """How many actors there should be now; where the cluster starts nodes on demand, as many as were asked for."""
@@ -251,7 +259,7 @@ class Pool:
         if seat.actor is not None:
             self._lifelines.require(wait=True)
             ray.kill(seat.actor)
-        seat.actor = self._new.remote()
+        seat.actor = self._new.remote(self._folders)
         seat.placed = seat.actor.ready.remote()
         seat.building = seat.actor.build.remote(self._factory, self._payload)
         seat.flight.clear()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import secrets
 import signal
 import socket
+import sys
+import sysconfig
 import threading
 import time
 from contextlib import contextmanager
@@ -17,7 +20,7 @@ from evoquant.execution.luggage import environment
 from evoquant.execution.need import Need, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +28,10 @@ REACH_S = 5.0
 LOST_S = 3.0  # so long has a cluster to be silent
 # Ray prints this to stdout, where results go, whatever its log level; a lost worker is in our own report.
 # It reads the pattern while it is imported.
-QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing a task|Raylet is terminated"}
+QUIET = {
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing a task|Raylet is terminated|"
+    "has been marked dead because the detector|killed due to memory pressure"
+}
 # Ray's workers would be nice to the search that goes on while they start, and on a busy machine take minutes.
 LOCAL_CLUSTER = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -163,7 +169,7 @@ def _initialise(**where: Any) -> None:
         before = signal_handlers()
         with environment_variables(LOCAL_CLUSTER | environment), _patience():
             try:
-                ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+                ray.init(**where, **_searching(where["address"]), logging_level=logging.ERROR, log_to_driver=False)
             finally:
                 take_signals_back(before)
 
@@ -180,6 +186,28 @@ def _initialise(**where: Any) -> None:
         place = "here" if where["address"] == "local" else f"at {where['address']}"
         token = "" if place == "here" else " A cluster that asks for a token wants RAY_AUTH_MODE=token here too."
         raise InputError(f"Ray cannot be reached {place}: {first_line(error)}. Try --executor local.{token}") from None
+
+
+class _Searched(list[str]):
+    """Folders that workers search before all others: of those that Ray adds, the ones that are so here, too.
+
+    It adds the current folder, in which a file may be called like a package that a worker imports.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Add those of them that stand before Python's own library."""
+        library = sysconfig.get_path("stdlib")
+        first = {os.path.realpath(path) for path in itertools.takewhile(lambda path: path != library, sys.path)}
+        super().extend(folder for folder in folders if os.path.realpath(folder) in first)
+
+
+def _searching(address: str) -> dict[str, Any]:
+    """For `ray.init`: see `_Searched`. A client of a cluster behind a gate has no folder there."""
+    if address.startswith("ray://"):
+        return {}
+    config = imported().job_config.JobConfig()
+    config._py_driver_sys_path = _Searched()
+    return {"job_config": config}
 
 
 @contextmanager

@@ -106,7 +106,8 @@ class RayExecutor:
         self.workers = max(1, pool.ready)
         arrived: deque[tuple[int, Any | Failure]] = deque()
         while True:
-            pool.grow()
+            if pool.grow():
+                self.workers = max(1, pool.ready)
             queue.feed(pool)
             if not arrived:
                 if not pool.working() and pool.room() is not None:

@@ -116,10 +116,9 @@ def test_what_is_wrong_with_a_module_is_said_with_its_place(folder, path):
 
 @pytest.mark.long
 def test_rays_workers_find_it_too(folder):
-    for name in HOSTILE_NAMES:  # Ray itself searches the current folder first
-        (folder / f"{name}.py").unlink()
     (folder / "own.yaml").write_text(CONFIG + 'estimator: {kind: "near:Flat"}\n')
     done = command(folder, "run", "own.yaml", "--out", "ray", "--executor", "ray", "--workers", "1")
     assert done.returncode == 0, done.stderr
+    assert not (folder / "ran-hostile").exists()
     assert command(folder, "run", "own.yaml", "--out", "local").returncode == 0
     assert (folder / "ray/journal.jsonl").read_bytes() == (folder / "local/journal.jsonl").read_bytes()

@@ -1,6 +1,7 @@
 """Ray clusters as users have them: none, one that happens to run, one by address, one that is not there."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evoquant.errors import InputError
+from evoquant.execution.cluster import QUIET
 from evoquant.execution.ray import RayExecutor
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evolve.yaml"
@@ -28,6 +30,19 @@ def test_an_address_where_nobody_listens_is_named_within_seconds(tmp_path):
     assert done.returncode == 2
     assert "127.0.0.1:1" in done.stderr
     assert time.monotonic() - before < 15
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A worker died or was killed while executing a task by an unexpected system error.",
+        "The node with node id: 5f0c and address: 127.0.0.1 and node name: 127.0.0.1 has been marked dead because the "
+        "detector has missed too many heartbeats from it. This can happen when a \t(1) raylet crashes unexpectedly",
+        "2 Workers (tasks / actors) killed due to memory pressure (OOM), 0 Workers crashed due to other reasons",
+    ],
+)
+def test_ray_prints_nothing_of_what_is_lost_to_where_results_go(text):
+    assert re.search(QUIET["RAY_DEDUP_LOGS_SKIP_REGEX"], text)
 
 
 def test_no_home_directory_is_needed(tmp_path):
