@@ -17,7 +17,7 @@ from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.gate_file import read_gate
 from evoquant.campaign.in_memory import lent_executor
-from evoquant.campaign.kept_tables import keep_tables, with_kept_tables
+from evoquant.campaign.kept_tables import keep_tables
 from evoquant.campaign.loop import run_loop
 from evoquant.campaign.observer import Observer, Progress
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REMEDY, REPORT, RESOLVED, RunDir
@@ -162,7 +162,7 @@ def begin(
         try:
             copies = keep_tables(directory, config)
             with tracked(config, directory, observer or Silent(), track) as watching:
-                return _go(with_kept_tables(config, directory), directory, watching, cache)
+                return _go(config, directory, watching, cache)
         except InputError as error:
             if directory.has(JOURNAL):
                 raise
