@@ -197,10 +197,12 @@ def _cost_notes(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
         name = next(iter(costs.values()))["name"]
         each = ", ".join(f"{split} {cost['value']:,} of {cost['reference']:,}" for split, cost in costs.items())
         notes.append(f"Compression is of {name}, FP32 / champion: {each}.")
+    splits: dict[str, list[str]] = {}  # those of one network cost the same
     for split, figures in scores.items():
         if figures.get("costs"):
             each = ", ".join(f"{name} {cost['text']}" for name, cost in figures["costs"].items())
-            notes.append(f"Costs, {split}: {each}.")
+            splits.setdefault(each, []).append(split)
+    notes += [f"Costs, {', '.join(of)}: {each}." for each, of in splits.items()]
     signals = {f"{row['name']}: {row['text']}." for figures in scores.values() for row in figures.get("signals", ())}
     return (*notes, *sorted(signals))
 
