@@ -24,8 +24,7 @@ again on whole networks.
 
 Little else ran on the machine while these rows were measured (load average about 2 on 2 cores, the measuring included).
 A network's layers and the whole networks were timed minutes apart, so errors hold that, too, beside what does not add
-up.
-Spread is within one process, and does not hold it.
+up; spread is within one process, and does not hold it.
 
 """
 # Times are of this machine and this moment; what was drawn, and bytes, are not.

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
 
 def costs(rows: Rows) -> dict[str, str]:
-    """Over networks and targets: least and most rank correlation and median error, bytes off, shares of the fronts."""
+    """Over networks and targets: least and most rank correlation and median error, largest error, bytes off, shares of the fronts."""
     found = rows("costs")
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in found:
         if row["part"] == "allocation":
             groups.setdefault((row["network"], row["target"]), []).append(row)
-    ranks, errors = [], []
+    ranks, errors, most = [], [], []
     for mine in groups.values():
         predicted, measured = (np.array([row[key] for row in mine], float) for key in ("predicted_ns", "measured_ns"))
         ranks.append(rank_correlation(predicted, measured))
-        errors.append(float(np.median(np.abs(measured / predicted - 1))))
+        off_by = np.abs(measured / predicted - 1)
+        errors.append(float(np.median(off_by)))
+        most.append(float(off_by.max()))
     off = [abs(row["predicted_bytes"] - row["stored_bytes"]) for mine in groups.values() for row in mine]
     shares = {
         f"share.{row['target']}.{'-'.join(row['objectives'][1:])}": f"{row['share']:.1%}"
@@ -39,6 +41,7 @@ def costs(rows: Rows) -> dict[str, str]:
         "rank_high": f"{max(ranks):.3f}",
         "error_low": f"{min(errors):.1%}",
         "error_high": f"{max(errors):.1%}",
+        "error_most": f"{max(most):.1%}",
         "bytes_off": f"{max(off):,}",
         **shares,
     }
