@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def costs(rows: Rows) -> dict[str, str]:
-    """Over networks and targets: least and most rank correlation and median error, largest error, bytes off, shares of the fronts."""
+    """Over networks and targets: rank correlations, median and largest errors, bytes off, shares of the fronts."""
     found = rows("costs")
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in found:
