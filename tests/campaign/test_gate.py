@@ -238,7 +238,7 @@ def test_an_allocation_is_scored_by_limits_over_several_costs(tiny, tmp_path):
     scored = api.score(tmp_path / "a.csv", source_of(task="tiny"), limits, costs={"packed": "bytes"}, cache=tmp_path)
     rows = {row["name"]: row["margin"] for row in scored["scores"]["test"]["limits"]}
     assert rows["packed"] > 0 > rows["effective_bits"] and scored["scores"]["test"]["fitness"] < 0
-    with pytest.raises(InputError, match="nothing is counted under the name 'pakced'.*Did you mean 'packed'"):
+    with pytest.raises(InputError, match=r"nothing is counted under the name 'pakced'.*Did you mean 'packed'"):
         wrong = {"kind": "limits", "at_most": {"pakced": 3}}
         api.score(tmp_path / "a.csv", source_of(task="tiny"), wrong, costs={"packed": "bytes"}, cache=tmp_path)
 
