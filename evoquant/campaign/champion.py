@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evoquant.errors import GenomeError, other_version, quoted, suggestion
+from evoquant.errors import GenomeError, InputError, other_version, quoted, suggestion
 from evoquant.files import pretty_json, read_json
 from evoquant.genomes.load import OwnGenome, genome_from_dict, is_known
 
@@ -57,6 +57,15 @@ def load_champion(path: Path) -> Champion:
         GenomeError: the file cannot be read or is no champion; the message names file and key.
     """
     return champion_from_dict(read_json(path, error=GenomeError), str(path))
+
+
+def is_champion(path: Path) -> bool:
+    """Whether a file is meant as a champion: JSON that says so."""
+    try:
+        data = read_json(path)
+    except InputError:
+        return False
+    return isinstance(data, dict) and data.get("schema") == SCHEMA
 
 
 def champion_from_dict(data: Any, source: str) -> Champion:

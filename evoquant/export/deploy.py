@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evoquant.campaign.build import require_allowed
-from evoquant.campaign.build_measured import bare_profile, make_task
+from evoquant.campaign.build import allow_genomes, require_allowed
+from evoquant.campaign.build_measured import bare_profile, make_task, opened_network
+from evoquant.campaign.champion import is_champion, load_champion
 from evoquant.campaign.config_measured import OnnxTaskConfig
 from evoquant.campaign.finished import gated, resolved_config
+from evoquant.campaign.signals import signals_read
 from evoquant.campaign.storage import PROFILE, RunDir
 from evoquant.campaign.storage_url import is_run, place_of
 from evoquant.errors import InputError, quoted
@@ -45,8 +48,9 @@ def recipe(
     """A recipe with its numbers, the network that it is for, and what that is scored by.
 
     Args:
-        path: a finished run directory on a real network, or a recipe's .json file.
-        source: the network; needed for a recipe's file, a run directory names its own.
+        path: a finished run directory on a real network, or the .json file of a recipe or a champion, such as `pick`
+            writes. No gate has seen the latter, and the recipe's provenance says so.
+        source: the network; needed for a file, a run directory names its own.
         ungated: of a run the champion, whatever its gate says.
         cache: folder for trained networks.
         allow_code: what the config of a run directory may import.
@@ -70,11 +74,15 @@ def recipe(
             raise InputError(f"{path}: a run directory names its own network; leave the options for one out.")
         task = make_task(config.task, cache_folder(config.cache if cache is None else str(cache), place))
         return *recipe_of(*found, task, config.task), task.metric
-    given = read_recipe(place)
+    chosen = is_champion(place)
     if source is None:
         raise InputError(
-            f"{path}: a recipe does not hold its network; name it: --task NAME, or --onnx MODEL --data FILE."
+            f"{path}: a {'champion' if chosen else 'recipe'} does not hold its network; name it: --task NAME, or "
+            f"--onnx MODEL --data FILE."
         )
+    if chosen:
+        return _of_champion(place, source, cache, allow_code)
+    given = read_recipe(place)
     task = make_task(source, cache_folder(None if cache is None else str(cache), Path()))
     task = _rounded(task, given, allow_code, str(path))
     check_network(task, given.model_digest, str(path), given.provenance.get("task"))
@@ -86,6 +94,35 @@ def recipe(
             f"{profile.constant_bits}; export the recipe anew."
         )
     return given, deployable(task), task.metric
+
+
+def _of_champion(
+    path: Path, source: TaskConfig, cache: str | Path | None, allow_code: Sequence[str]
+) -> tuple[Recipe, Deployable, Metric]:
+    """The recipe of a champion's file on a network, of which the signals that it reads are measured.
+
+    Raises:
+        InputError: the file says no menu, or was searched on another network, or with somebody's own rounding.
+    """
+    allow_genomes(allow_code)
+    champion = load_champion(path)
+    names = champion.provenance.get("menu")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: provenance.menu: should list the precisions that it was chosen from.")
+    menu, folder = Menu.parse(names), cache_folder(None if cache is None else str(cache), Path())
+    task = make_task(source, folder)
+    read = champion.provenance.get("inputs")
+    inputs = read if isinstance(read, dict) else {}
+    check_network(task, str(inputs.get(f"task {task.name}")), str(path))
+    if "rounding" in inputs:
+        raise InputError(
+            f"{path}: was searched with somebody's own rounding ({inputs['rounding']}), which a champion's file does "
+            f"not hold; export its run directory."
+        )
+    with opened_network(source, menu, signals_read(champion.genome), folder, task) as opened:
+        profile = opened.profile
+    ungated = replace(champion, provenance={**champion.provenance, "ungated": True})
+    return *recipe_of(ungated, profile, menu, task, source), task.metric
 
 
 def deploy(
@@ -240,6 +277,11 @@ def lint_file(path: str | Path, target: str, *, ungated: bool = False, allow_cod
     if is_run(place):
         found, _, _ = recipe(place, ungated=ungated, allow_code=allow_code)
         return lint_by(made, name, found) if ":" in target else lint(found, target, load_profile(place / PROFILE))
+    if is_champion(place):
+        raise InputError(
+            f"{path}: a champion says nothing of a network's layers; make a recipe of it: evoquant export {path} --to "
+            f"recipe --task NAME -o recipe.json"
+        )
     numbers = place.with_suffix(SUFFIX)
     given = read_recipe(place, tensors=is_file(numbers))
     findings = lint_by(made, name, given) if ":" in target else lint(given, target)

@@ -209,6 +209,26 @@ def test_code_that_a_run_names_is_allowed_by_the_caller_alone(folder, tmp_path):
             call(tmp_path / "net")
 
 
+def test_the_file_of_a_champion_that_was_picked_is_exported_with_its_network(folder, tmp_path):
+    chosen = folder / "picked.json"
+    shutil.copy(folder / "net" / "champion.json", chosen)
+    cli(folder, "export", "net", "--to", "onnx", "-o", "whole.onnx", "--ungated")
+    assert "does not hold its network" in cli(folder, "export", chosen, "--to", "onnx", "-o", "e.onnx", code=2).stderr
+    assert "make a recipe of it" in cli(folder, "lint", chosen, "--for", "onnx", code=2).stderr
+    cli(folder, "export", chosen, "--to", "onnx", "-o", "picked.onnx", *SOURCE)
+    assert (folder / "picked.onnx").read_bytes() == (folder / "whole.onnx").read_bytes()
+    cli(folder, "export", chosen, "--to", "recipe", "-o", "p.json", *SOURCE)
+    assert read_recipe(folder / "p.json", tensors=False).provenance["ungated"] is True
+    data = json.loads(chosen.read_text())
+    for change, said in (
+        ({"rounding": "me:mine"}, "somebody's own rounding"),
+        ({"task net": "0" * 64}, "another network"),
+    ):
+        changed = {**data, "provenance": {**data["provenance"], "inputs": {**data["provenance"]["inputs"], **change}}}
+        (folder / "c.json").write_text(json.dumps(changed))
+        assert said in cli(folder, "export", "c.json", "--to", "onnx", "-o", "f.onnx", *SOURCE, code=2).stderr
+
+
 @pytest.mark.parametrize("out", ["own.onnx", "own.npz"])
 def test_an_export_does_not_write_over_what_it_reads(folder, out):
     cli(folder, "export", "net", "--to", "recipe", "-o", "kept.json")
