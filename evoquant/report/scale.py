@@ -40,7 +40,7 @@ def runs_tables(rows: Rows) -> list[Table]:
         "Lost is SIGKILL to the node and all its processes after half of the generations. The driver shares the "
         f"machine's {first['cpus']} cores with its workers and with the nodes' own processes, and the machine with "
         f"others: the load average was {min(row['load'] for row in rows):.0f} to "
-        f"{max(row['load'] for row in rows):.0f}, so that times say little, and journals all.",
+        f"{max(row['load'] for row in rows):.0f}, and each case ran once, so that times say little, and journals all.",
     )
     return [Table("One campaign, several clusters", columns, cells, notes, frozenset({1, 2, 5, 6, 7}))]
 
