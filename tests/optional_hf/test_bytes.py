@@ -6,18 +6,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from evoquant.campaign.build_measured import bare_profile
-from evoquant.export.consumers.table import CONSUMERS
-from evoquant.export.recipe import build_recipe
-from evoquant.export.writers import SUFFIXES, WRITERS
-from evoquant.models.deployable import deployable
 from evoquant.models.hf import require_transformers
 from evoquant.models.networks import build_network
 from evoquant.models.torch_task import language_model
-from evoquant.profiles.targets import TARGETS
 from evoquant.quantization.precision import Menu
 from evoquant.rng import generator_for
-from evoquant.scoring.packed_bytes import PackedBytes
+from tests.optional_torch.exported import counted_and_stored
 
 require_transformers("these tests")
 
@@ -44,17 +38,6 @@ def llama():
 @pytest.mark.parametrize("target", MENUS)
 def test_bytes_are_those_of_the_file(target, tmp_path):
     pytest.importorskip({"gguf": "gguf"}.get(target, "compressed_tensors"))
-    menu, task = Menu.parse([*MENUS[target], "FP32"]), llama()
-    ready, profile = deployable(task), bare_profile(task, menu)
-    cost = PackedBytes(target)(profile, menu, [(i,) for i in range(len(profile.layers))])
-    rng = generator_for(0, 0, f"bytes {target}")
-    for number in range(3):
-        fitting = [
-            [p.name for p in menu if TARGETS[target].fault(layer, p) is None and layer.allows(p)]
-            for layer in profile.layers
-        ]
-        widths = [names[rng.integers(len(names))] for names in fitting]
-        recipe = build_recipe(profile, widths, ready.weight, task.model_digest, {}, {})
-        files = WRITERS[target](recipe, ready, tmp_path / f"{number}{SUFFIXES[target]}")
-        counted = cost.constant + sum(int(cost.table[i, menu.names.index(w)]) for i, w in enumerate(widths))
-        assert counted == CONSUMERS[target].stored(files[0]), widths
+    menu = Menu.parse([*MENUS[target], "FP32"])
+    for widths, counted, stored in counted_and_stored(llama(), menu, target, tmp_path, 3):
+        assert counted == stored, widths

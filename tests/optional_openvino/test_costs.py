@@ -12,23 +12,18 @@ pytest.importorskip("openvino")
 
 from evoquant.campaign.build_measured import bare_profile
 from evoquant.errors import InputError
-from evoquant.export.consumers.table import CONSUMERS
 from evoquant.export.latency import Settings, measure_latency, predicted
 from evoquant.export.latency_table import latency_data
-from evoquant.export.recipe import build_recipe
 from evoquant.export.timing import evicting, interleaved, timing_of
-from evoquant.export.writers import SUFFIXES, WRITERS
 from evoquant.models.deployable import deployable
 from evoquant.models.onnx_parts import parts_of
 from evoquant.models.onnx_task import load_onnx_task
-from evoquant.profiles.targets import TARGETS
 from evoquant.quantization.precision import Menu
 from evoquant.report.costs import cost_data, latency_tables
-from evoquant.rng import generator_for
 from evoquant.scoring.cost_file import TableCost
 from evoquant.scoring.cost_schema import table_from_dict
-from evoquant.scoring.packed_bytes import PackedBytes
 from tests.optional_onnx.models import MODELS
+from tests.optional_torch.exported import counted_and_stored
 from tests.optional_torch.networks import language_task
 
 SLICES = ("tensor", "channel", "g16")
@@ -53,21 +48,9 @@ def task_of(name):
 @pytest.mark.parametrize("target", ["onnx", "onnx-matmulnbits", "openvino"])
 @pytest.mark.parametrize("name", ["cnn", "transformer", "language"])
 def test_bytes_are_those_of_the_file(target, name, tmp_path):
-    task = task_of(name)
-    ready, profile = deployable(task), bare_profile(task, MENU)
-    cost = PackedBytes(target)(profile, MENU, [(i,) for i in range(len(profile.layers))])
-    rng = generator_for(0, 0, f"bytes {target}")
-    for _ in range(2):
-        fitting = [
-            [p.name for p in MENU if TARGETS[target].fault(layer, p) is None and layer.allows(p)]
-            for layer in profile.layers
-        ]
-        widths = [names[rng.integers(len(names))] for names in fitting]
-        recipe = build_recipe(profile, widths, ready.weight, task.model_digest, {}, {})
-        files = WRITERS[target](recipe, ready, tmp_path / f"model{SUFFIXES[target]}")
-        counted = cost.constant + sum(int(cost.table[i, MENU.names.index(w)]) for i, w in enumerate(widths))
+    for widths, counted, stored in counted_and_stored(task_of(name), MENU, target, tmp_path, 2):
         unread = UNREAD if name == "language" else 0
-        off = counted - unread - CONSUMERS[target].stored(files[0])
+        off = counted - unread - stored
         assert -(READERS_OWN if target == "openvino" else 0) <= off <= 0 or (unread and abs(off) <= 40), widths
 
 
