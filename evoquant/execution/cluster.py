@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
 import os
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+AUTH = "RAY_AUTH_MODE"
 REACH_S = 5.0
 LOST_S = 3.0  # so long has a cluster to be silent
 # Ray prints this to stdout, where results go, whatever its log level; a lost worker is in our own report.
@@ -52,15 +54,20 @@ def is_connected() -> bool:
     return bool(imported().is_initialized())
 
 
-def connect(address: str | None, cpus: int, runtime_env: Mapping[str, Any] | None = None) -> None:
+def connect(address: str | None, cpus: int, runtime_env: Mapping[str, Any] | None = None) -> str | None:
     """Join the cluster at `address`, or start one with `cpus` CPUs on this machine.
 
     Another cluster's nodes are sent evoquant and the user's code; see `evoquant.execution.luggage`.
+
+    Returns:
+        what `disconnect` takes.
 
     Raises:
         InputError: Ray cannot be reached or started.
     """
     imported()
+    mode = os.environ.get(AUTH)
+    _read_settings()
     given = {} if runtime_env is None else {"runtime_env": dict(runtime_env)}
     if address is None:
         # "local" and not the default, which would join any cluster that happens to run on this machine.
@@ -68,6 +75,29 @@ def connect(address: str | None, cpus: int, runtime_env: Mapping[str, Any] | Non
     else:
         _require_listener(address)
         _initialise(address=address, runtime_env=environment(runtime_env))
+    return mode
+
+
+def disconnect(mode: str | None) -> None:
+    """Leave the cluster, and take back what Ray did to RAY_AUTH_MODE for one of its own: the next may want no token.
+
+    Args:
+        mode: what `connect` returned.
+    """
+    imported().shutdown()
+    if mode is None:
+        os.environ.pop(AUTH, None)
+    else:
+        os.environ[AUTH] = mode
+    _read_settings()
+
+
+def _read_settings() -> None:
+    """Let Ray read the environment again: it does once in a process, and whenever it changes RAY_AUTH_MODE itself."""
+    inner: Any = importlib.import_module("ray._raylet")
+    inner.Config.initialize("")
+    if hasattr(inner, "AuthenticationTokenLoader"):  # an older Ray knows no tokens
+        inner.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def nodes() -> list[tuple[str, dict[str, float]]]:
@@ -181,7 +211,7 @@ def _initialise(**where: Any) -> None:
                 raise
             # Ray keeps the token that guards its ports in the home directory; where that is read-only,
             # the cluster gets one of its own that lives as long as its processes.
-            init(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            init(**{AUTH: "token"}, RAY_AUTH_TOKEN=secrets.token_hex(32))
     except Exception as error:  # a start that takes too long is nothing more special
         place = "here" if where["address"] == "local" else f"at {where['address']}"
         token = "" if place == "here" else " A cluster that asks for a token wants RAY_AUTH_MODE=token here too."

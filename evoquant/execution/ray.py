@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evoquant.errors import CampaignError
 from evoquant.execution.actors import GIVEN_BACK, TRIES, Pool
 from evoquant.execution.base import NOT_YET, Factory, Failure, not_started, stuck
-from evoquant.execution.cluster import connect, is_connected
+from evoquant.execution.cluster import connect, disconnect, is_connected
 from evoquant.execution.need import Need
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class RayExecutor:
         self._address = None if address == "local" else address
         self._pool: Pool | None = None
         self._owns = False
+        self._mode: str | None = None
         self._turn = 0
 
     def __enter__(self) -> RayExecutor:
@@ -139,7 +140,7 @@ class RayExecutor:
         if not is_connected():
             # With more to a worker than a CPU, the machine's own number counts: else nothing would be refused.
             cpus = self.workers if self.need.cpus <= 1 else os.cpu_count() or 1
-            connect(self._address, cpus, self._environment)
+            self._mode = connect(self._address, cpus, self._environment)
             self._owns = True
 
     def _stop_actors(self) -> None:
@@ -158,7 +159,7 @@ class RayExecutor:
         if ray.is_initialized():
             self._stop_actors()
             if self._owns:
-                ray.shutdown()
+                disconnect(self._mode)
         self._pool, self._owns = None, False
 
 

@@ -16,11 +16,13 @@ from evoquant.testing.executors import check_time_limit, echo, killer, sleeper
 
 @pytest.fixture(scope="module")
 def cluster():
+    before = os.environ.get("RAY_AUTH_MODE")
     owner = RayExecutor(workers=2)
     owner.start(echo, None)
     owner._pool.stop()
     yield
     owner.close()
+    assert os.environ.get("RAY_AUTH_MODE") == before, "the next cluster may want no token"
     assert not ray.is_initialized(), "close should end what this executor started"
 
 
