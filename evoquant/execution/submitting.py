@@ -66,8 +66,8 @@ class Job:
             self.name: str = self._client.submit_job(entrypoint=shlex.join(words), runtime_env=runtime_env)
         except Exception as error:  # of Ray, of the connection, of the packages that travel
             raise InputError(
-                f"--address {address}: the cluster takes no job: {first_line(error)}. Is this its dashboard, and is "
-                f"evoquant[cluster] installed on its head?"
+                f"--address {address}: the cluster takes no job: {first_line(error).rstrip('.')}. Is this its "
+                f"dashboard, and is ray[default] installed on its head?"
             ) from None
 
     def follow(self, say: Callable[[str], None]) -> None:
