@@ -147,6 +147,7 @@ def test_campaigns_take_turns_and_none_starves(tmp_path, calm, at_once):
             ]
 
 
+@pytest.mark.long  # with Ray's workers it is always asked
 def test_turns_leave_no_trace_in_the_journals(calm, tmp_path, at_once):
     made = sweep(written(tmp_path, turn_s=AT_ONCE), out=tmp_path / "out", executor="local")
     assert any(turn["state"] == "suspended" for turn in turns(tmp_path / "out"))
@@ -184,10 +185,10 @@ def test_another_machine_keeps_a_store_of_its_own(tmp_path, monkeypatch):
 def test_an_outcome_that_one_campaign_measured_is_measured_by_no_other(tiny, tmp_path):
     base = {"task": {"kind": "tiny", "block": 100}, "genome": {"kind": "direct"}, "stop": {"generations": 3}}
     base |= {"search": {"kind": "genetic", "population": 8}}
-    over = {"seed": "0-2"}
+    over = {"seed": "0-1"}
     file = written(tmp_path, over, base, cache=str(tmp_path / "cache"))
     made = sweep(file, out=tmp_path / "out", executor="local")
-    assert made.data["finished"] == 3
+    assert made.data["finished"] == 2
     calls = [(call.widths, call.split, call.block) for task in tiny for call in task.calls]
     failed = {call for call in calls if call[0][0] == "FP16" and call[1:] == ("calibration", 1)}  # is not kept
     assert all(times == 1 for call, times in Counter(calls).items() if call not in failed)
@@ -221,7 +222,7 @@ def wait_for(condition, process):
 
 
 def test_killed_and_started_again_it_ends_the_same(tmp_path):
-    base = BASE | {"stop": {"generations": 150}}
+    base = BASE | {"stop": {"generations": 60}}
     file = written(tmp_path, base=base, turn_s=0.1)
     process = started(file, tmp_path / "out")
     wait_for(lambda: len(list((tmp_path / "out").glob("*/journal.jsonl"))) >= 2, process)

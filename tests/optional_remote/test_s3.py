@@ -60,7 +60,7 @@ def bucket():
 
 
 def test_s3_keeps_the_conformance_suite(bucket):
-    check_storage(f"{bucket}/suite", kills=3, rounds=3)
+    check_storage(f"{bucket}/suite", kills=2, rounds=2)
 
 
 @pytest.mark.long
@@ -74,7 +74,7 @@ def started(*words):
 
 
 def test_a_process_is_killed_and_the_next_goes_on_at_once(bucket, tmp_path):
-    place, long = place_of(f"{bucket}/killed"), ["stop.generations=60", "executor.kind=local"]
+    place, long = place_of(f"{bucket}/killed"), ["stop.generations=20", "executor.kind=local"]
     with started("run", CONFIG, "--out", place, "--set", long[0], "--set", long[1]) as process:
         while process.poll() is None and not RunDir.at(place).has(JOURNAL):
             time.sleep(0.01)
