@@ -50,7 +50,7 @@ def test_limits_are_kept_said_and_gated_and_the_same_call_goes_on(network, tmp_p
 
 
 def test_limits_that_nothing_keeps_end_with_whoever_is_nearest_and_the_gate_says_what_contradicts(network, tmp_path):
-    result = optimized(network, at_most={"bytes": "300B"}, run_dir=tmp_path / "run")
+    result = optimized(network, at_most="300B", run_dir=tmp_path / "run")
     rows = {row["name"]: row for row in result.scores["test"]["limits"]}
     assert rows["bytes"]["margin"] < 0
     gate = json.loads((tmp_path / "run/gate.json").read_text())
@@ -60,6 +60,7 @@ def test_limits_that_nothing_keeps_end_with_whoever_is_nearest_and_the_gate_says
 def test_faults_of_the_call_are_told_by_name(network):
     for given, said in (
         ({"at_most": {"bytes": "20XB"}}, "20XB"),
+        ({"at_most": 20_000_000}, "write a text"),
         ({"at_most": {"energy": 3}}, "nothing is counted under the name 'energy'"),
         ({"at_most": {"bytes": "3ms"}}, "bytes: 3ms is a time"),
         ({"at_most": {"bytes": 3}, "objective": "cliff"}, "leave it out, or them"),
