@@ -365,12 +365,12 @@ def test_a_damaged_record_says_what_to_do(tmp_path, calm):
 
 
 def test_code_that_only_the_directory_names_does_not_run(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("class Cost:\n    pass\n")
+    (tmp_path / "a_cost_of_a_sweep.py").write_text("class Cost:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    file = written(tmp_path, base=BASE | {"cost": {"kind": "mine:Cost"}})
+    file = written(tmp_path, base=BASE | {"cost": {"kind": "a_cost_of_a_sweep:Cost"}})
     with contextlib.suppress(InputError):
         sweep(file, out=tmp_path / "out", executor="local")  # each fails: it is no cost
-    with pytest.raises(InputError, match="repeat it: --allow-code mine:Cost"):
+    with pytest.raises(InputError, match="repeat it: --allow-code a_cost_of_a_sweep:Cost"):
         resume_sweep(tmp_path / "out")
 
 
