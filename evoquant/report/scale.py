@@ -38,9 +38,9 @@ def runs_tables(rows: Rows) -> list[Table]:
         "Each node is a `ray start` of its own whose Python has Ray and PyTorch but no evoquant, in another folder, "
         "without the project, its cache or its data: the driver sends evoquant and the network. The head has no CPU. "
         "Lost is SIGKILL to the node and all its processes after half of the generations. The driver shares the "
-        f"machine's {first['cpus']} cores with its workers and with the nodes' own processes, and the machine with "
-        f"others: the load average was {min(row['load'] for row in rows):.0f} to "
-        f"{max(row['load'] for row in rows):.0f}, and each case ran once, so that times say little, and journals all.",
+        f"machine's {first['cpus']} cores with its workers and with the nodes' own processes. The load average, "
+        f"all of these included, was {min(row['load'] for row in rows):.1f} to {max(row['load'] for row in rows):.1f} "
+        "as a case ended; each ran once, so that a second more or less says little, and journals all.",
     )
     return [Table("One campaign, several clusters", columns, cells, notes, frozenset({1, 2, 5, 6, 7}))]
 

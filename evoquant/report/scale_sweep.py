@@ -36,8 +36,8 @@ def sweep_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     if all("load" in row for row in rows):
         loads = [row["load"] for row in rows]
         notes.append(
-            f"Each ran once. The machine was shared with others: the load average was {min(loads):.0f} to "
-            f"{max(loads):.0f} on {first['machine']['cpus']} cores, so that times say little, and journals all."
+            f"Each ran once. The load average, the sweep's own processes included, was {min(loads):.1f} to "
+            f"{max(loads):.1f} on {first['machine']['cpus']} cores; a second more or less says little, and journals all."
         )
     for row in rows:
         if row["kills"]:
