@@ -37,7 +37,7 @@ def sweep_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
         loads = [row["load"] for row in rows]
         notes.append(
             f"Each ran once. The load average, the sweep's own processes included, was {min(loads):.1f} to "
-            f"{max(loads):.1f} on {first['machine']['cpus']} cores; a second more or less says little, and journals all."
+            f"{max(loads):.1f} on {first['machine']['cpus']} cores; a second more or less says little, journals all."
         )
     for row in rows:
         if row["kills"]:
