@@ -149,6 +149,7 @@ class _Guarded:
 
     def finish(self, run: Path, step: int, found: Mapping[str, float]) -> None:
         self.log(step, found, time.time())
+        self.flush()  # what a close that fails would leave for later, when a resume has logged it again
         self._do(lambda tracker: tracker.finish(run))
 
     def close(self, *, finished: bool) -> None:
