@@ -35,7 +35,10 @@ def all_cost_sums(problem: Problem, allocations: NDArray[np.int8]) -> NDArray[np
     main = cost_sums(problem, allocations)
     if not problem.costs:
         return main
-    return np.stack([main, *(_sums(one.table, allocations) + one.constant for one in problem.costs.values())], axis=1)
+    others = (
+        main if one is problem.cost else _sums(one.table, allocations) + one.constant for one in problem.costs.values()
+    )
+    return np.stack([main, *others], axis=1)
 
 
 def retention_of(losses: NDArray[np.int64]) -> NDArray[np.float64]:
