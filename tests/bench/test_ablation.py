@@ -1,7 +1,6 @@
 import json
 import multiprocessing
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from evoquant import api
 from evoquant.bench import ablation
 from evoquant.bench.ablation import COMPONENTS, ablate, jobs_of, parts_of
 from evoquant.campaign.config import load_config
-from evoquant.cli import main
 from evoquant.errors import InputError, Interrupted
 from evoquant.report.compare_runs import differing
 from evoquant.report.compare_worth import worth_data, worth_tables
@@ -51,14 +49,6 @@ def nothing_runs(monkeypatch):
     monkeypatch.setattr(ablation, "run_job", fail)
 
 
-def cli(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["evoquant", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    printed = capsys.readouterr()
-    return printed.out, printed.err, ended.value.code
-
-
 # What can be switched off.
 
 
@@ -93,10 +83,10 @@ def test_a_part_switches_off_itself_and_nothing_else(name):
         assert not component.applies(without), f"{part} is still on"
 
 
-def test_parts_are_listed(monkeypatch, capsys):
-    out, _, code = cli(monkeypatch, capsys, "ablate", EVOLVE, "--list")
+def test_parts_are_listed(cli):
+    out, _, code = cli("ablate", EVOLVE, "--list")
     assert code == 0 and "children of one parent" in out and "--set search.crossover_rate=0" in out
-    out, _, code = cli(monkeypatch, capsys, "ablate", EVOLVE, "--list", "--json", "--only", "ladder,search")
+    out, _, code = cli("ablate", EVOLVE, "--list", "--json", "--only", "ladder,search")
     assert [row["part"] for row in json.loads(out)] == ["search", "ladder"]
 
 
@@ -112,9 +102,9 @@ def test_parts_are_listed(monkeypatch, capsys):
         ((EVOLVE, "--list", "--csv"), "--csv"),
     ],
 )
-def test_bad_input_ends_in_one_message(monkeypatch, capsys, tmp_path, words, message):
+def test_bad_input_ends_in_one_message(monkeypatch, cli, tmp_path, words, message):
     monkeypatch.chdir(tmp_path)
-    out, err, code = cli(monkeypatch, capsys, "ablate", *words)
+    out, err, code = cli("ablate", *words)
     assert code == 2 and out == ""
     assert err.startswith("evoquant: ") and message in err and "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
@@ -221,14 +211,14 @@ def test_seeds_begin_with_the_configs(tmp_path):
     assert [load_config(job.config, job.overrides)[0].seed for job in jobs["whole"]] == [7, 8]
 
 
-def test_the_command_line_prints_the_worth(done, monkeypatch, capsys):
+def test_the_command_line_prints_the_worth(done, cli):
     folder, made, _ = done
     words = ("ablate", EVOLVE, "--seeds", "3", "--only", "crossover,ladder", "--out", folder)
     words += tuple(word for change in SMALL for word in ("--set", change))
-    out, err, code = cli(monkeypatch, capsys, *words)
+    out, err, code = cli(*words)
     assert code == 0 and "What each part is worth: fitness on test" in out
     assert "3 seeds can show no part's worth at 95% (2 tests); 7 could: --seeds 7" in err
-    out, _, _ = cli(monkeypatch, capsys, *words, "--json")
+    out, _, _ = cli(*words, "--json")
     assert json.loads(out) == json.loads(json.dumps(worth_data(made, PARTS), allow_nan=False))
-    out, _, _ = cli(monkeypatch, capsys, *words, "--csv")
+    out, _, _ = cli(*words, "--csv")
     assert len(out.splitlines()) == 10

@@ -17,7 +17,6 @@ from evoquant import api
 from evoquant.api import sweep_turns, sweeps
 from evoquant.api.sweeps import opened_sweep, read_sweep, resume_sweep, sweep
 from evoquant.campaign.config_sweep import load_sweep
-from evoquant.cli import main
 from evoquant.errors import HeldError, InputError, Interrupted, RunDirError
 from evoquant.report.compare import compare
 from evoquant.report.compare_tables import compare_data
@@ -42,14 +41,6 @@ def journals(folder):
 
 def turns(folder):
     return [json.loads(line) for line in (folder / "turns.jsonl").read_text().splitlines()]
-
-
-def cli(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["evoquant", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    printed = capsys.readouterr()
-    return printed.out, printed.err, ended.value.code
 
 
 @pytest.fixture
@@ -99,18 +90,18 @@ def test_a_row_for_each_combination_and_the_best_of_its_budget(calm):
     assert read_sweep(out).data == made.data
 
 
-def test_the_commands_take_its_directory(calm, monkeypatch, capsys):
+def test_the_commands_take_its_directory(calm, cli):
     out, made = calm
-    shown, _, code = cli(monkeypatch, capsys, "report", out)
+    shown, _, code = cli("report", out)
     assert code == 0 and "genetic" in shown and "4 of 4 campaigns" in shown
-    shown, _, code = cli(monkeypatch, capsys, "report", out, "--json")
+    shown, _, code = cli("report", out, "--json")
     assert json.loads(shown) == made.data
-    shown, _, code = cli(monkeypatch, capsys, "compare", out, "--json")
+    shown, _, code = cli("compare", out, "--json")
     assert [group["label"] for group in json.loads(shown)["groups"]] == ["genetic", "random"]
-    _, err, code = cli(monkeypatch, capsys, "report", out, "--why")
+    _, err, code = cli("report", out, "--why")
     assert code == 2 and "a sweep has one table" in err
     before = journals(out)
-    shown, err, code = cli(monkeypatch, capsys, "resume", out)
+    shown, err, code = cli("resume", out)
     assert code == 0 and "4 are finished already; nothing is left" in err and journals(out) == before
 
 
@@ -273,7 +264,7 @@ def test_more_seeds_in_the_same_directory_keep_what_is_there(calm, tmp_path, mon
         sweep(written(tmp_path, {"seed": [0]}, BASE | {"finalists": 3}), out=tmp_path / "out", executor="local")
 
 
-def test_a_campaign_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+def test_a_campaign_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch, cli):
     def no(*given, **named):
         raise ZeroDivisionError("of the test")
 
@@ -282,7 +273,7 @@ def test_a_campaign_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatc
         sweep_turns, "begin", lambda *given, **named: (no if "random-seed1" in str(given[2]) else real)(*given, **named)
     )
     file = written(tmp_path)
-    shown, err, code = cli(monkeypatch, capsys, "sweep", file, "--out", tmp_path / "out", "--executor", "local")
+    shown, err, code = cli("sweep", file, "--out", tmp_path / "out", "--executor", "local")
     assert code == 1 and "1 of 4 campaigns failed, 3 are finished" in err and "Traceback" not in err
     assert "1 failed" in shown and "random-seed1: ZeroDivisionError: of the test" in shown
     told = json.loads((tmp_path / "out" / "sweep.json").read_text())
@@ -329,12 +320,12 @@ def test_the_shipped_sweep_runs(tmp_path):
         (("LACKS",), "campaign train-nowhere.json: "),
     ],
 )
-def test_bad_input_ends_in_one_message_before_anything_starts(monkeypatch, capsys, tmp_path, words, message):
+def test_bad_input_ends_in_one_message_before_anything_starts(monkeypatch, cli, tmp_path, words, message):
     monkeypatch.chdir(tmp_path)
     files = {"S": OVER, "BAD": {"search": [{"kind": "genetic", "population": 9}, {"kind": "genetic", "population": 0}]}}
     files["LACKS"] = {"models.train": [["seed/train"], ["train-nowhere.json"]]}
     given = [str(written(tmp_path, files[word])) if word in files else word for word in words]
-    out, err, code = cli(monkeypatch, capsys, "sweep", *given)
+    out, err, code = cli("sweep", *given)
     assert code == 2 and out == "" and message in err and "Traceback" not in err
     assert not (tmp_path / "runs").exists()
 
@@ -406,25 +397,25 @@ def test_it_goes_on_where_it_was_begun_and_joins_no_cluster_that_only_the_direct
 # How it goes.
 
 
-def test_progress_for_programs(tmp_path, monkeypatch, capsys):
+def test_progress_for_programs(tmp_path, cli):
     file = written(tmp_path, {"seed": "0-1"})
     words = ("sweep", file, "--out", tmp_path / "out", "--executor", "local", "--progress", "json", "--json")
-    out, err, code = cli(monkeypatch, capsys, *words)
+    out, err, code = cli(*words)
     events = [json.loads(line) for line in err.splitlines()]
     assert code == 0 and json.loads(out)["finished"] == 2
     last = [event for event in events if event["event"] == "turn"][-1]
     assert (last["campaigns"], last["finished"], last["running"], last["waiting"]) == (2, 2, 0, 0)
 
 
-def test_a_sweep_and_a_campaign_are_told_apart(tmp_path, monkeypatch, capsys):
+def test_a_sweep_and_a_campaign_are_told_apart(tmp_path, cli):
     file = written(tmp_path)
-    assert f"a sweep, not one campaign; run it with: evoquant sweep {file}" in cli(monkeypatch, capsys, "run", file)[1]
+    assert f"a sweep, not one campaign; run it with: evoquant sweep {file}" in cli("run", file)[1]
     one = load_sweep_config(tmp_path)
-    assert f"one campaign, not a sweep; run it with: evoquant run {one}" in cli(monkeypatch, capsys, "sweep", one)[1]
+    assert f"one campaign, not a sweep; run it with: evoquant run {one}" in cli("sweep", one)[1]
 
 
-def test_list_runs_nothing(tmp_path, monkeypatch, capsys):
+def test_list_runs_nothing(tmp_path, monkeypatch, cli):
     monkeypatch.chdir(tmp_path)
-    out, _, code = cli(monkeypatch, capsys, "sweep", written(tmp_path), "--list", "--json")
+    out, _, code = cli("sweep", written(tmp_path), "--list", "--json")
     assert code == 0 and [row["campaign"] for row in json.loads(out)][:2] == ["genetic-seed0", "genetic-seed1"]
     assert not Path("runs").exists()

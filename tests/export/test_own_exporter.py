@@ -5,7 +5,6 @@ import sys
 import pytest
 
 import evoquant
-from evoquant.cli import main
 from evoquant.errors import InputError
 from evoquant.export.own_exporter import content_of, exporter_of, write_content
 from evoquant.testing import check_exporter
@@ -57,31 +56,22 @@ def found(tmp_path_factory):
     return evoquant.run(folder / "own.yaml", out=folder / "run").path
 
 
-def cli(capsys, *arguments):
-    sys.argv = ["evoquant", *map(str, arguments)]
-    with pytest.raises(SystemExit) as end:
-        main()
-    said = capsys.readouterr()
-    return end.value.code or 0, said.out, said.err
-
-
-def test_a_heuristic_goes_to_stdout_or_a_file(found, capsys, tmp_path):
-    code, out, _ = cli(capsys, "export", found, "--to", f"{ME}:Text")
+def test_a_heuristic_goes_to_stdout_or_a_file(found, cli, tmp_path):
+    out, _, code = cli("export", found, "--to", f"{ME}:Text")
     assert code == 0 and out.endswith("INT2, INT4, INT8, FP16, FP32\n")
     assert evoquant.load(found).export(Text, tmp_path / "text") == ([tmp_path / "text"], [])
     assert (tmp_path / "text").read_text() == out
 
 
-def test_an_allocation_is_of_the_model_that_is_named(found, capsys, tmp_path):
-    assert cli(capsys, "export", found, "--to", f"{ME}:Widths")[::2] == (
-        2,
-        f"evoquant: {ME}:Widths takes one model's allocation: name the model with --profile PROFILE.\n",
-    )
+def test_an_allocation_is_of_the_model_that_is_named(found, cli, tmp_path):
+    _, said, code = cli("export", found, "--to", f"{ME}:Widths")
+    assert code == 2
+    assert said == f"evoquant: {ME}:Widths takes one model's allocation: name the model with --profile PROFILE.\n"
     given = ("export", found, "--to", f"{ME}:Widths", "--profile", "seed/test")
-    assert "makes files: name where with -o OUT" in cli(capsys, *given)[2]
-    assert cli(capsys, *given, "-o", tmp_path / "out")[0] == 0
+    assert "makes files: name where with -o OUT" in cli(*given)[1]
+    assert cli(*given, "-o", tmp_path / "out")[2] == 0
     lines = (tmp_path / "out" / "widths.txt").read_text()
-    _, csv, _ = cli(capsys, "export", found, "--to", "csv", "--profile", "seed/test")
+    csv, _, _ = cli("export", found, "--to", "csv", "--profile", "seed/test")
     assert [line.split() for line in lines.splitlines()] == [row.split(",")[:2] for row in csv.splitlines()[1:]]
     assert int.from_bytes((tmp_path / "out" / "sub" / "size.bin").read_bytes(), "little") == len(lines)
 
@@ -97,15 +87,15 @@ def test_an_allocation_is_of_the_model_that_is_named(found, capsys, tmp_path):
         ("pytest", "lacks export(subject), so it is no exporter"),
     ],
 )
-def test_one_that_does_not_fit_is_refused_by_name(found, capsys, tmp_path, name, message):
-    code, out, err = cli(capsys, "export", found, "--to", f"{ME}:{name}", "-o", tmp_path / "out")
+def test_one_that_does_not_fit_is_refused_by_name(found, cli, tmp_path, name, message):
+    out, err, code = cli("export", found, "--to", f"{ME}:{name}", "-o", tmp_path / "out")
     assert (code, out) == (2, "") and message in err
     assert not (tmp_path / "out").exists()
 
 
-def test_verify_and_lint_say_that_they_know_nothing(found, capsys):
-    assert "evoquant does not know what runs what it writes" in cli(capsys, "verify", found, "--to", f"{ME}:Needs")[2]
-    assert "Nope: cannot be imported" in cli(capsys, "lint", found, "--for", f"{ME}:Nope")[2]
+def test_verify_and_lint_say_that_they_know_nothing(found, cli):
+    assert "evoquant does not know what runs what it writes" in cli("verify", found, "--to", f"{ME}:Needs")[1]
+    assert "Nope: cannot be imported" in cli("lint", found, "--for", f"{ME}:Nope")[1]
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "", "a\\b", "a\nb", 3])

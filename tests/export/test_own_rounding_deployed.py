@@ -8,7 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import evoquant
-from evoquant.cli import main
 from evoquant.errors import InputError, RunDirError
 from evoquant.export.lint import lint, refuse
 from evoquant.export.recipe import build_recipe
@@ -141,15 +140,7 @@ cache: {place / "cache"}
     return evoquant.run(place / "own.yaml", out=place / "run").path
 
 
-def cli(capsys, *arguments):
-    sys.argv = ["evoquant", *map(str, arguments)]
-    with pytest.raises(SystemExit) as end:
-        main()
-    said = capsys.readouterr()
-    return end.value.code or 0, said.out, said.err
-
-
-def test_exporters_of_ones_own_get_what_the_gate_lets_pass(run, capsys, tmp_path):
+def test_exporters_of_ones_own_get_what_the_gate_lets_pass(run, cli, tmp_path):
     loaded = evoquant.load(run, allow_code=[f"{ME}:perceptron", ROUNDING])
     files, _ = loaded.export(Codes(), tmp_path / "codes")
     assert [file.name for file in files] == ["rounding.txt", "0.bin", "2.bin"]
@@ -158,14 +149,14 @@ def test_exporters_of_ones_own_get_what_the_gate_lets_pass(run, capsys, tmp_path
     weight = loaded.apply().get_submodule("0").weight.detach().numpy()
     codes = np.frombuffer(files[1].read_bytes(), dtype=np.int8).reshape(weight.shape)
     assert np.array_equal(np.sign(codes), np.sign(weight))
-    code, _, said = cli(capsys, "export", run, "--to", f"{ME}:Codes", *allowed, "-o", tmp_path / "again")
+    _, said, code = cli("export", run, "--to", f"{ME}:Codes", *allowed, "-o", tmp_path / "again")
     assert (code, said.count("wrote")) == (0, 3)
     for file in files:
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
     recommended = loaded.gate["recommended"]["name"]
-    code, out, _ = cli(capsys, "export", run, "--to", f"{ME}:Widths", *allowed)
+    out, _, code = cli("export", run, "--to", f"{ME}:Widths", *allowed)
     assert (code, out) == (0, f"{recommended}: {', '.join(loaded.allocation.values())}\n")
-    code, out, said = cli(capsys, "export", run, "--to", f"{ME}:Widths")
+    out, said, code = cli("export", run, "--to", f"{ME}:Widths")
     assert (code, out) == (2, "") and f"--allow-code {ROUNDING}" in said
 
 

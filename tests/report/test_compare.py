@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from scipy import stats
 
 from evoquant import api
-from evoquant.cli import main
 from evoquant.errors import InputError
 from evoquant.report import compare_statistics as statistics
 from evoquant.report.compare import TOO_FEW, UNDECIDED, compare
@@ -60,15 +58,6 @@ def unfinished(path, copy, generations=3):
     lines = (copy / "journal.jsonl").read_text().splitlines(keepends=True)
     (copy / "journal.jsonl").write_text("".join(lines[:generations]))
     return copy
-
-
-def cli(monkeypatch, capsys, *words):
-    """stdout, stderr and exit code of the command."""
-    monkeypatch.setattr(sys, "argv", ["evoquant", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    printed = capsys.readouterr()
-    return printed.out, printed.err, ended.value.code
 
 
 # The statistics, against SciPy.
@@ -425,9 +414,9 @@ def test_a_split_that_one_lacks_is_no_reason_to_refuse(runs, tmp_path):
         (("--json", "--csv", "RUN"), "--json and --csv"),
     ],
 )
-def test_bad_input_ends_in_one_message(runs, monkeypatch, capsys, words, message):
+def test_bad_input_ends_in_one_message(runs, cli, words, message):
     words = [str(runs["evolve"][0]) if word == "RUN" else word for word in words]
-    out, err, code = cli(monkeypatch, capsys, "compare", *words)
+    out, err, code = cli("compare", *words)
     assert code == 2 and out == ""
     assert err.startswith("evoquant: ") and message in err and "Traceback" not in err
 
@@ -456,23 +445,23 @@ def test_replays_and_empty_runs_have_nothing_to_compare(runs, tmp_path):
         (tmp_path / "kept").rename(runs["evolve"][1] / "champion.json")
 
 
-def test_the_command_line_prints_what_the_functions_give(runs, monkeypatch, capsys):
+def test_the_command_line_prints_what_the_functions_give(runs, cli):
     paths = [*runs["random"], *runs["evolve"]]
-    out, _, code = cli(monkeypatch, capsys, "compare", *paths, "--json")
+    out, _, code = cli("compare", *paths, "--json")
     assert code == 0 and json.loads(out) == json.loads(json.dumps(compare_data(compare(paths)), allow_nan=False))
-    out, _, code = cli(monkeypatch, capsys, "compare", *paths)
+    out, _, code = cli("compare", *paths)
     assert code == 0 and "Against random: fitness on test" in out and "6 pairs" in out
-    out, _, code = cli(monkeypatch, capsys, "compare", *paths, "--markdown", "--split", "train")
+    out, _, code = cli("compare", *paths, "--markdown", "--split", "train")
     assert code == 0 and out.startswith("### Fitness") and "best found on train" in out
-    out, _, code = cli(monkeypatch, capsys, "compare", *paths, "--csv")
+    out, _, code = cli("compare", *paths, "--csv")
     assert out == compare_csv(compare(paths))
 
 
-def test_names_of_directories_cannot_steer_a_terminal_or_a_page(runs, tmp_path, monkeypatch, capsys):
+def test_names_of_directories_cannot_steer_a_terminal_or_a_page(runs, tmp_path, monkeypatch, cli):
     cut = unfinished(runs["evolve"][0], tmp_path / "\x1b[31m<b>=1")
-    out, _, code = cli(monkeypatch, capsys, "compare", runs["random"][0], cut)
+    out, _, code = cli("compare", runs["random"][0], cut)
     assert code == 0 and "\x1b[31m" not in out and "\\x1b[31m" in out
-    out, _, _ = cli(monkeypatch, capsys, "compare", runs["random"][0], cut, "--markdown")
+    out, _, _ = cli("compare", runs["random"][0], cut, "--markdown")
     assert "\x1b" not in out and "\\<b>" in out
     monkeypatch.chdir(tmp_path)
     formula = shutil.copytree(runs["evolve"][1], tmp_path / "=1+1")
