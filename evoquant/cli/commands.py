@@ -70,6 +70,8 @@ def run(
 
     given = {"seed": seed, "executor.kind": executor, "executor.workers": workers, "executor.address": address}
     changes = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    if out is None:
+        _require_lasting(config, changes)
     with _observer(progress, quiet) as observer:
         outcome = api.run(config, out=out, overrides=changes, track=track or (), observer=observer)
     _finish(outcome, observer)
@@ -195,6 +197,18 @@ def version() -> None:
     import importlib.metadata
 
     show(importlib.metadata.version("evoquant"))
+
+
+def _require_lasting(config: Path, overrides: list[str]) -> None:
+    """Refuse a config whose `out` would be gone with this command, as --out is."""
+    from evoquant.campaign.config import load_config
+
+    checked, _ = load_config(config, overrides)
+    if checked.out is not None:
+        try:
+            lasting_place(checked.out)
+        except InputError as error:
+            raise InputError(f"{config}: out: {error}") from None
 
 
 def _observer(mode: str | None, quiet: bool) -> Any:

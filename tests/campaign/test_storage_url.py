@@ -148,6 +148,20 @@ def test_a_command_writes_to_no_memory_that_would_end_with_it(command):
         command("run", CONFIG, "--out", "memory://run")
 
 
+def test_nor_does_one_whose_config_names_it(command, store, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"models: {{train: [seed/train]}}\nstop: {{generations: 2}}\nout: {store}/run\n")
+    for words in (("run", config), ("run", CONFIG, "--set", f"out={store}/run")):
+        with pytest.raises(
+            InputError, match=rf"{words[1]}: out: {store}/run: is in the memory of this command"
+        ) as caught:
+            command(*words)
+        assert "\n" not in str(caught.value)
+    assert not is_run(place_of(f"{store}/run"))
+    command("run", config, "--out", tmp_path / "run", "--executor", "local", "--quiet")
+    assert evoquant.load(evoquant.run(config, overrides=["executor.kind=local"]).path).champion  # Python keeps it
+
+
 def test_a_refused_campaign_leaves_nothing(store, tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text("models: {train: [nowhere.json]}\n")
