@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evoquant.campaign.config import NOT_HASHED, CampaignConfig
+from evoquant.campaign.config import NOT_HASHED, NOT_HASHED_OF_TASK, CampaignConfig
 from evoquant.campaign.config_cost import without_places
 from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.finished import resolved_config
@@ -58,7 +58,7 @@ def require_same_call(place: Path, config: CampaignConfig, argument: str = "run_
     faults = []
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
-        if old == new or key == "task.whole":  # the data's digest says it
+        if old == new or key in [f"task.{name}" for name in NOT_HASHED_OF_TASK]:
             continue
         what = _ARGUMENTS.get(key, key)
         if key == "search.start":

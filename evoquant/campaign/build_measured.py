@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from evoquant.campaign.measure import MeasuredEstimator
 from evoquant.campaign.measurer import Measurer
 from evoquant.campaign.racing import Racing
 from evoquant.campaign.signals import profile_signals
+from evoquant.errors import InputError
 from evoquant.models.own_rounding import quantizer_of, rounded_by, rounder_named
 from evoquant.models.tasks import load_task
 from evoquant.scoring.problem import compile_problem
@@ -69,6 +70,9 @@ def make_task(config: TaskConfig, cache: Path) -> MeasuredTask:
     Raises:
         InputError: it cannot be used.
     """
+    if config.quantized_cache is not None:
+        plain = make_task(config.model_copy(update={"quantized_cache": None}), cache)
+        return keeping(plain, config.quantized_cache_bytes)
     if config.rounding is not None and not isinstance(config, MemoryTaskConfig):
         plain = make_task(config.model_copy(update={"rounding": None}), cache)
         return rounded_by(plain, rounder_named(config.rounding))
@@ -81,6 +85,18 @@ def make_task(config: TaskConfig, cache: Path) -> MeasuredTask:
     if isinstance(config, MemoryTaskConfig):
         return borrowed(config)
     return load_task(config.kind, seed=config.seed, cache=cache, block=config.block, batch=config.batch)
+
+
+def keeping(task: MeasuredTask, quantized_cache: int | None) -> MeasuredTask:
+    """The task with so many bytes of quantized weights kept by each worker.
+
+    Raises:
+        InputError: a task of anyone's own kind.
+    """
+    if not isinstance(task, type) and is_dataclass(task) and hasattr(task, "quantized_cache"):
+        made: MeasuredTask = replace(task, quantized_cache=quantized_cache)
+        return made
+    raise InputError("quantized_cache: networks of this task's kind take none; leave it out.")
 
 
 def _onnx_task(config: OnnxTaskConfig) -> MeasuredTask:

@@ -83,6 +83,7 @@ MAX_CONFIG_BYTES = 2**20
 
 # What cannot change a result stays out of the config's hash.
 NOT_HASHED = ("executor", "cache", "out", "trackers")
+NOT_HASHED_OF_TASK = ("whole", "quantized_cache")  # `data` says the first already, and more
 
 Positive = Annotated[int, Field(ge=1, le=10_000_000)]
 Retention = Annotated[float, Field(gt=0, lt=1)]
@@ -289,7 +290,8 @@ class CampaignConfig(Closed):
             del plain["signals"], plain["racing"]
         else:
             plain["racing"] = self.resolved_racing.model_dump(mode="json")
-            for key in ("rounding", "rounding_code", "whole"):  # unknown to configs without one, whose hashes stay
+            unknown = ("rounding", "rounding_code", *NOT_HASHED_OF_TASK)  # to configs without one, whose hashes stay
+            for key in unknown:
                 if plain["task"].get(key, "") is None:
                     del plain["task"][key]
         return plain
@@ -297,8 +299,8 @@ class CampaignConfig(Closed):
     def hash(self) -> str:
         """sha256 of what can change a result."""
         kept = {key: value for key, value in self.to_dict().items() if key not in NOT_HASHED}
-        if self.task is not None:  # `data` says it already, and more
-            kept["task"].pop("whole", None)
+        if self.task is not None:
+            kept["task"] = {key: value for key, value in kept["task"].items() if key not in NOT_HASHED_OF_TASK}
         return canonical_hash(without_places(kept))
 
 

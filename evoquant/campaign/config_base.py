@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Discriminator, ValidationInfo, field
 from evoquant.errors import shown_value
 
 CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?)?B?")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {"ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+LARGEST_SIZE = 2**50
 
 
 class Closed(BaseModel):
@@ -23,6 +27,13 @@ class Closed(BaseModel):
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("should not be true or false; give a value")  # which Python would take for 1 or 0
         return value
+
+
+def size_in_bytes(value: str | int) -> int | None:
+    """The bytes of a size such as 4GB, 512MiB or 1000000; None where it is none, or more than `LARGEST_SIZE`."""
+    found = _SIZE.fullmatch(str(value).strip())
+    size = None if found is None else int(float(found[1]) * _UNITS[found[2] or ""])
+    return size if size is not None and size <= LARGEST_SIZE else None
 
 
 def tag(default: str, known: tuple[str, ...]) -> Discriminator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from pydantic import (
@@ -14,14 +13,12 @@ from pydantic import (
     model_validator,
 )
 
-from evoquant.campaign.config_base import Closed
+from evoquant.campaign.config_base import Closed, size_in_bytes
 from evoquant.campaign.config_own import EXECUTORS, known_executor
 from evoquant.errors import quoted, suggestion
 from evoquant.execution.need import Need
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?)?B?")
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_UNITS |= {"ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+LEAST_MEMORY = 2**20
 # Of Ray's runtime environment: what cannot be mistaken, and does not take the place of what evoquant itself does.
 RUNTIME_ENV = ("env_vars", "pip", "py_modules", "working_dir", "excludes", "config")
 
@@ -36,7 +33,7 @@ class ResourcesConfig(Closed):
     @field_validator("memory")
     @classmethod
     def _a_size(cls, value: str | int | None) -> str | int | None:
-        if value is not None and not 2**20 <= _bytes(value) <= 2**50:
+        if value is not None and (size_in_bytes(value) or 0) < LEAST_MEMORY:
             raise ValueError(f"{quoted(value)} is no memory of a worker; write it as 4GB, 512MiB, or in bytes")
         return value
 
@@ -50,13 +47,7 @@ class ResourcesConfig(Closed):
     @property
     def need(self) -> Need:
         """The same for the executor."""
-        return Need(self.cpus, self.gpus, 0 if self.memory is None else _bytes(self.memory))
-
-
-def _bytes(value: str | int) -> int:
-    """A size in bytes; 0 where it is none."""
-    found = _SIZE.fullmatch(str(value).strip())
-    return 0 if found is None else int(float(found[1]) * _UNITS[found[2] or ""])
+        return Need(self.cpus, self.gpus, (size_in_bytes(self.memory) or 0) if self.memory is not None else 0)
 
 
 class ExecutorConfig(Closed):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
 
-from evoquant.campaign.config_base import CODE, Closed
+from evoquant.campaign.config_base import CODE, Closed, size_in_bytes
 from evoquant.errors import InputError, describe_validation, quoted, suggestion
 from evoquant.models.base import SIGNALS
 from evoquant.models.tasks import TASKS
@@ -19,13 +19,27 @@ class MeasuredSource(Closed):
     """What all sources share: a seed, samples a block (measured together), samples a forward pass.
 
     An example task has sizes of its own, which are taken where the config names none. `rounding` is one's own way from
-    weights to codes, see `evoquant.quantization.protocol`.
+    weights to codes, see `evoquant.quantization.protocol`. `quantized_cache` is how many bytes of quantized weights a
+    worker keeps, such as 256MB; it changes memory and time, never a result, and is no part of the hash.
     """
 
     seed: Annotated[int, Field(ge=0, le=2**32)] = 0
     block: Samples | None = None
     batch: Samples | None = None
     rounding: Annotated[str, Field(pattern=CODE.pattern)] | None = None
+    quantized_cache: str | int | None = None
+
+    @field_validator("quantized_cache")
+    @classmethod
+    def _a_size(cls, value: str | int | None) -> str | int | None:
+        if value is not None and size_in_bytes(value) is None:
+            raise ValueError(f"{quoted(value)} is no size; write it as 256MB, 1GiB, or in bytes; 0 keeps nothing")
+        return value
+
+    @property
+    def quantized_cache_bytes(self) -> int | None:
+        """`quantized_cache` in bytes; None where the network's size decides."""
+        return None if self.quantized_cache is None else size_in_bytes(self.quantized_cache)
 
 
 class ExampleTaskConfig(MeasuredSource):

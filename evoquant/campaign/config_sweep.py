@@ -263,6 +263,8 @@ def _require_distinct(cells: Iterable[Cell], source: str) -> None:
     seen: dict[str, Cell] = {}
     for cell in cells:
         plain = {key: value for key, value in cell.config.to_dict().items() if key not in ("name", "executor")}
+        if isinstance(plain["task"], dict):
+            plain["task"].pop("quantized_cache", None)
         other = seen.setdefault(canonical_json(plain), cell)
         if other is not cell:
             raise ConfigError(

@@ -15,6 +15,7 @@ WORDS: dict[str, dict[str, str]] = {
         "block": "samples that are measured together; racing decides after each block",
         "batch": "samples of a forward pass",
         "rounding": "from weights to codes, by your own module:function; to the nearest by default",
+        "quantized_cache": "quantized weights that a worker keeps, such as 256MB; memory and time, never the result",
     },
     "CampaignConfig": {
         "schema_version": "version of this file's form",

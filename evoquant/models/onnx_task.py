@@ -57,6 +57,7 @@ class OnnxTask:
         fixed: samples of a batch where the graph fixes them.
         source: what messages call the model.
         rounder: a rounding method of somebody's own.
+        quantized_cache: bytes of quantized weights that a worker keeps; None decides by the network's size.
     """
 
     name: str
@@ -71,6 +72,7 @@ class OnnxTask:
     fixed: int | None
     source: str
     rounder: Rounder | None = None
+    quantized_cache: int | None = None
 
     @property
     def table(self) -> tuple[OnnxLayer, ...]:
@@ -130,6 +132,7 @@ class OnnxTask:
             "mask": self.mask,
             "source": self.source,
             "rounder": self.rounder,
+            "quantized_cache": self.quantized_cache,
         }
 
     @functools.cached_property

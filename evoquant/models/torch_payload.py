@@ -29,6 +29,7 @@ def payload_of(task: TorchTask, *, elsewhere: bool = False) -> dict[str, Any]:
     """
     pack: Any = placed_arrays if elsewhere else pack_arrays
     common = {"runtime": "torch", "block": task.block, "batch": task.batch, "rounder": task.rounder}
+    common |= {"quantized_cache": task.quantized_cache}
     if task.architecture is not None:
         if task.own is not None:
             raise InputError(f"task {task.name!r}: a metric of one's own needs a factory of one's own; name it.")

@@ -90,8 +90,7 @@ class TorchTask:
         data: each of `SPLITS` → `inputs` (`inputs.1`, …, or `inputs.NAME` for keywords), `targets` where the kind has
             them and `slices` (names) where there are any, one row a sample. Without targets a classification is
             scored by agreement with the FP32 network.
-        block: samples per block; the last block of a split may be smaller.
-        batch: samples per forward pass.
+        block, batch: samples per block, of which a split's last may be smaller, and per forward pass.
         seed: of the labels and probes that signals draw.
         architecture: for `build_network`, where the network is one of ours: workers rebuild it from plain data.
         factory: `module:factory`, where it is somebody's own.
@@ -100,6 +99,7 @@ class TorchTask:
         own: a metric of one's own; only with `factory`, or of a network in memory.
         travels: whether a network in memory is sent to other processes, see `evoquant.models.shipped`.
         rounder: a rounding method of somebody's own.
+        quantized_cache: bytes of quantized weights that a worker keeps; None decides by the network's size.
     """
 
     name: str
@@ -116,6 +116,7 @@ class TorchTask:
     own: OwnMetric | None = None
     travels: bool = False
     rounder: Rounder | None = None
+    quantized_cache: int | None = None
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)

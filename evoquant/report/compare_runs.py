@@ -280,7 +280,8 @@ def _plain(config: CampaignConfig) -> dict[str, Any]:
     plain = {key: value for key, value in config.to_dict().items() if key not in NOT_GROUPED}
     if isinstance(plain.get("task"), dict):
         drawn = {"seed", "data"} if "whole" in plain["task"] else {"seed"}
-        plain["task"] = {key: value for key, value in plain["task"].items() if key not in drawn}
+        left_out = {*drawn, "quantized_cache"}  # which changes no result
+        plain["task"] = {key: value for key, value in plain["task"].items() if key not in left_out}
     return without_places(plain)
 
 
