@@ -1,0 +1,72 @@
+"""Quantized weights that a worker keeps for the next allocation, within a number of bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+Value = TypeVar("Value")
+
+SHARE = 1.5  # of the weights' bytes: the allocation at hand and half of another; small networks keep everything
+LEAST_BYTES = 256 << 20
+MOST_BYTES = 1 << 30
+
+
+def cache_bytes(weights: int, asked: int | None) -> int:
+    """How many bytes of quantized weights a worker keeps.
+
+    Args:
+        weights: bytes of all that can be quantized.
+        asked: by the campaign's `task.quantized_cache`; None where the network's size decides.
+    """
+    return min(max(LEAST_BYTES, int(SHARE * weights)), MOST_BYTES) if asked is None else asked
+
+
+class Kept(Generic[Value]):
+    """Values by key. What one request keeps the next may let go, the least recently used first.
+
+    Where a request's values do not all fit they come one after the other, and the same again with the next request: to
+    let the least recently used go then is to let go of each just before it is asked for. So what is kept stays, unless
+    neither this request nor the one before has used it, and what finds no room is made each time.
+
+    Attributes:
+        limit_bytes: of all values together.
+        bytes: that they are now.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self._items: OrderedDict[Hashable, tuple[Value, int, int]] = OrderedDict()
+        self._request = 0
+        self._spared = 0
+
+    def begin(self, needed: int) -> bool:
+        """Begin a request whose values take so many bytes; whether all of them can be kept at once."""
+        fits = needed <= self.limit_bytes
+        self._request += 1
+        self._spared = self._request if fits else self._request - 1
+        return fits
+
+    def get(self, key: Hashable, size: int, make: Callable[[], Value]) -> Value:
+        """The value of `key`, of `size` bytes: kept, or made now, with room made for it before."""
+        found = self._items.get(key)
+        if found is not None:
+            self._items[key] = found[0], size, self._request
+            self._items.move_to_end(key)
+            return found[0]
+        while self._items and self.bytes + size > self.limit_bytes:
+            oldest = next(iter(self._items))
+            _, freed, used = self._items[oldest]
+            if used >= self._spared:
+                break
+            del self._items[oldest]
+            self.bytes -= freed
+        value = make()
+        if self.bytes + size <= self.limit_bytes:
+            self._items[key] = value, size, self._request
+            self.bytes += size
+        return value
