@@ -35,6 +35,7 @@ from evoquant.files import pretty_json
 from evoquant.profiles.model import profile_to_json
 from evoquant.report.data import RunData, load_run, report_data
 from evoquant.report.trackers import tracked
+from evoquant.scoring.compile_time import telling
 from evoquant.store import cache_folder
 
 if TYPE_CHECKING:
@@ -331,7 +332,8 @@ def _go(config: CampaignConfig, directory: RunDir, observer: Observer, cache: Pa
         _check_inputs(directory, campaign.inputs)
         if campaign.profile is not None:
             directory.put(PROFILE, profile_to_json(campaign.profile))
-        champion = run_loop(campaign, directory, observer)
+        with telling(observer.message):
+            champion = run_loop(campaign, directory, observer)
     except Interrupted:
         with suppress(KeyboardInterrupt):  # again, while it closes: how to go on has still to be said
             campaign.close()

@@ -24,6 +24,7 @@ from evoquant.campaign.storage_appender import Appender
 from evoquant.errors import CampaignError, Interrupted, RunDirError
 from evoquant.execution import auto_choice
 from evoquant.files import pretty_json
+from evoquant.scoring.compile_time import CLOCK
 
 if TYPE_CHECKING:
     from evoquant.campaign.champion import Champion
@@ -118,7 +119,7 @@ def _generation(
 
     Without generations one is as many arrivals; `closing` waits for all that are in flight.
     """
-    began = time.monotonic()
+    began, compiling = time.monotonic(), CLOCK.seconds
     journalled = lines[state.generation] if state.generation < len(lines) else None
     hashed = None
     if state.steady is not None:
@@ -176,6 +177,7 @@ def _generation(
     observer.generation(_progress(campaign, state, record, journalled is not None, seconds, batch, evaluations))
     undecided = campaign.config.executor.kind == "auto" and not campaign.picked
     if undecided and journalled is None and not closing:  # a replayed one is done before its time tells anything
+        seconds -= CLOCK.seconds - compiling  # the next ones need not
         _pick_executor(campaign, seconds, campaign.generations - state.generation, observer)
 
 

@@ -11,12 +11,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numba
+from numba.core import event as events
+
+from evoquant.scoring.compile_time import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 ROOMS = ("genomes", "scoring", "search")  # where kernels are, and the constants and functions that are compiled in
+
+
+class _Listener(events.Listener):  # type: ignore[misc]
+    """Tells the clock when numba compiles."""
+
+    def on_start(self, event: Any) -> None:
+        CLOCK.start()
+
+    def on_end(self, event: Any) -> None:
+        CLOCK.end()
+
+
+events.register("numba:compile", _Listener())
 
 
 @functools.cache

@@ -12,9 +12,11 @@ import pytest
 from evoquant import api
 from evoquant.campaign import loop
 from evoquant.campaign.build import Campaign
+from evoquant.campaign.evaluate import SeparableEstimator
 from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.storage import CHAMPION, CHECKPOINT, JOURNAL, REPORT, TIMINGS, RunDir
 from evoquant.errors import ConfigError, InputError, Interrupted, RunDirError
+from evoquant.scoring.compile_time import CLOCK
 from evoquant.testing.interrupt import StopAfter
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -292,6 +294,26 @@ def test_a_resumed_run_picks_its_executor_by_a_generation_that_it_evaluated(tmp_
     monkeypatch.setattr(loop, "auto_choice", lambda *given: asked.append(given) or ("local", "asked to"))
     api.resume(tmp_path / "run")
     assert [left for _, left, _ in asked] == [2], "three of six generations were replayed, one was evaluated to measure"
+
+
+def test_compiling_kernels_is_no_part_of_what_a_batch_takes(tmp_path, monkeypatch):
+    asked, took = [], []
+    before = CLOCK.seconds
+
+    def evaluate(self, batch, known):
+        if not took:
+            CLOCK.start()
+            time.sleep(0.5)
+            CLOCK.end()
+        took.append(batch)
+        return plain(self, batch, known)
+
+    plain = SeparableEstimator.evaluate
+    monkeypatch.setattr(SeparableEstimator, "evaluate", evaluate)
+    monkeypatch.setattr(loop, "auto_choice", lambda *given: asked.append(given) or ("local", "asked to"))
+    api.run(CONFIGS / "evolve.yaml", out=tmp_path / "run", overrides=[*SMALL, "executor.kind=auto"])
+    [(seconds, *_)] = asked
+    assert 0 < seconds < 0.5 <= CLOCK.seconds - before
 
 
 def run_auto(out, observer):

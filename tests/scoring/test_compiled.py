@@ -3,8 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numba
+
+from evoquant.scoring import compile_time
+from evoquant.scoring import compiled as compiled_module
 from evoquant.scoring.compiled import sources_digest
 
 MODULES = {
@@ -61,3 +66,32 @@ def test_every_room_counts(tmp_path):
     (tmp_path / "search").mkdir()
     (tmp_path / "search/breeding.py").write_text("")
     assert sources_digest(tmp_path) != before
+
+
+def test_the_outermost_of_nested_compilations_counts_and_is_told_once(monkeypatch):
+    clock = compile_time.Clock()
+    monkeypatch.setattr(compiled_module, "CLOCK", clock)
+    monkeypatch.setattr(compile_time, "TOLD_AFTER_S", 0)
+    monkeypatch.setattr(compile_time, "CLOCK", clock)
+    said = []
+
+    @numba.njit
+    def inner(x):
+        return x + 1
+
+    @numba.njit
+    def outer(x):
+        return inner(x) * 2
+
+    with compile_time.telling(said.append):
+        began = time.monotonic()
+        assert outer(1) == 4
+        took = time.monotonic() - began
+        once = clock.seconds
+        assert outer(2) == 6, "compiled already"
+    assert 0 < once <= took
+    assert clock.seconds == once
+    assert said == [compile_time.TEXT]
+    outer(1.5)
+    assert clock.seconds > once
+    assert len(said) == 1, "nobody is told any more"
