@@ -12,6 +12,7 @@ from evoquant.campaign.archive import read_archive
 from evoquant.campaign.build import build_campaign, require_allowed
 from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, load_config
+from evoquant.campaign.config_executor import instead
 from evoquant.campaign.config_own import known_executor
 from evoquant.campaign.environment import differences, environment_record
 from evoquant.campaign.finished import resolved_config
@@ -121,7 +122,7 @@ def run(
         Interrupted: by the user; `resume` goes on.
         CampaignError: the campaign failed.
     """
-    named = [f"executor.kind={executor}"] if isinstance(executor, str) else []
+    named = instead(executor) if isinstance(executor, str) else []
     checked, text = load_config(Path(config), [*overrides, *named])
     place = place_of(out or checked.out or Path("runs") / f"{checked.name}-{checked.seed}")
     given = (search, space, objective, cost, estimator)

@@ -21,6 +21,7 @@ from evoquant.execution.need import Need
 LEAST_MEMORY = 2**20
 # Of Ray's runtime environment: what cannot be mistaken, and does not take the place of what evoquant itself does.
 RUNTIME_ENV = ("env_vars", "pip", "py_modules", "working_dir", "excludes", "config")
+OF_RAY = ("resources", "runtime_env")  # keys for Ray's workers alone
 
 
 class ResourcesConfig(Closed):
@@ -80,7 +81,7 @@ class ExecutorConfig(Closed):
     def _consistent(self) -> ExecutorConfig:
         if self.options and self.own is None:
             raise ValueError(f"options are for an executor of your own, module:Class; {self.kind} takes none")
-        for key in ("resources", "runtime_env"):
+        for key in OF_RAY:
             if getattr(self, key) is not None and self.kind not in ("ray", "auto"):
                 raise ValueError(f"{key} is for Ray's workers; set kind: ray, or leave {key} out")
         return self
@@ -89,7 +90,7 @@ class ExecutorConfig(Closed):
     def _plain(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what configs of before did not know, where it has its default."""
         plain: dict[str, Any] = made(self)
-        for key in ("resources", "runtime_env"):
+        for key in OF_RAY:
             if plain.get(key, "") is None:
                 del plain[key]
         return plain
@@ -103,3 +104,13 @@ class ExecutorConfig(Closed):
     def need(self) -> Need:
         """What one evaluator takes."""
         return (self.resources or ResourcesConfig()).need
+
+
+def instead(kind: str) -> list[str]:
+    """Changes to a file's config where the user names the executor: what that one does not take is left out."""
+    changes = [f"executor.kind={kind}"]
+    if kind in EXECUTORS:
+        changes.append("executor.options={}")
+    if kind not in ("ray", "auto"):
+        changes += [f"executor.{key}=null" for key in OF_RAY]
+    return changes

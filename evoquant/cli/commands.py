@@ -67,9 +67,11 @@ def run(
 ) -> None:
     """Run a campaign."""
     from evoquant import api
+    from evoquant.campaign.config_executor import instead
 
-    given = {"seed": seed, "executor.kind": executor, "executor.workers": workers, "executor.address": address}
+    given = {"seed": seed, "executor.workers": workers, "executor.address": address}
     changes = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    changes += [] if executor is None else instead(executor)
     if out is None:
         _require_lasting(config, changes)
     with _observer(progress, quiet) as observer:

@@ -1,8 +1,10 @@
 """executor.resources and executor.runtime_env: what they take, what they refuse, and that they change no result."""
 
 import pytest
+import yaml
 
-from evoquant.campaign.config import config_from_dict
+from evoquant.campaign.config import config_from_dict, load_config
+from evoquant.campaign.config_executor import instead
 from evoquant.errors import ConfigError
 from evoquant.execution.need import Need
 
@@ -58,3 +60,16 @@ def test_resume_asks_before_a_runtime_environment_of_a_run_directory_is_used(tmp
     (tmp_path / RESOLVED).write_text(pretty_json({"hash": found.hash(), "config": found.to_dict()}))
     with pytest.raises(InputError, match=r"\(pip\), which can install and run code.*--allow-code runtime_env"):
         api.resume(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["local", "ray", "auto", "mine:Executor"])
+def test_another_executor_than_the_files_takes_only_what_is_its_own(tmp_path, kind):
+    file = tmp_path / "far.yaml"
+    ray = {"kind": "ray", "workers": 3, "resources": {"cpus": 2}, "runtime_env": {"pip": ["a"]}}
+    for before in (ray, {"kind": "mine:Executor", "options": {"a": 1}}, {}):
+        file.write_text(yaml.safe_dump(PLAIN | {"executor": before}))
+        found = load_config(file, instead(kind))[0].executor
+        assert (found.kind, found.workers) == (kind, before.get("workers"))
+        assert found.options == (before.get("options", {}) if kind == "mine:Executor" else {})
+        assert (found.resources is None) == (before is not ray or kind in ("local", "mine:Executor"))
+        assert (found.runtime_env is None) == (found.resources is None)
