@@ -240,6 +240,7 @@ def test_without_scales_it_is_an_ordinary_checkpoint(tmp_path):
     check(files, recipe, ready)
 
 
+@pytest.mark.long  # `evoquant verify` does the same in a process of its own
 def test_a_fresh_process_gives_the_outputs_and_goes_on_as_measured(tmp_path):
     task = llama()
     recipe, ready = built(task, mixed())

@@ -17,6 +17,7 @@ from evoquant import api
 from evoquant.campaign.config import config_from_dict
 from evoquant.errors import InputError
 from evoquant.export.recipe import read_recipe, write_recipe
+from tests.command import command as cli
 from tests.optional_onnx.models import cnn
 
 CONFIG = """
@@ -28,15 +29,6 @@ search: {kind: genetic, population: 20, elites: 1}
 stop: {passes: 12, generations: 50}
 executor: {kind: local}
 """
-
-
-def cli(folder, *words, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "evoquant.cli", *map(str, words)], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
 """`profile`, `score` and `export` of real networks on the command line."""
 
+import functools
 import json
-import os
-import subprocess
 import sys
 
 import pytest
@@ -11,6 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 from evoquant.profiles.model import load_profile
+from tests.command import command
 
 FACTORY = """
 import numpy as np
@@ -30,18 +30,11 @@ def network(seed=0):
 
 
 @pytest.fixture
-def evoquant(tmp_path):
+def evoquant(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(FACTORY)
-    env = {**os.environ, "PYTHONPATH": str(tmp_path), "EVOQUANT_CACHE": str(tmp_path / "cache")}
-
-    def call(*words, code=0):
-        command = [sys.executable, "-m", "evoquant.cli", *map(str, words)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    return call
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    return functools.partial(command, tmp_path, EVOQUANT_CACHE=str(tmp_path / "cache"))
 
 
 def test_a_network_of_ones_own_from_profile_to_gated_export(evoquant, tmp_path):

@@ -27,7 +27,7 @@ WHERE = (
 def call(what, folder, *words):
     """The output of a Python within the unpacked sdist, which has to end well."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "GIT_"))}
-    env = clean | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    env = clean | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(
