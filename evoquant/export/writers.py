@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from evoquant.errors import InputError, MissingExtraError, suggestion
 from evoquant.export.recipe import Recipe, write_recipe
-from evoquant.models.onnx_measurer import require_onnx
+from evoquant.models.onnx_session import require_onnx
 
 if TYPE_CHECKING:
     from evoquant.models.deployable import Deployable

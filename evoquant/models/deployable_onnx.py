@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from evoquant.models.arrays import Arrays
     from evoquant.models.base import Outcome, Split
-    from evoquant.models.onnx_measurer import Network
+    from evoquant.models.onnx_network import Network
     from evoquant.models.onnx_task import OnnxTask
 
 

@@ -16,7 +16,7 @@ import torch
 
 from evoquant.errors import EvoquantError, InputError, raised_by
 from evoquant.models.generating import continued, tokens_in
-from evoquant.models.onnx_measurer import require_onnx
+from evoquant.models.onnx_session import require_onnx
 from evoquant.models.quiet import silenced
 from evoquant.models.recreate import recreation
 from evoquant.models.torch import Measurer

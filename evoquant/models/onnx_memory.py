@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.errors import InputError, quoted, suggestion
-from evoquant.models.onnx_measurer import require_onnx
 from evoquant.models.onnx_outcomes import OwnMetric
+from evoquant.models.onnx_session import require_onnx
 from evoquant.models.onnx_task import OnnxTask, load_onnx_task
 from evoquant.models.torch_data import INPUTS, TARGETS
 

@@ -19,7 +19,7 @@ from evoquant.errors import InputError
 from evoquant.models.deployable import Graph, View
 from evoquant.models.onnx_graph import subgraphs
 from evoquant.models.onnx_layers import OnnxLayer, OpenedModel
-from evoquant.models.onnx_measurer import open_session
+from evoquant.models.onnx_session import open_session
 from evoquant.profiles.model import LayerProfile, ModelProfile
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from evoquant.models.arrays import digest_arrays
 from evoquant.models.base import REFERENCE, SPLITS, Block, Measure, Split
 from evoquant.models.code import code_digest
 from evoquant.models.onnx_data import SLICES, TARGETS, InputSpec, Samples, read_npz, split_samples
-from evoquant.models.onnx_measurer import Network, numeric_environment, open_session, require_onnx
+from evoquant.models.onnx_network import Network
 from evoquant.models.onnx_outcomes import Kind, OwnMetric, Score, Scoring
 from evoquant.models.onnx_scoring import decide, own_metric
+from evoquant.models.onnx_session import numeric_environment, open_session, require_onnx
 from evoquant.models.own_rounding import quantizer_of
 from evoquant.scoring.statistics import METRICS, Metric
 
@@ -341,6 +342,7 @@ def open_network(task: OnnxTask) -> Network:
         fixed=task.fixed,
         source=task.source,
         rounder=task.rounder,
+        quantized_cache=task.quantized_cache,
     )
 
 
