@@ -19,6 +19,7 @@ from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.gate_file import read_gate
 from evoquant.campaign.in_memory import lent_executor
 from evoquant.campaign.kept_tables import keep_tables
+from evoquant.campaign.located import located, require_unchanged
 from evoquant.campaign.loop import run_loop
 from evoquant.campaign.observer import Observer, Progress
 from evoquant.campaign.storage import CHAMPION, CONFIG, ENVIRONMENT, JOURNAL, PROFILE, REMEDY, REPORT, RESOLVED, RunDir
@@ -157,11 +158,13 @@ def begin(
     Raises:
         EvoquantError: as `run`.
     """
+    config = located(config)
     with RunDir.create(place) as directory:
         directory.put(CONFIG, text)
         directory.put(RESOLVED, pretty_json({"hash": config.hash(), "config": config.to_dict()}))
         copies: list[str] = []
         try:
+            require_unchanged(config)
             copies = keep_tables(directory, config)
             with tracked(config, directory, observer or Silent(), track) as watching:
                 return _go(config, directory, watching, cache)

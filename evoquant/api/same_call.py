@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.config import NOT_HASHED, NOT_HASHED_OF_TASK, CampaignConfig
-from evoquant.campaign.config_cost import without_places
+from evoquant.campaign.config_files import without_places
 from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.finished import resolved_config
 from evoquant.campaign.storage import RunDir

@@ -20,6 +20,7 @@ from evoquant.campaign.config_objective import CertifiedConfig
 from evoquant.campaign.config_own import EXECUTORS
 from evoquant.campaign.evaluate import Estimator, SeparableEstimator
 from evoquant.campaign.in_memory import borrowed_executor
+from evoquant.campaign.located import input_name
 from evoquant.campaign.own import check_own_space, given_part, is_maker, know_space, load_code, own_part
 from evoquant.errors import ConfigError, InfeasibleError, InputError, quoted, suggestion
 from evoquant.genomes.rule import LAYER_TYPES, RuleSpace
@@ -243,7 +244,7 @@ def _build_separable(config: CampaignConfig, executor: Executor) -> Campaign:
     )
     estimator.use(executor)
     inputs = {
-        name: profile.digest
+        input_name(config, name): profile.digest
         for split, names in models.model_dump().items()
         for name, profile in zip(names, profiles[split], strict=True)
     }

@@ -18,8 +18,9 @@ from pydantic import (
 )
 
 from evoquant.campaign.config_base import Closed, tag
-from evoquant.campaign.config_cost import BitsCostConfig, CostConfig, checked_names, without_places
+from evoquant.campaign.config_cost import BitsCostConfig, CostConfig, checked_names
 from evoquant.campaign.config_executor import ExecutorConfig
+from evoquant.campaign.config_files import resolve_paths, with_files, without_places
 from evoquant.campaign.config_genome import GenomeConfig, RuleSpaceConfig
 from evoquant.campaign.config_measured import RacingConfig, TaskConfig, known_signals, task_code
 from evoquant.campaign.config_objective import (
@@ -156,6 +157,7 @@ class CampaignConfig(Closed):
     executor: ExecutorConfig = ExecutorConfig()
     cache: str | None = None
     out: str | None = None
+    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(default={})
     trackers: Trackers = Field(default=[])
 
     @field_validator("menu")
@@ -283,7 +285,7 @@ class CampaignConfig(Closed):
         plain["menu"] = list(self.resolved_menu.names)
         if not self.deploy_to:  # unknown to configs that deploy nowhere, whose hashes stay
             del plain["deploy_to"]
-        for key in ("trackers", "cost", "costs", "estimator"):
+        for key in ("trackers", "cost", "costs", "estimator", "files"):
             if not plain[key]:
                 del plain[key]
         if self.task is None:  # a campaign on profiles has neither
@@ -320,6 +322,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[CampaignConf
         override(data, change)
     data.setdefault("name", path.stem)
     resolve_paths(data, path.parent)
+    with_files(data)
     return config_from_dict(data, str(path)), text
 
 
@@ -333,30 +336,6 @@ def config_from_dict(data: Any, source: str) -> CampaignConfig:
         return CampaignConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe_validation(error, source, _all_keys())) from None
-
-
-def resolve_paths(data: dict[str, Any], folder: Path) -> None:
-    """Paths of files are relative to the config file; built-in names stay as they are."""
-
-    def absolute(name: Any) -> Any:
-        if isinstance(name, str) and name.endswith(".json"):
-            return str((folder / name).resolve())
-        return name
-
-    task = data.get("task")
-    if isinstance(task, dict) and task.get("kind") == "onnx":
-        for key in ("model", "data"):
-            if isinstance(task.get(key), str):
-                task[key] = str((folder / task[key]).resolve())
-    named = data.get("costs")
-    for cost in (data.get("cost"), *(named.values() if isinstance(named, dict) else ())):
-        if isinstance(cost, dict) and cost.get("kind") == "table" and isinstance(cost.get("file"), str):
-            cost["file"] = str((folder / cost["file"]).resolve())
-    models = data.get("models")
-    if isinstance(models, dict):
-        for split, names in models.items():
-            if isinstance(names, list):
-                models[split] = [absolute(name) for name in names]
 
 
 def _all_keys() -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -118,26 +117,6 @@ def table_digest(path: Path) -> str:
         InputError: it cannot be read, or is too large for one.
     """
     return hashlib.sha256(read_bytes(path, limit=LARGEST_TABLE)).hexdigest()
-
-
-def with_digests(plain: dict[str, Any]) -> None:
-    """Say in a config's plain data what its tables hold now, so that the files are not needed to check it again.
-
-    A file that cannot be read is left to whoever checks the config.
-    """
-    named = plain.get("costs")
-    for cost in (plain.get("cost"), *(named.values() if isinstance(named, dict) else ())):
-        if isinstance(cost, dict) and cost.get("kind") == "table" and isinstance(cost.get("file"), str):
-            with contextlib.suppress(InputError):
-                cost.setdefault("sha256", table_digest(Path(cost["file"])))
-
-
-def without_places(plain: dict[str, Any]) -> dict[str, Any]:
-    """A config's plain data without where its tables lie, which their sha256 makes up for; the same object."""
-    for cost in (plain.get("cost", {}), *plain.get("costs", {}).values()):
-        if cost.get("kind") == "table":
-            del cost["file"]
-    return plain
 
 
 BUILT_IN = ("bits", "bytes", "bit_operations", "table")

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
-from evoquant.campaign.config import MAX_CONFIG_BYTES, CampaignConfig, config_from_dict, resolve_paths
+from evoquant.campaign.config import MAX_CONFIG_BYTES, CampaignConfig, config_from_dict
 from evoquant.campaign.config_base import Closed
-from evoquant.campaign.config_cost import with_digests
 from evoquant.campaign.config_executor import ExecutorConfig
+from evoquant.campaign.config_files import resolve_paths, with_files, with_table_digests, without_places
 from evoquant.campaign.config_replay import ReplayConfig
+from evoquant.campaign.located import digests
 from evoquant.campaign.sweep_cells import Combination, combinations, expanded_axes, valid_key
 from evoquant.campaign.yaml_file import override, parse_yaml, set_key
 from evoquant.errors import ConfigError, InputError, describe_validation, quoted
@@ -139,6 +140,8 @@ class Sweep:
     def record(self) -> dict[str, Any]:
         """What makes the same campaigns again: plain data, without where they run."""
         plain = self.config.model_dump(mode="json", exclude={"executor"})
+        if files := {path: digest for cell in self.cells for path, digest in digests(cell.config).items()}:
+            plain["base"]["files"] = files  # of all campaigns, which begin with the same ones wherever these lie then
         if self.config.cache is not None:
             plain["cache"] = str(Path(self.config.cache).expanduser().absolute())
         return plain
@@ -234,7 +237,7 @@ def _base(config: SweepConfig, source: str, folder: Path, overrides: Sequence[st
     data.pop("out", None)
     resolve_paths(data, folder)
     if not any(key.startswith("cost") for key in varied):
-        with_digests(data)
+        with_table_digests(data)
     return data, source
 
 
@@ -245,6 +248,7 @@ def _cell(one: Combination, base: Mapping[str, Any], source: str, folder: Path) 
     data["name"] = one.combination
     _run_here(data)
     resolve_paths(data, folder)
+    with_files(data)
     config = config_from_dict(data, source)
     if isinstance(config.search, ReplayConfig):
         raise ConfigError(f"{source}: a replay searches nothing, and every seed gives the same; leave it out.")
@@ -265,7 +269,7 @@ def _require_distinct(cells: Iterable[Cell], source: str) -> None:
         plain = {key: value for key, value in cell.config.to_dict().items() if key not in ("name", "executor")}
         if isinstance(plain["task"], dict):
             plain["task"].pop("quantized_cache", None)
-        other = seen.setdefault(canonical_json(plain), cell)
+        other = seen.setdefault(canonical_json(without_places(plain)), cell)
         if other is not cell:
             raise ConfigError(
                 f"{source}: {quoted(cell.name)} and {quoted(other.name)} are the same campaign, which would count "

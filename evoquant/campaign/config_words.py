@@ -42,6 +42,7 @@ WORDS: dict[str, dict[str, str]] = {
         "executor": "where candidates are evaluated; changes the time, never the result",
         "cache": "folder of measured outcomes and trained networks; safe to delete",
         "out": "the run directory: a folder, or a URL such as s3://bucket/runs/mine",
+        "files": "sha256 of the files that models and task name; filled in, and counted in place of where they lie",
         "trackers": "also write the run's course to these tools, on this machine",
     },
     "CodeConfig": {

@@ -8,6 +8,7 @@ from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.gate_file import gated as gated_champion
 from evoquant.campaign.kept_tables import with_kept_tables
+from evoquant.campaign.located import located
 from evoquant.campaign.storage import CHAMPION, PROFILE, REMEDY, RESOLVED, RunDir
 from evoquant.campaign.storage_url import place_of
 from evoquant.errors import InputError, RunDirError
@@ -62,4 +63,4 @@ def resolved_config(directory: RunDir) -> CampaignConfig:
     if config.cache is not None and not is_cache(config.cache):
         # The hash leaves it out, and so may be anybody's: nothing is made wherever a run directory says.
         config = config.model_copy(update={"cache": None})
-    return with_kept_tables(config, directory)
+    return with_kept_tables(located(config), directory)

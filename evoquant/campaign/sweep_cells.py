@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 SEEDS = ("seed", "task.seed")  # campaigns that differ in these alone are repetitions
-NOT_VARIED = ("name", "out", "cache", "executor", "trackers", "schema_version")
+NOT_VARIED = ("name", "out", "cache", "executor", "trackers", "files", "schema_version")
 RANGE = re.compile(r"(\d{1,18})(?:-|\.\.)(\d{1,18})")
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 LONGEST_WORD, LONGEST_NAME = 40, 64

@@ -54,6 +54,22 @@ def read_model(model: Path | bytes, source: str) -> ModelProto:
     return proto
 
 
+def external_files(model: Path) -> tuple[Path, ...]:
+    """The files beside a model in which its weights are.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        proto = onnx.load_model_from_string(_bytes_of(model, str(model)), format="protobuf")
+        found = {ExternalDataInfo(tensor).location for tensor in _tensors(proto.graph) if uses_external_data(tensor)}
+    except InputError:
+        raise
+    except Exception as error:  # protobuf's own classes, by version
+        raise InputError(f"{model}: no ONNX model, or a truncated one ({error}); export it again.") from None
+    return tuple(model.parent / name for name in sorted(found))
+
+
 def check_model(proto: ModelProto, source: str) -> None:
     """Have onnx's checker look at the model.
 

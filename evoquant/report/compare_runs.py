@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.campaign.config import NOT_HASHED, ModelsConfig, ReplayConfig
-from evoquant.campaign.config_cost import TableCostConfig, without_places
+from evoquant.campaign.config_cost import TableCostConfig
+from evoquant.campaign.config_files import without_places
 from evoquant.campaign.config_measured import MemoryTaskConfig
 from evoquant.campaign.storage import ARCHIVE, CHAMPION, ENVIRONMENT, JOURNAL, RunDir
 from evoquant.errors import InputError, RunDirError, quoted, shown_value
@@ -251,13 +252,14 @@ def stated_meaning(config: CampaignConfig) -> dict[str, Any]:
     if config.task is not None:
         task = config.task.model_dump(mode="json", exclude={"seed"})
         if not isinstance(config.task, MemoryTaskConfig):
-            return meaning | {"task": task}
+            return meaning | {"task": without_places({"files": dict(config.files), "task": task})["task"]}
         task["data"] = task.pop("whole", None) or task["data"]  # each run's seed draws its own splits from these
         digests = {"model": "the model's digest", "data": "the data's digest", "code": "the metric's digest"}
         return meaning | {"task": "memory"} | {digests.get(key, f"task.{key}"): task[key] for key in task}
-    models = config.models or ModelsConfig()
+    models = (config.models or ModelsConfig()).model_dump(mode="json")
     meaning |= {"task": "none (profiles)", "aggregate": config.aggregate}
-    return meaning | {f"models.{split}": getattr(models, split) for split in ("train", "valid", "test")}
+    held = without_places({"files": dict(config.files), "models": models})["models"]
+    return meaning | {f"models.{split}": names for split, names in held.items()}
 
 
 def _counting(cost: AnyCostConfig) -> dict[str, Any]:

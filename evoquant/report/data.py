@@ -13,6 +13,7 @@ from evoquant.campaign.champion import Champion, load_champion
 from evoquant.campaign.config import CampaignConfig, config_from_dict
 from evoquant.campaign.gate_file import read_gate
 from evoquant.campaign.kept_tables import with_kept_tables
+from evoquant.campaign.located import located
 from evoquant.campaign.storage import CHAMPION, GATE, JOURNAL, RESOLVED, RunDir
 from evoquant.campaign.storage_url import place_of
 from evoquant.errors import RunDirError
@@ -76,7 +77,7 @@ def load_run(path: Path) -> RunData:
     resolved = directory.read(RESOLVED)
     if not isinstance(resolved, dict) or not isinstance(resolved.get("hash"), str):
         raise RunDirError(f"{path / RESOLVED}: should hold `hash` and `config`.")
-    config = with_kept_tables(config_from_dict(resolved.get("config"), str(path / RESOLVED)), directory)
+    config = with_kept_tables(located(config_from_dict(resolved.get("config"), str(path / RESOLVED))), directory)
     lines = directory.journal()
     for number, line in enumerate(lines, 1):
         place = f"{path / JOURNAL}: line {number}"

@@ -165,7 +165,7 @@ def overrides_of(run: RunData) -> list[str] | None:
     return overrides if made.hash() == run.config_hash else None
 
 
-UNTOLD = ("out", "cache", "executor")  # cannot change a result
+UNTOLD = ("out", "cache", "executor", "files")  # cannot change a result, or is filled in
 
 
 def _differences(given: dict[str, Any], wanted: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:

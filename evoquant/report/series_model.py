@@ -20,6 +20,7 @@ from evoquant.campaign.config import (
 )
 from evoquant.campaign.config_objective import LimitsConfig
 from evoquant.campaign.in_memory import missing_parts
+from evoquant.campaign.located import input_name
 from evoquant.campaign.storage import PROFILE
 from evoquant.errors import InputError, ProfileError, RunDirError, quoted
 from evoquant.files import is_file
@@ -192,7 +193,7 @@ def _replayed(run: RunData, search: ReplayConfig, model: str | None) -> Subject:
 def _unchanged(run: RunData, profile: ModelProfile, name: str) -> ModelProfile:
     """The profile, if it is still what a finished run says that it read."""
     known = run.champion.provenance.get("inputs") if run.champion is not None else None
-    if isinstance(known, dict) and known.get(name, profile.digest) != profile.digest:
+    if isinstance(known, dict) and known.get(input_name(run.config, name), profile.digest) != profile.digest:
         raise ProfileError(f"{name}: was changed since {run.path} was run on it; restore it, or run again.")
     return profile
 

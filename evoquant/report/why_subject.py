@@ -14,6 +14,7 @@ from evoquant.campaign.build import deployed_profile, make_objective, searched_p
 from evoquant.campaign.build_scoring import compiled
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
 from evoquant.campaign.in_memory import missing_parts
+from evoquant.campaign.located import input_name
 from evoquant.campaign.storage import PROFILE
 from evoquant.errors import InputError, ProfileError, RunDirError
 from evoquant.genomes.load import genome_from_dict
@@ -216,7 +217,7 @@ def _problem(run: RunData, name: str | None) -> Problem:
         return compiled(run.config, [profile])[0]
     profile = searched_profile(run.config, name)
     known = run.champion.provenance.get("inputs") if run.champion is not None else None
-    read = known.get(name) if isinstance(known, dict) and name.endswith(".json") else None
+    read = known.get(input_name(run.config, name)) if isinstance(known, dict) and name.endswith(".json") else None
     if read is not None and read != profile.digest:
         raise ProfileError(f"{name}: is another profile than the run has read; restore it.")
     return compiled(run.config, [profile])[0]

@@ -1,6 +1,7 @@
 """A campaign on an ONNX network without labels, from the config to the gate."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from evoquant import api
+from evoquant.campaign.config import load_config
 from evoquant.campaign.config_measured import source_of
 from evoquant.errors import InputError
+from evoquant.report.compare_runs import differing
 from evoquant.scoring.objective import Cliff
 from tests.optional_onnx.models import cnn
 
@@ -63,3 +66,31 @@ def test_a_metric_that_is_not_above_0_is_refused_before_the_search(folder):
     with pytest.raises(InputError, match=r"net\.yaml: metric: r2 of the FP32 network .* is -\d.*above 0.*--agreement"):
         api.run(folder / "net.yaml", out=folder / "run", overrides=[f"cache={folder}", "signals=[divergence]"])
     assert not (folder / "run").exists()
+
+
+def test_a_network_is_what_its_files_hold_and_is_found_where_they_lie_now(folder, tmp_path_factory, monkeypatch):
+    place = folder / "here"
+    place.mkdir()
+    shutil.move(folder / "net.npz", place / "net.npz")
+    model = onnx.load(folder / "net.onnx")
+    onnx.save(model, place / "net.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (place / "net.yaml").write_text(CONFIG.replace("KIND", "direct"))
+    first, _ = load_config(place / "net.yaml")
+    run = api.run(place / "net.yaml", out=place / "run", overrides=[f"cache={folder}/cache"]).path
+    whole = (run / "journal.jsonl").read_bytes()
+    moved = tmp_path_factory.mktemp("elsewhere") / "moved"
+    shutil.move(place, moved)
+    assert load_config(moved / "net.yaml")[0].hash() == first.hash()
+    for name in ("champion.json", "report.json", "gate.json"):
+        (moved / "run" / name).unlink()
+    monkeypatch.chdir(moved)
+    assert api.resume("run").fresh
+    assert (moved / "run" / "journal.jsonl").read_bytes() == whole
+    weights = bytearray((moved / "weights.bin").read_bytes())
+    weights[-1] ^= 1  # the file that names it stays as it is
+    (moved / "weights.bin").write_bytes(weights)
+    changed, _ = load_config(moved / "net.yaml")
+    assert changed.hash() != first.hash() and differing([first, changed]) == ["task.model"]
+    (moved / "run" / "champion.json").unlink()
+    with pytest.raises(InputError, match=r"here/net\.onnx: does not exist"):
+        api.resume("run")
