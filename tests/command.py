@@ -21,10 +21,12 @@ def command(folder, *words, code=0, **environment):
     ):
         from evoquant.cli import main
 
+        ended = None
         try:
             main()
-        except SystemExit as ended:
-            done = subprocess.CompletedProcess(line, ended.code or 0, out.getvalue(), err.getvalue())
+        except SystemExit as exit:
+            ended = exit.code
+    done = subprocess.CompletedProcess(line, ended or 0, out.getvalue(), err.getvalue())
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done

@@ -12,12 +12,17 @@ import pytest
 
 from evoquant.profiles.model import load_profile
 from evoquant.profiles.seed_suite import seed_profile
+from tests.command import command
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = ["--executor", "local", "--set", "stop.generations=4", "--set", "search.population=20"]
 
 
-def cli(*words, cwd=None, code=0, env=None):
+def cli(*words, cwd=".", code=0):
+    return command(cwd, *words, code=code)
+
+
+def process(*words, cwd=None, code=0, env=None):
     command = [sys.executable, "-m", "evoquant.cli", *map(str, words)]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **(env or {})})
     assert done.returncode == code, done.stdout + done.stderr
@@ -34,12 +39,12 @@ def finished(tmp_path_factory):
 
 def test_help_names_every_command():
     text = cli("--help").stdout
-    for command in ("run", "resume", "report", "profile", "apply", "export", "version"):
-        assert command in text
+    for verb in ("run", "resume", "report", "profile", "apply", "export", "version"):
+        assert verb in text
 
 
 def test_results_go_to_stdout_and_progress_to_stderr(tmp_path):
-    done = cli("run", CONFIGS / "evolve.yaml", *SMALL, "--out", tmp_path / "run")
+    done = process("run", CONFIGS / "evolve.yaml", *SMALL, "--out", tmp_path / "run")
     assert "generation 4/4" in done.stderr
     assert "generation 4/4" not in done.stdout
     assert f"results: {tmp_path / 'run'}" in done.stdout
@@ -157,4 +162,4 @@ def test_a_read_only_home_is_fine(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     home.chmod(0o500)
-    cli("run", CONFIGS / "evolve.yaml", *SMALL, "--out", tmp_path / "run", env={"HOME": str(home)})
+    process("run", CONFIGS / "evolve.yaml", *SMALL, "--out", tmp_path / "run", env={"HOME": str(home)})

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from evoquant.campaign.config_words import WORDS
 from evoquant.campaign.schema import config_schema, sweep_schema
 from evoquant.campaign.starter import starter
 from evoquant.errors import ConfigError
+from tests.command import command
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SOURCES = {
@@ -28,11 +27,7 @@ SOURCES = {
 
 
 def cli(*words, cwd, code=0):
-    command = [sys.executable, "-m", "evoquant.cli", *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+    return command(cwd, *words, code=code)
 
 
 def validator():
