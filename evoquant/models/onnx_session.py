@@ -10,7 +10,6 @@ import numpy as np
 from evoquant.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     import onnxruntime
@@ -38,7 +37,6 @@ def open_session(
     *,
     optimized: Path | None = None,
     as_it_is: bool = False,
-    constants: Mapping[str, onnxruntime.OrtValue] | None = None,
 ) -> onnxruntime.InferenceSession:
     """One thread, no memory arena (many sessions would exhaust a machine), deterministic kernels.
 
@@ -47,7 +45,6 @@ def open_session(
         source: what messages call it.
         optimized: file for what onnxruntime makes of the graph before it runs it.
         as_it_is: whether the graph is run without being optimized.
-        constants: initializers whose values are read where they lie; to be kept as long as the session.
 
     Raises:
         InputError: onnxruntime cannot run the model.
@@ -66,8 +63,6 @@ def open_session(
         options.optimized_model_filepath = str(optimized)
     if as_it_is:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    for name, value in (constants or {}).items():
-        options.add_initializer(name, value)
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes

@@ -32,26 +32,46 @@ _KINDS = {name.lower(): number for name, number in onnx.TensorProto.DataType.ite
 _KINDS |= {"float": onnx.TensorProto.FLOAT, "double": onnx.TensorProto.DOUBLE}
 
 
+KEPT_BYTES = 256 * 2**10
+"""Of a stage's graph with its constants: a larger one is opened anew each time, since stages may share large constants,
+and each session has a copy of its own."""
+
+
 class CannotBeCutError(Exception):
     """The graph has to be run as a whole; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class Cut:
     """Nodes that run together.
 
     Attributes:
-        session: runs them.
+        nodes: places of them in the graph.
+        read: all that they read.
         weights: inputs that are weights.
         values: inputs that the caller gives or earlier stages make.
         made: outputs.
-        done: values that nothing reads any more.
     """
 
-    session: onnxruntime.InferenceSession
+    nodes: list[int]
+    read: set[str]
     weights: tuple[str, ...]
     values: tuple[str, ...]
     made: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Nodes that run together, and with what.
+
+    Attributes:
+        cut: the nodes.
+        session: runs them; None where it is opened each time.
+        done: values that nothing reads any more.
+    """
+
+    cut: Cut
+    session: onnxruntime.InferenceSession | None
     done: tuple[str, ...]
 
 
@@ -70,27 +90,22 @@ class Stages:
     """
 
     def __init__(self, model: bytes, weights: Mapping[str, int], limit: int, source: str) -> None:
-        import onnxruntime
-
-        proto = _optimized(model, source)
-        outputs = {value.name for value in proto.graph.output}
-        cuts = _cuts(proto.graph, weights, limit)
-        types = _types(proto, cuts, source)
-        types |= {value.name: value.type for value in proto.graph.input}
+        self._proto = _optimized(model, source)
+        self._source = source
+        graph = self._proto.graph
+        outputs = {value.name for value in graph.output}
+        cuts = _cuts(graph, weights, limit)
+        self._types = _types(self._proto, cuts, source)
+        self._types |= {value.name: value.type for value in graph.input}
         last = {name: place for place, cut in enumerate(cuts) for name in (*cut.made, *cut.values)}
-        self._constants = {  # one copy for all stages
-            tensor.name: onnxruntime.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(tensor))
-            for tensor in proto.graph.initializer
-            if tensor.data_type != onnx.TensorProto.STRING
-        }
+        self._constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name in outputs}
         self._between: int | None = None  # bytes that lie between stages, of a batch
         self._stages = []
         for place, cut in enumerate(cuts):
-            part = _part(proto, cut, types)
-            shared = {t.name: self._constants[t.name] for t in part.graph.initializer if t.name in self._constants}
-            session = open_session(part.SerializeToString(), source, as_it_is=True, constants=shared)
             done = tuple(name for name in (*cut.values, *cut.made) if last[name] == place and name not in outputs)
-            self._stages.append(Stage(session, cut.weights, cut.values, cut.made, done))
+            part = _part(self._proto, cut, self._types).SerializeToString()
+            session = open_session(part, source, as_it_is=True)
+            self._stages.append(Stage(cut, session if len(part) <= KEPT_BYTES else None, done))
 
     def __len__(self) -> int:
         return len(self._stages)
@@ -112,23 +127,33 @@ class Stages:
             batches: inputs that are no weights.
             weight: gives the weight of an input; it is asked as the stage that reads it begins.
         """
-        constants = {name: self._constants[name] for name in outputs if name in self._constants}
+        constants = {
+            name: _lent(numpy_helper.to_array(self._constants[name])) for name in outputs if name in self._constants
+        }
         values = [constants | {name: _lent(array) for name, array in feeds.items()} for feeds in batches]
         most = 0
         for stage in self._stages:
-            _run(stage, values, {name: _lent(weight(name)) for name in stage.weights})
+            self._run(stage, values, {name: _lent(weight(name)) for name in stage.cut.weights})
             most = max(most, sum(_bytes(values[0][name]) for name in values[0].keys() - batches[0].keys()))
         self._between = max(most, self._between or 0)
         return [[held[name].numpy() for name in outputs] for held in values]
 
-
-def _run(stage: Stage, values: list[dict[str, onnxruntime.OrtValue]], weights: dict[str, onnxruntime.OrtValue]) -> None:
-    """Run a stage on each batch's values, put in what it makes and take out what is done with."""
-    for held in values:
-        given = weights | {name: held[name] for name in stage.values}
-        held.update(zip(stage.made, stage.session.run_with_ort_values(list(stage.made), given), strict=True))
-        for name in stage.done:
-            del held[name]
+    def _run(
+        self,
+        stage: Stage,
+        values: list[dict[str, onnxruntime.OrtValue]],
+        weights: dict[str, onnxruntime.OrtValue],
+    ) -> None:
+        """Run a stage on each batch's values, put in what it makes and take out what is done with."""
+        cut, session = stage.cut, stage.session
+        if session is None:
+            part = _part(self._proto, cut, self._types).SerializeToString()
+            session = open_session(part, self._source, as_it_is=True)
+        for held in values:
+            given = weights | {name: held[name] for name in cut.values}
+            held.update(zip(cut.made, session.run_with_ort_values(list(cut.made), given), strict=True))
+            for name in stage.done:
+                del held[name]
 
 
 def _bytes(value: onnxruntime.OrtValue) -> int:
@@ -154,24 +179,7 @@ def _optimized(model: bytes, source: str) -> ModelProto:
             raise CannotBeCutError(f"what onnxruntime has made of it cannot be read: {error}") from None
 
 
-@dataclass(frozen=True, eq=False)
-class _Cut:
-    """A stage before it is a session.
-
-    Attributes:
-        nodes: places of them in the graph.
-        read: all that they read.
-        weights, values, made: see `Stage`.
-    """
-
-    nodes: list[int]
-    read: set[str]
-    weights: tuple[str, ...]
-    values: tuple[str, ...]
-    made: tuple[str, ...]
-
-
-def _cuts(graph: GraphProto, weights: Mapping[str, int], limit: int) -> list[_Cut]:
+def _cuts(graph: GraphProto, weights: Mapping[str, int], limit: int) -> list[Cut]:
     """Consecutive nodes with at most `limit` bytes of weights, or with one node's.
 
     Raises:
@@ -201,7 +209,7 @@ def _cuts(graph: GraphProto, weights: Mapping[str, int], limit: int) -> list[_Cu
         left = tuple(name for name in made if name in outputs or last.get(name, number) > number)
         there.update(left)
         read = {name for place in inside for name in reads[place]}
-        cuts.append(_Cut(inside, read, tuple(sorted(needed)), tuple(sorted(values)), left))
+        cuts.append(Cut(inside, read, tuple(sorted(needed)), tuple(sorted(values)), left))
     if outputs & set(weights):
         raise CannotBeCutError(f"the weight {min(outputs & set(weights))!r} is an output")
     return cuts
@@ -262,7 +270,7 @@ def _from_outside(graph: GraphProto) -> set[str]:
     return {value.name for value in graph.output}.union(*(reads_of(node) for node in graph.node)) - own
 
 
-def _types(proto: ModelProto, cuts: Sequence[_Cut], source: str) -> dict[str, TypeProto]:
+def _types(proto: ModelProto, cuts: Sequence[Cut], source: str) -> dict[str, TypeProto]:
     """Types of what stages make: onnxruntime knows them."""
     model = onnx.ModelProto()
     model.CopyFrom(proto)
@@ -289,7 +297,7 @@ def _type(name: str, text: str, rank: int) -> TypeProto:
     return helper.make_tensor_type_proto(_KINDS[inner], [None] * rank if rank else None)
 
 
-def _part(proto: ModelProto, cut: _Cut, types: Mapping[str, TypeProto]) -> ModelProto:
+def _part(proto: ModelProto, cut: Cut, types: Mapping[str, TypeProto]) -> ModelProto:
     """The stage's nodes as a model."""
     model = onnx.ModelProto(ir_version=proto.ir_version, producer_name=proto.producer_name)
     model.opset_import.extend(proto.opset_import)

@@ -160,10 +160,30 @@ def outputs():
     return build(nodes, held, inputs, ends), {**_x(8), "scale": np.array(0.5, np.float32)}
 
 
+def constants():
+    """A large constant, computed and so no layer, that products on both sides of each layer read."""
+    rng = np.random.default_rng(24)
+    nodes = [helper.make_node("Mul", ["mixing", "gain"], ["mix"])]
+    for i in range(3):
+        nodes += [
+            helper.make_node("MatMul", ["mix", "x" if i == 0 else f"r{i - 1}"], [f"a{i}"]),
+            helper.make_node("MatMul", [f"a{i}", "mix"], [f"b{i}"]),
+            helper.make_node("MatMul", [f"b{i}", f"w{i}"], [f"c{i}"], name=f"/l{i}/MatMul"),
+            helper.make_node("Tanh", [f"c{i}"], [f"r{i}"]),
+        ]
+    held = [tensor(rng, f"w{i}", 300, 300, scale=0.05) for i in range(3)]
+    held.append(tensor(rng, "mixing", 300, 300, scale=0.05))
+    held.append(numpy_helper.from_array(np.array([0.7], dtype=np.float32), "gain"))
+    ends = [("r2", TensorProto.FLOAT, ["N", 300, 300])]
+    model = build(nodes, held, [("x", TensorProto.FLOAT, ["N", 300, 300])], ends)
+    return model, {"x": np.random.default_rng(1).standard_normal((12, 300, 300)).astype(np.float32)}
+
+
 ODD = {
     "convolutions": convolutions,
     "functions": functions,
     "sequences": sequences,
     "stacked": stacked,
     "outputs": outputs,
+    "constants": constants,
 }

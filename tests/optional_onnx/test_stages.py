@@ -99,6 +99,16 @@ def test_what_onnxruntime_has_fused_or_laid_out_anew_is_run():
         assert domain in {node.domain for node in _optimized(found.proto.SerializeToString(), name).graph.node}
 
 
+def test_stages_that_share_a_large_constant_do_not_keep_a_copy_each():
+    found, _ = opened("constants")
+    sizes = {layer.input: found.weights[layer.name].nbytes for layer in found.layers}
+    stages = Stages(found.proto.SerializeToString(), sizes, 0, "constants")
+    assert [stage.session is None for stage in stages._stages] == [True, True, False], "the last does not read it"
+    found, _ = opened("functions")
+    sizes = {layer.input: found.weights[layer.name].nbytes for layer in found.layers}
+    assert None not in [stage.session for stage in Stages(found.proto.SerializeToString(), sizes, 0, "it")._stages]
+
+
 @pytest.mark.parametrize("name", [*ODD, *GRAPHS])
 def test_a_stage_has_the_weights_of_one_node_or_no_more_than_the_limit(name):
     found, _ = opened(name)
