@@ -72,9 +72,8 @@ def test_a_worker_that_is_killed_changes_nothing(start, tmp_path, record, suite,
         record("cluster", f"workers killed, {'suite' if suite else 'measured'}", tried=hit, held=hit)
 
 
-@pytest.mark.parametrize(
-    "lost", [SERVERS, *(pytest.param((one,), marks=pytest.mark.long) for one in ("gcs_server", "raylet/raylet"))]
-)
+@pytest.mark.long  # half a minute, which Ray takes to notice
+@pytest.mark.parametrize("lost", [SERVERS, ("gcs_server",), ("raylet/raylet",)])
 def test_a_cluster_that_is_lost_ends_the_campaign_in_a_message_and_resume_finishes(
     start, tmp_path, undisturbed, record, lost
 ):
@@ -178,7 +177,8 @@ def _environment(pid):
         return []
 
 
-@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.long)])
+@pytest.mark.long  # the same of Ray's workers, without a network: execution/test_ray.py
+@pytest.mark.parametrize("executor", ["local", "ray"])
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the torch extra")
 def test_no_home_directory_is_needed_by_a_network(start, tmp_path, executor):
     """Not even root can write to a file as to a folder."""
