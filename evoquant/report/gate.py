@@ -49,20 +49,24 @@ def gate_table(gate: Mapping[str, Any], warnings: Sequence[str] = (), counted: C
     columns = (*columns, "Champion's lead (95%)", "Verdict", "")
     notes = [*(f"WARNING: {text}" for text in (*warnings, *gate["warnings"]))]
     notes += [f"{name}: left out: {reason}" for name, reason in gate["left_out"].items()]
-    if counted is not None:
-        alike = [
-            row["name"]
-            for row in shown_rivals(gate)
-            if counted.alike(gate["champion"]["compression"], row["compression"])
-        ]
-        if alike and counted.noise is not None:
-            noise = amount_text(counted.noise, counted.name)
-            notes.append(
-                f"{no_signal(counted.name)} between the champion and {', '.join(alike)}: less than twice the noise of "
-                f"{noise} apart."
-            )
+    notes += alike_notes(gate, counted)
     title = f"The gate: {gate['samples']} samples that nobody has chosen by, {gate['passes']} passes over them"
     return Table(title, columns, cells, tuple(notes), numeric)
+
+
+def alike_notes(gate: Mapping[str, Any], counted: Counted | None) -> list[str]:
+    """Which rivals a measured cost cannot tell from the champion, in a line; none where there are none."""
+    if counted is None or counted.noise is None:
+        return []
+    own = gate["champion"]["compression"]
+    alike = [row["name"] for row in shown_rivals(gate) if counted.alike(own, row["compression"])]
+    if not alike:
+        return []
+    noise = amount_text(counted.noise, counted.name)
+    return [
+        f"{no_signal(counted.name)} between the champion and {', '.join(alike)}: less than twice the noise of {noise} "
+        f"apart."
+    ]
 
 
 def slices_table(split: str, figures: Mapping[str, Any]) -> Table:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evoquant.campaign.config import ModelsConfig, ReplayConfig
+from evoquant.report.counted import counted_of
 from evoquant.report.figures import met_words
+from evoquant.report.gate import alike_notes
 from evoquant.report.limits import limit_words
 from evoquant.report.page_html import Safe, definitions, element, joined, paragraphs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from evoquant.report.counted import Counted
     from evoquant.report.data import RunData
     from evoquant.report.series import GateRow, Goal, RunSeries, Size
 
@@ -69,7 +72,8 @@ def verdict_html(run: RunData, series: RunSeries) -> Safe:
         warnings = [*run.champion.provenance.get("warnings", ()), *(run.gate["warnings"] if run.gate else ())]
         parts.append(paragraphs((f"Warning: {text}" for text in dict.fromkeys(warnings)), "warning"))
     if series.gate:
-        parts.append(_gate(series.gate, run.gate or {}))
+        counted = counted_of({} if run.champion is None else run.champion.scores)
+        parts.append(_gate(series.gate, run.gate or {}, counted))
     return joined(parts)
 
 
@@ -134,9 +138,12 @@ def _judgement(run: RunData, goal: Goal, figures: Mapping[str, Any]) -> Safe:
         rows = "; ".join(f"{row['name']} {limit_words(row)}" for row in figures["limits"])
         whose = " (of the model that is worst off)" if per_model else ""
         asked += f" {'All limits are kept' if kept else 'NOT ALL LIMITS ARE KEPT'}{whose}: {rows}."
-    asked += "".join(f" {row['name']}: {row['text']}." for row in figures.get("signals", ()))
+    signals = figures.get("signals", ())
+    asked += "".join(f" {row['name']}: {row['text']}." for row in signals if row["present"])
+    untold = paragraphs((f"{row['name']}: {row['text']}." for row in signals if not row["present"]), "warning")
     mark = {True: "good", False: "warning", None: "lead"}[kept]
-    return joined([element("p", keeps, class_="lead"), element("p", asked, class_=mark) if asked else Safe("")])
+    answer = element("p", asked.strip(), class_=mark) if asked else Safe("")
+    return joined([element("p", keeps, class_="lead"), answer, untold])
 
 
 def _cards(run: RunData, figures: Mapping[str, Any], size: Size | None, size_of_what: str) -> list[tuple[str, ...]]:
@@ -202,7 +209,7 @@ def _how_sure(run: RunData, figures: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _gate(rows: Sequence[GateRow], gate: Mapping[str, Any]) -> Safe:
+def _gate(rows: Sequence[GateRow], gate: Mapping[str, Any], counted: Counted | None) -> Safe:
     """The comparison in a sentence, and the recommendation."""
     count = {verdict: [r.name for r in rows if r.verdict == verdict] for verdict in ("ahead", "tie", "behind")}
     said = (
@@ -221,4 +228,4 @@ def _gate(rows: Sequence[GateRow], gate: Mapping[str, Any]) -> Safe:
     recommended = element(
         "p", "Recommended for deployment: ", element("strong", chosen), f"{why}.", class_="good" if own else "info"
     )
-    return joined([element("p", f"{said}."), recommended])
+    return joined([element("p", f"{said}."), paragraphs(alike_notes(gate, counted), "warning"), recommended])

@@ -1,6 +1,7 @@
 """Reports say where a measured cost cannot tell the champion from what it is compared with."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from evoquant import api
 from evoquant.errors import InputError
 from evoquant.profiles.builtin import any_profile
 from evoquant.quantization.precision import Menu
+from evoquant.report import page_verdict
 from evoquant.report.counted import Counted
 from evoquant.report.data import load_run
 from evoquant.report.gate import gate_table
+from evoquant.report.series import gate_rows, run_series
 from evoquant.report.tables import run_tables
 from evoquant.scoring.cost import Cost, checked_cost
 
@@ -41,25 +44,29 @@ def figures(tmp_path, noise, under):
     (tmp_path / "own.yaml").write_text(CAMPAIGN + under)
     run = load_run(api.run(tmp_path / "own.yaml", out=tmp_path / "run").path)
     notes = [note for one in run_tables(run) for note in one.notes]
-    return run.champion.scores["train"], notes
+    return run.champion.scores["train"], notes, page_verdict.verdict_html(run, run_series(run))
 
 
 @pytest.mark.parametrize("under", ["cost: {kind: table, file: t.json}", "costs: {phone: {kind: table, file: t.json}}"])
 def test_a_champion_within_the_noise_of_the_widest_is_said_to_be(tmp_path, under):
     parameters = any_profile("seed/test").parameters
-    found, notes = figures(tmp_path, int(parameters * 0.29), under)  # all INT4 is just told from FP32
+    found, notes, verdict = figures(tmp_path, int(parameters * 0.29), under)  # all INT4 is just told from FP32
     (row,) = found["signals"]
     assert row["widest"] == parameters and row["widest"] - row["value"] < 2 * row["noise"] and not row["present"]
     assert any("no latency signal here: " in note and "of FP32 throughout" in note for note in notes)
+    assert re.search(r'<p class="warning">(cost|phone): no latency signal here: [^<]*of FP32 throughout', verdict)
+    assert verdict.count("signal here") == 1
 
 
 def test_how_far_apart_it_is_beside_the_noise_is_said_too_and_nothing_where_nobody_measured(tmp_path):
-    found, notes = figures(tmp_path, 10, "cost: {kind: table, file: t.json}")
+    found, notes, verdict = figures(tmp_path, 10, "cost: {kind: table, file: t.json}")
     assert found["signals"][0]["present"] and found["cost"]["noise"] == 10
     assert any("throughout; the noise is 10 ns" in note for note in notes)
+    assert "throughout; the noise is 10 ns" in verdict and 'class="warning"' not in verdict
     (tmp_path / "other").mkdir()
-    found, notes = figures(tmp_path / "other", None, "cost: {kind: table, file: t.json}")
+    found, notes, verdict = figures(tmp_path / "other", None, "cost: {kind: table, file: t.json}")
     assert "signals" not in found and "noise" not in found["cost"] and not any("noise" in note for note in notes)
+    assert "noise" not in verdict
 
 
 def test_the_gate_names_rivals_that_the_cost_cannot_tell_from_the_champion():
@@ -71,6 +78,9 @@ def test_the_gate_names_rivals_that_the_cost_cannot_tell_from_the_champion():
     notes = gate_table(gate, counted=Counted("nanoseconds", 1_000_000, 20_000)).notes
     assert notes == ("no latency signal here between the champion and INT8: less than twice the noise of 20 µs apart.",)
     assert gate_table(gate, counted=Counted("nanoseconds", 1_000_000)).notes == ()
+    page = page_verdict._gate(gate_rows(gate), gate, Counted("nanoseconds", 1_000_000, 20_000))
+    assert f'<p class="warning">{notes[0]}</p>' in page
+    assert "signal" not in page_verdict._gate(gate_rows(gate), gate, Counted("nanoseconds", 1_000_000))
 
 
 @pytest.mark.parametrize("noise", [-1, 0.5, "much"])
