@@ -4,9 +4,11 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from evoquant.bench.nodes import Nodes, bare_python
 from evoquant.errors import InputError, MissingExtraError
 from evoquant.execution.need import Need
 from evoquant.execution.ray import RayExecutor
+from evoquant.profiles.builtin import any_profile
+from evoquant.profiles.model import profile_to_json
 
 from .driving import files, one_message
 
@@ -212,6 +216,40 @@ def test_a_job_is_submitted_to_a_cluster_without_evoquant(python, command, tmp_p
         done = subprocess.run(ray, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert files(other) == files(tmp_path / "here")
+
+
+@pytest.mark.long
+def test_a_submitted_sweep_goes_on_in_another_job_whose_folder_lies_elsewhere(python, tmp_path):
+    """Its base and its profiles lie in the folder that is sent along; the first job's folder is gone by then."""
+    pytest.importorskip("aiohttp")
+    folder, out = tmp_path / "job", tmp_path / "shared"
+    (folder / "models").mkdir(parents=True)
+    for split in ("train", "valid"):
+        (folder / "models" / f"{split}.json").write_text(profile_to_json(any_profile(f"seed/{split}")))
+    (folder / "base.yaml").write_text("models: {train: [models/train.json]}\nstop: {generations: 4}\n")
+    one, other = "[models/train.json]", "[models/valid.json]"
+    (folder / "many.yaml").write_text(f"base: base.yaml\nover: {{models.train: [{one}, {other}], seed: 0-1}}\n")
+    path = f"{os.path.dirname(python)}{os.pathsep}{os.environ['PATH']}"  # noqa: PTH120
+
+    def submitted(*words):
+        """On a cluster of its own, whose folders are gone with it."""
+        with Nodes(dashboard=True, environment={"PATH": path}) as nodes:
+            head = nodes.add(cpus=0, python=python)
+            nodes.add(cpus=1, python=python)
+            submit = [sys.executable, "-m", "evoquant.cli", "submit", "many.yaml", "--address", nodes.dashboard]
+            done = subprocess.run([*submit, "--out", out, *words], cwd=folder, capture_output=True, text=True)
+        for session in Path("/tmp/ray").glob(f"session_*_{head.process.pid}"):
+            shutil.rmtree(session)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    submitted()
+    runs = sorted(place.parent for place in out.glob("*/journal.jsonl"))
+    then = {run.name: files(run) for run in runs}
+    assert len(runs) == 4
+    shutil.rmtree(runs[0])  # as if it had not begun
+    (runs[1] / "champion.json").unlink()  # as if it had not ended
+    submitted("--resume")
+    assert {run.name: files(run) for run in runs} == then
 
 
 def test_a_sweep_is_a_job_too_and_a_cluster_that_is_lost_ends_in_a_message(tmp_path, monkeypatch):
