@@ -175,7 +175,35 @@ def pick_from(run: RunDir, champion: Champion, limits: Limits) -> Champion:
     kept = ("campaign", "config_hash", "seed", "menu", "objective", "own", "inputs", "evoquant")
     provenance = {key: champion.provenance[key] for key in kept if key in champion.provenance}
     genome = written_genome(best["genome"], best["text"], provenance, str(run.path / ARCHIVE))
-    return Champion(genome, best["scores"], {**provenance, "picked": limits.text})
+    provenance |= {"picked": limits.text}
+    if doubt := _doubt(champion, split, best, fit, limits):
+        provenance["warnings"] = [doubt]
+    return Champion(genome, best["scores"], provenance)
+
+
+def _doubt(
+    champion: Champion, split: str, best: Mapping[str, Any], fit: Sequence[Mapping[str, Any]], limits: Limits
+) -> str:
+    """Of a measured network: what retention does not tell apart of those that keep limits on costs; else nothing.
+
+    Entries have no standard error of their own; the champion's is that of as many samples of the same split.
+    """
+    error = champion.scores.get(split, {}).get("standard_error")
+    if not limits.at_most or not isinstance(error, float) or not error > 0:
+        return ""
+    kept = best["scores"][split]["retention"]
+    said = []
+    if limits.retention is None:
+        alike = [
+            one["scores"][split] for one in fit if one is not best and kept - one["scores"][split]["retention"] < error
+        ]
+        if alike:
+            most = max(scores["compression"] for scores in alike)
+            count = "another entry keeps" if len(alike) == 1 else f"{len(alike)} other entries keep"
+            said.append(f"{count} the limits and as much retention up to that, at up to {most:.3f}x compression")
+    elif kept - limits.retention < error:
+        said.append(f"the {kept:.2%} of this one may be below the limit")
+    return f"retention on {split} has a standard error of {error:.2%}: {'; '.join(said)}" if said else ""
 
 
 def _nearest(scores: Mapping[str, Any], limits: Limits) -> str:

@@ -17,7 +17,7 @@ from evoquant.cli.compare import ablate, compare
 from evoquant.cli.costs import cost
 from evoquant.cli.deploy import AllowOption, export, lint, verify
 from evoquant.cli.networks import profile, score
-from evoquant.cli.output import draw, emit, show
+from evoquant.cli.output import draw, emit, say, show
 from evoquant.cli.reports import RunDirArgument, report
 from evoquant.cli.start import init, schema
 from evoquant.cli.sweep import resume_sweep, sweep
@@ -187,6 +187,8 @@ def pick(
     champion = api.pick(run_dir, parts=parts, bits=bits, retention=retention, at_most=at_most or ())
     if out is not None:
         draw([scores_table(champion.genome.text, champion.scores)])
+    for warning in champion.provenance.get("warnings", ()):
+        say(warning)
     emit(champion.to_json(), out)
 
 

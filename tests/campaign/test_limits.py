@@ -158,6 +158,7 @@ def test_pick_takes_what_keeps_most_within_costs_or_costs_least_at_a_retention(r
     within = [one for one in entries if one["costs"]["bytes"]["most"] <= middle]
     most = api.pick(runs["three"], at_most=f"{middle / 1000}kB")
     assert most.scores["train"]["retention"] == max(one["retention"] for one in within)
+    assert "warnings" not in most.provenance  # of a profile retention is computed, without error
     least = api.pick(runs["three"], at_most={"bytes": middle, "latency": "1s"}, retention=0.2)
     keeping = [one for one in within if one["retention"] >= 0.2]
     assert least.scores["train"]["compression"] == max(one["compression"] for one in keeping)

@@ -12,6 +12,7 @@ pytest.importorskip("onnxruntime")
 from evoquant import api
 from evoquant.campaign.config import load_config
 from evoquant.campaign.config_measured import source_of
+from evoquant.cli.commands import app
 from evoquant.errors import InputError
 from evoquant.report.compare_runs import differing
 from evoquant.scoring.objective import Cliff
@@ -94,3 +95,26 @@ def test_a_network_is_what_its_files_hold_and_is_found_where_they_lie_now(folder
     (moved / "run" / "champion.json").unlink()
     with pytest.raises(InputError, match=r"here/net\.onnx: does not exist"):
         api.resume("run")
+
+
+def test_pick_says_where_retention_does_not_tell_entries_apart(folder, capsys):
+    (folder / "net.yaml").write_text(CONFIG.replace("KIND", "direct"))
+    changes = [f"cache={folder}", "search={kind: nsga2, population: 12, floor: 0.2}", "racing.enabled=false"]
+    run = api.run(folder / "net.yaml", out=folder / "run", overrides=changes).path
+    archive = json.loads((run / "archive.json").read_text())
+    entries = [entry["scores"]["calibration"] for entry in archive["entries"]]
+    error = json.loads((run / "champion.json").read_text())["scores"]["calibration"]["standard_error"]
+    best = max(entries, key=lambda scores: (scores["retention"], scores["compression"]))
+    alike = [one for one in entries if one is not best and best["retention"] - one["retention"] < error]
+    assert error > 0 and 0 < len(alike) < len(entries) - 1  # else the test tells nothing
+    app(["pick", str(run), "--at-most", "1MB", "-o", str(folder / "mine.json")], standalone_mode=False)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "standard error" in line]
+    assert line.startswith(f"retention on calibration has a standard error of {error:.2%}: ")
+    assert f"{len(alike)} other entr" in line or (len(alike) == 1 and "another entry" in line)
+    assert f"at up to {max(one['compression'] for one in alike):.3f}x" in line
+    assert json.loads((folder / "mine.json").read_text())["provenance"]["warnings"] == [line]
+    floor = best["retention"] - error / 2
+    (said,) = api.pick(run, at_most="1MB", retention=floor).provenance["warnings"]
+    assert said.endswith("may be below the limit")
+    assert "warnings" not in api.pick(run, at_most="1MB", retention=0.0).provenance
+    assert "warnings" not in api.pick(run, bits=32).provenance
