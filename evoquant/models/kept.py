@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
 
 Value = TypeVar("Value")
 
@@ -44,20 +44,23 @@ class Kept(Generic[Value]):
         self._request = 0
         self._spared = 0
 
-    def begin(self, needed: int) -> bool:
-        """Begin a request whose values take so many bytes; whether all of them can be kept at once."""
+    def begin(self, needed: int, keys: Iterable[Hashable] = ()) -> bool:
+        """Begin a request whose values take so many bytes; whether all of them can be kept at once.
+
+        Those of its `keys` that are here stay until it has asked for them.
+        """
         fits = needed <= self.limit_bytes
         self._request += 1
         self._spared = self._request if fits else self._request - 1
+        for key in keys:
+            if key in self._items:
+                self._use(key)
         return fits
 
     def get(self, key: Hashable, size: int, make: Callable[[], Value]) -> Value:
         """The value of `key`, of `size` bytes: kept, or made now, with room made for it before."""
-        found = self._items.get(key)
-        if found is not None:
-            self._items[key] = found[0], size, self._request
-            self._items.move_to_end(key)
-            return found[0]
+        if key in self._items:
+            return self._use(key)
         while self._items and self.bytes + size > self.limit_bytes:
             oldest = next(iter(self._items))
             _, freed, used = self._items[oldest]
@@ -69,4 +72,10 @@ class Kept(Generic[Value]):
         if self.bytes + size <= self.limit_bytes:
             self._items[key] = value, size, self._request
             self.bytes += size
+        return value
+
+    def _use(self, key: Hashable) -> Value:
+        value, size, _ = self._items[key]
+        self._items[key] = value, size, self._request
+        self._items.move_to_end(key)
         return value

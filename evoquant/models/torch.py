@@ -13,29 +13,30 @@ import numpy as np
 from evoquant.errors import InputError
 from evoquant.models.arrays import arrays_of
 from evoquant.models.base import REFERENCE, Failed, Measure, Outcome, Request
+from evoquant.models.kept import Kept, cache_bytes
 from evoquant.models.networks import require_torch
 from evoquant.models.own_rounding import require_same_code
 from evoquant.models.torch_data import TARGETS, call_on_tensors, input_tensors, samples_of
-from evoquant.models.torch_quantize import fake_quantize_activations_tensor, fake_quantize_tensor
+from evoquant.models.torch_hooks import quantized_inputs
+from evoquant.models.torch_quantize import fake_quantize_tensor
 from evoquant.models.torch_threads import one_thread, tensor_bytes
 from evoquant.quantization.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
 
     from evoquant.models.arrays import Arrays
     from evoquant.models.torch_kinds import Expected, Judge
     from evoquant.models.torch_layers import Layer
+    from evoquant.models.torch_layerwise import LayerByLayer
     from evoquant.models.torch_reuse import Reuse
-    from evoquant.quantization.activations import ActivationSlice
     from evoquant.quantization.rounding import Rounder
 
 Value = TypeVar("Value")
 
-LEAST_CACHE_BYTES = 256 << 20
-CACHE_SHARE = 1.5  # of the weights' bytes: the allocation at hand and half of another; small networks keep everything
 REFERENCE_BYTES = 256 << 20
 REUSE_BYTES = 512 << 20
 INPUT_BYTES = 256 << 20
@@ -82,27 +83,28 @@ def start_measurer(payload: dict[str, Any]) -> Measure:
     from evoquant.models.torch_layers import Layer
     from evoquant.models.torch_payload import network_of
 
-    block, batch = payload["block"], payload["batch"]
+    sizes = {key: payload[key] for key in ("block", "batch", "quantized_cache")}
     require_same_code(payload.get("rounder"))
     if "identity" in payload:
         from evoquant.models.torch_factory import live_task
 
         task = live_task(payload)
         judge = Judge(task.kind, task.variance, task.own)
-        return Measurer(task.network, task.found, task.data, judge, block=block, batch=batch, rounder=task.rounder)
+        return Measurer(task.network, task.found, task.data, judge, rounder=task.rounder, **sizes)
     network, own = network_of(payload)
     data = {split: arrays_of(packed, f"the task's {split} data") for split, packed in payload["data"].items()}
     layers = [Layer.from_dict(row) for row in payload["layers"]]
     variance = payload["variance"]
     judge = Judge(payload["kind"], None if variance is None else np.array(variance), own)
-    return Measurer(network, layers, data, judge, block=block, batch=batch, rounder=payload.get("rounder"))
+    return Measurer(network, layers, data, judge, rounder=payload.get("rounder"), **sizes)
 
 
 class Measurer:
     """Answers requests on one network, which has its FP32 weights again after each call.
 
-    Beside those it keeps quantized tensors and FP32 outputs, each within a bound: `CACHE_SHARE` of the weights (at
-    least `LEAST_CACHE_BYTES`) and `REFERENCE_BYTES`.
+    Beside those it keeps quantized tensors, within the bound of `evoquant.models.kept`, and FP32 outputs, within
+    `REFERENCE_BYTES`. Where an allocation's tensors do not fit their bound, each is in place only while a module runs
+    that reads it, see `evoquant.models.torch_layerwise`; outcomes are the same to the last bit.
 
     Args:
         network: in eval mode.
@@ -112,6 +114,7 @@ class Measurer:
         block: samples per block.
         batch: samples per forward pass; a batch never crosses a block.
         rounder: a rounding method of somebody's own.
+        quantized_cache: bytes of quantized tensors; None decides by the network's size.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class Measurer:
         block: int,
         batch: int,
         rounder: Rounder | None = None,
+        quantized_cache: int | None = None,
     ) -> None:
         self._rounder = rounder
         self._network, self._layers, self._data, self._judge = network, layers, data, judge
@@ -137,8 +141,11 @@ class Measurer:
         self._reuses = True
         self._unchecked = 0
         self._next_gap = 0
-        share = int(CACHE_SHARE * sum(map(tensor_bytes, self._originals)))
-        self._quantized: Bounded[torch.Tensor] = Bounded(max(LEAST_CACHE_BYTES, share))
+        self._layerwise: LayerByLayer | None = None
+        self._divides = True
+        self._holdable: set[tuple[int, str]] = set()
+        weights = sum(map(tensor_bytes, self._originals))
+        self._quantized: Kept[torch.Tensor] = Kept(cache_bytes(weights, quantized_cache))
         self._references: Bounded[list[Expected]] = Bounded(REFERENCE_BYTES)
         self._inputs: Bounded[list[dict[str, torch.Tensor]]] = Bounded(INPUT_BYTES)
 
@@ -159,47 +166,59 @@ class Measurer:
 
     @contextlib.contextmanager
     def quantized(self, widths: Sequence[str]) -> Iterator[None]:
-        """The network at these widths within, at FP32 after.
+        """The network at these widths within, all of it at once, at FP32 after.
 
         Raises:
             InputError: a width that a layer cannot take.
             PrecisionError: unknown, or it cannot hold the layer's weights.
         """
-        hooks: list[Any] = []
+        changes = self._changes(widths)
+        self._fits(changes)
+        with self._whole(changes), self._quantized_inputs(changes):
+            yield
+
+    def _changes(self, widths: Sequence[str]) -> dict[int, Precision]:
+        """Layers that are not at FP32, and their precisions."""
+        changes = {}
+        for i, width in enumerate(widths):
+            if width == REFERENCE:
+                continue
+            if width not in self._precisions:
+                self._precisions[width] = Precision.parse(width)
+            precision, layer = self._precisions[width], self._layers[i]
+            if not layer.takes(precision):
+                raise InputError(f"layer {layer.name!r} has no inputs of its own to quantize: it cannot be {width}.")
+            changes[i] = precision
+        return changes
+
+    def _fits(self, changes: Mapping[int, Precision]) -> bool:
+        """Begin an allocation; whether its tensors can be kept at once."""
+        needed = sum(tensor_bytes(self._originals[i]) for i in changes)
+        return self._quantized.begin(needed, [(i, precision.name) for i, precision in changes.items()])
+
+    @contextlib.contextmanager
+    def _whole(self, changes: Mapping[int, Precision]) -> Iterator[None]:
         changed: list[int] = []
         try:
-            for i, width in enumerate(widths):
-                if width == REFERENCE:
-                    continue
-                precision, layer = self._precision(width), self._layers[i]
-                if not layer.takes(precision):
-                    raise InputError(
-                        f"layer {layer.name!r} has no inputs of its own to quantize: it cannot be {width}."
-                    )
+            for i, precision in changes.items():
                 changed.append(i)
                 self._parameters[i].data = self._tensor(i, precision)
-                if precision.activation_bits is not None:
-                    module = self._modules[layer.module]
-                    hooks.append(module.register_forward_pre_hook(activation_hook(layer), with_kwargs=True))
             yield
         finally:
-            for hook in hooks:
-                hook.remove()
             for i in changed:
                 self._parameters[i].data = self._originals[i]
 
-    def _precision(self, width: str) -> Precision:
-        if width not in self._precisions:
-            self._precisions[width] = Precision.parse(width)
-        return self._precisions[width]
+    def _quantized_inputs(self, changes: Mapping[int, Precision]) -> AbstractContextManager[None]:
+        of = [self._layers[i] for i, precision in changes.items() if precision.activation_bits is not None]
+        return quantized_inputs((self._modules[layer.module], layer) for layer in of)
 
     def _tensor(self, layer: int, precision: Precision) -> torch.Tensor:
-        def make() -> torch.Tensor:
-            return fake_quantize_tensor(
-                self._originals[layer], precision, self._layers[layer].channel_axis, self._rounder
-            )
+        original = self._originals[layer]
 
-        return self._quantized.get((layer, precision.name), make, tensor_bytes)
+        def make() -> torch.Tensor:
+            return fake_quantize_tensor(original, precision, self._layers[layer].channel_axis, self._rounder)
+
+        return self._quantized.get((layer, precision.name), tensor_bytes(original), make)
 
     def _outcomes(self, request: Request) -> Outcome | Failed:
         if len(request.widths) != len(self._layers):
@@ -210,13 +229,74 @@ class Measurer:
             lambda: [self._judge.expected(output) for output in self._outputs(request, arrays)],
             lambda x: sum(part.bytes for part in x),
         )
-        if all(width == REFERENCE for width in request.widths):
+        changes = self._changes(request.widths)
+        if not changes:
             return self._judged(request, arrays, [part.outputs for part in references], references)
         if self._reuses and self._reuse is None:
             self._start_reuse()
-        with self.quantized(request.widths):
-            outputs = self._reusing(request, arrays) if self._reuses else self._outputs(request, arrays)
-            return self._judged(request, arrays, outputs, references)
+
+        def run() -> list[torch.Tensor]:
+            return self._reusing(request, arrays) if self._reuses else self._outputs(request, arrays)
+
+        if self._fits(changes) or not self._divided(request, arrays, references):
+            with self._whole(changes), self._quantized_inputs(changes):
+                outputs = run()
+        else:
+            outputs = self._layer_by_layer(changes, run)
+        return self._judged(request, arrays, outputs, references)
+
+    def _divided(self, request: Request, arrays: Arrays, references: Sequence[Expected]) -> bool:
+        """Whether the network can be run layer by layer: the first time it is watched at FP32, for a batch."""
+        if self._layerwise is not None or not self._divides:
+            return self._divides
+        from evoquant.models.torch_layerwise import LayerByLayer
+        from evoquant.models.torch_reuse import same_bits
+
+        try:
+            layerwise = LayerByLayer(self._network, self._parameters)
+            with layerwise.running(range(len(self._layers)), self._originals.__getitem__):
+                (output,) = self._outputs(request, arrays, batches=1)
+            layerwise.learn()
+            self._divides = same_bits(output, references[0].outputs)
+        except Exception:  # whatever a network may hold: run whole it still can be
+            self._divides = False
+        if self._divides:
+            self._layerwise = layerwise
+        else:
+            warnings.warn(
+                "the network gives other outputs when it is watched, and so it cannot be measured layer by layer: "
+                "each worker holds all quantized weights at once.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return self._divides
+
+    def _layer_by_layer(
+        self, changes: Mapping[int, Precision], run: Callable[[], list[torch.Tensor]]
+    ) -> list[torch.Tensor]:
+        """What `run` gives with each quantized tensor in place only where it is read."""
+        assert self._layerwise is not None
+        for i, precision in changes.items():  # one that cannot be held fails here, whether the network reads it or not
+            if (i, precision.name) not in self._holdable:
+                self._tensor(i, precision)
+                self._holdable.add((i, precision.name))
+        while True:
+            outputs: list[torch.Tensor] | Exception
+            with (
+                self._layerwise.running(changes, lambda i: self._tensor(i, changes[i])),
+                self._quantized_inputs(changes),
+            ):
+                try:
+                    outputs = run()
+                except Exception as error:
+                    outputs = error
+            if not self._layerwise.learn():
+                break
+            if self._reuse is not None:
+                self._reuse.forget()
+        if isinstance(outputs, Exception):
+            raise outputs
+        return outputs
 
     def _start_reuse(self) -> None:
         """While the network is as it was given, without our hooks."""
@@ -270,8 +350,8 @@ class Measurer:
             parts.append(part)
         return np.concatenate(parts)
 
-    def _outputs(self, request: Request, arrays: Arrays) -> list[torch.Tensor]:
-        """Of each batch. Not in inference mode, where writing into a remembered tensor would go unnoticed."""
+    def _outputs(self, request: Request, arrays: Arrays, batches: int | None = None) -> list[torch.Tensor]:
+        """Of each batch, or the first so many. Not in inference mode, where writing into tensors would go unnoticed."""
         import torch
 
         inputs = self._inputs.get(
@@ -280,7 +360,7 @@ class Measurer:
         if any(tensor._version for tensors in inputs for tensor in tensors.values()):
             inputs = self._batches(arrays)  # the network writes into its inputs
         with torch.no_grad():
-            return [call_on_tensors(self._network, tensors) for tensors in inputs]
+            return [call_on_tensors(self._network, tensors) for tensors in inputs[:batches]]
 
     def _batches(self, arrays: Arrays) -> list[dict[str, torch.Tensor]]:
         """Copies of each batch's inputs: the same objects, by which calls are found again, as long as they are kept."""
@@ -303,36 +383,3 @@ class Measurer:
 
 def _bytes_of(tensors: dict[str, torch.Tensor]) -> int:
     return sum(map(tensor_bytes, tensors.values()))
-
-
-_ATTENTION_INPUTS = {"q_proj_weight": ("query",), "k_proj_weight": ("key",), "v_proj_weight": ("value",)}
-
-
-def activation_hook(layer: Layer) -> Any:
-    """A forward pre-hook (with keywords) that quantizes the float inputs of a layer's module to INT8.
-
-    The first argument; of a `MultiheadAttention` query, key and value, or the one that the layer projects.
-    """
-    import torch
-
-    assert layer.activations is not None
-    per: ActivationSlice = layer.activations
-    of_attention = layer.module != layer.name and layer.type == "Attention"
-    names = _ATTENTION_INPUTS.get(layer.parameter.rpartition(".")[2], ("query", "key", "value"))
-    places = {("query", "key", "value").index(name) for name in names} if of_attention else {0}
-
-    def hook(module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        done: dict[int, torch.Tensor] = {}  # one tensor that comes in twice stays one
-
-        def quantized(value: Any) -> Any:
-            if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-                return value
-            if id(value) not in done:
-                done[id(value)] = fake_quantize_activations_tensor(value, per)
-            return done[id(value)]
-
-        first = tuple(quantized(x) if i in places else x for i, x in enumerate(arguments))
-        chosen = names if of_attention else tuple(keywords)[: 0 if arguments else 1]
-        return first, {key: quantized(x) if key in chosen else x for key, x in keywords.items()}
-
-    return hook

@@ -112,8 +112,8 @@ class Trace(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Note which watched parameters the call takes, then make it."""
-        found = [t for t in _tensors((*args, *(kwargs or {}).values())) if id(t) in self.watched]
-        if found and not _is_getter(func):
+        found = [t for t in tensors_in((*args, *(kwargs or {}).values())) if id(t) in self.watched]
+        if found and not is_getter(func):
             linear = func is functional.linear
             self.kept.append(args[:1])
             for parameter in found:
@@ -190,15 +190,16 @@ def find_layers(
     return _declared(found, tie_groups or {}, types or {})
 
 
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
+def tensors_in(values: Any) -> Iterator[torch.Tensor]:
+    """The tensors among the arguments of a call, and in their tuples and lists."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
         elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
-def _is_getter(func: Any) -> bool:
+def is_getter(func: Any) -> bool:
     """Reading a parameter's shape or type is no use of its values."""
     name = getattr(func, "__name__", "")
     if name == "__get__":

@@ -138,7 +138,7 @@ def applied(
         InputError: the network has other layers; the message names one.
         PrecisionError: a weight that its width cannot hold.
     """
-    from evoquant.models.torch import activation_hook
+    from evoquant.models.torch_hooks import activation_hook
     from evoquant.models.torch_quantize import fake_quantize_tensor
     from evoquant.quantization.precision import Precision
 

@@ -5,6 +5,7 @@ Imports PyTorch; itself it is imported where a network is measured.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from evoquant.models.torch_data import call_network
 from evoquant.models.torch_layers import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from evoquant.models.arrays import Arrays
     from evoquant.models.torch_layers import Layer
@@ -173,3 +174,18 @@ def halved(values: torch.Tensor) -> torch.Tensor:
     even = values[..., : values.shape[-2] // 2 * 2, : values.shape[-1] // 2 * 2]
     columns = torch.maximum(even[..., 0::2], even[..., 1::2])
     return torch.maximum(columns[..., 0::2, :], columns[..., 1::2, :])
+
+
+@contextlib.contextmanager
+def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Modules whose `forward` is another one within, and what it was after."""
+    before = {module: module.__dict__.get("forward") for module in forwards}
+    for module, forward in forwards.items():
+        module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        for module, own in before.items():
+            del module.__dict__["forward"]
+            if own is not None:
+                module.__dict__["forward"] = own

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from evoquant.models.torch_reusable import Chain, halved, halves, reusable
+from evoquant.models.torch_reusable import Chain, halved, halves, replaced, reusable
 from evoquant.models.torch_threads import one_thread
 from evoquant.models.torch_worth import SECONDS_PER_BYTE, Worth
 
@@ -103,13 +103,8 @@ class Reuse:
             changed[module] = self._looking_up((number, own), forward, self._worths[number][0])
         for number, (module, chain) in enumerate(self._chains, start=len(self._modules)):
             changed[module] = self._walking(number, chain, widths)
-        for module, forward in changed.items():
-            module.__dict__["forward"] = forward
-        try:
+        with replaced(changed):
             yield
-        finally:
-            for module in changed:
-                del module.__dict__["forward"]
 
     def forget(self) -> None:
         """Let go of everything."""
