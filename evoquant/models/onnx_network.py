@@ -55,7 +55,7 @@ class Graph:
         if self._stages is None and not self._whole:
             try:
                 self._stages = Stages(self._model, weights, limit, self._source)
-            except (CannotBeCutError, InputError) as reason:
+            except (CannotBeCutError, InputError, OSError) as reason:
                 self.keep_whole(str(reason), sum(weights.values()))
         return self._stages
 

@@ -50,6 +50,15 @@ def test_codes_and_scales_are_those_of_the_plain_way(weight, name, axis):
         assert (code.tolist(), scale) == plain(row, precision.code_bits)
 
 
+@pytest.mark.parametrize("shape", [(1, 200), (63, 65), (130, 200), (200, 1), (70, 3, 9)])
+@pytest.mark.parametrize("name", ["INT4-channel", "INT4-channel-asym", "FP8-channel"])
+def test_a_weight_that_is_turned_gives_what_it_gives_as_it_lies(shape, name):
+    weight = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    turned = np.ascontiguousarray(np.moveaxis(weight, 0, 1))
+    lies, found = (fake_quantize(one, Precision.parse(name), axis) for one, axis in ((weight, 0), (turned, 1)))
+    assert found.flags.c_contiguous and found.tobytes() == np.ascontiguousarray(np.moveaxis(lies, 0, 1)).tobytes()
+
+
 @given(WEIGHTS, st.sampled_from(INTEGERS))
 def test_codes_are_symmetric_narrow_and_the_error_is_half_a_step_at_most(weight, name):
     precision = Precision.parse(name)
