@@ -141,11 +141,12 @@ class Network:
         if len(widths) != len(self._layers):
             raise InputError(f"{len(widths)} widths for {len(self._layers)} layers; give one per layer.")
         graph, switches = self._graph(widths)
-        needed = sum(size for size, width in zip(self._bytes, widths, strict=True) if width != REFERENCE)
+        keys = [(place, width) for place, width in enumerate(widths) if width != REFERENCE]
+        needed = sum(self._bytes[place] for place, _ in keys)
         done = 0
         while done < len(batches):
             stages = None
-            if needed and not self._quantized.begin(needed):
+            if needed and not self._quantized.begin(needed, keys):
                 sizes = dict(zip(self._places, self._bytes, strict=True))
                 stages = graph.stages(sizes, min(STAGE_BYTES, self._quantized.limit_bytes))
             together = batches[done : done + (1 if stages is None else stages.together(BETWEEN_BYTES))]
