@@ -129,3 +129,14 @@ def test_page_of_a_measured_run(whole):
     assert f"95% interval {low:.2%} to {high:.2%}" in page
     assert f"Recommended for deployment: <strong>{run.gate['recommended']['name']}</strong>" in page
     assert f"{run.champion.scores['test']['samples']} samples" in page
+
+
+@pytest.mark.long
+def test_how_much_is_kept_of_quantized_weights_changes_no_byte(whole, tmp_path):
+    """Layer by layer, with outcomes that are measured anew."""
+    run(tmp_path / "run", tmp_path / "cache", "task.quantized_cache=1kB")
+    for name in ("journal.jsonl", "champion.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes(), name
+    resolved = json.loads((tmp_path / "run/resolved.json").read_text())
+    assert resolved["config"]["task"]["quantized_cache"] == "1kB"
+    assert resolved["hash"] == json.loads((whole / "resolved.json").read_text())["hash"]
