@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evoquant.campaign.build_scoring import make_objective
 from evoquant.campaign.config import CampaignConfig, ReplayConfig
+from evoquant.campaign.config_objective import LimitsConfig
 from evoquant.campaign.replay import replay_plan
 from evoquant.report.ancestry import genes_of, space_of
 from evoquant.report.series_model import frozen, goal_of
+from evoquant.scoring.limits import EFFECTIVE_BITS, WithinLimits
 from evoquant.scoring.separable import cost_sums
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from evoquant.genomes.base import Space
     from evoquant.report.data import RunData
     from evoquant.report.series_model import Subject
+    from evoquant.scoring.limits import Limit
 
 MOST_GENERATIONS = 120  # whose population is shown
 MOST_POINTS = 8000
@@ -77,6 +81,11 @@ class PointMaker:
         self._shown = set(_evenly(count, MOST_GENERATIONS).tolist())
         self._each = max(MOST_POINTS // len(self._shown), 1)
         self._judged = _judged_on(run.config)
+        self._limits: tuple[Limit, ...] = ()
+        if isinstance(run.config.objective, LimitsConfig):
+            objective = make_objective(run.config, (subject.problem,))
+            assert isinstance(objective, WithinLimits)
+            self._limits = objective.at_most
         self._columns: list[NDArray[np.float64]] = []
         self._unlisted = self._elsewhere = self._failed = 0
 
@@ -100,7 +109,9 @@ class PointMaker:
         if not len(rows):
             return
         retention, cost, whole = self._figures(record, rows)
-        values = np.stack([np.full(len(rows), record["generation"]), retention, cost, fitness[rows], whole])
+        named = {name: np.array(found, dtype=np.float64)[rows] for name, found in population.get("costs", {}).items()}
+        within = self._within(cost, named)
+        values = np.stack([np.full(len(rows), record["generation"]), retention, cost, fitness[rows], whole, within])
         known = ~np.isnan(values).any(axis=0)
         self._failed += int((~known).sum())
         self._columns.append(values[:, known])
@@ -109,8 +120,21 @@ class PointMaker:
         """Of a population that is not listed the best alone."""
         if (best := record["best"]) is not None:
             column = min(max(self._subject.column, 0), len(best["retention"]) - 1)
-            figures = (record["generation"], best["retention"][column], self._cost_of(best["compression"][column]))
-            self._columns.append(np.array([[*figures, best["fitness"], 1.0]], dtype=np.float64).T)
+            cost = self._cost_of(np.array([best["compression"][column]], dtype=np.float64))
+            named = {name: np.array([found], dtype=np.float64) for name, found in best.get("costs", {}).items()}
+            figures = (record["generation"], best["retention"][column], cost[0], best["fitness"], 1.0)
+            self._columns.append(np.array([[*figures, self._within(cost, named)[0]]], dtype=np.float64).T)
+
+    def _within(self, cost: NDArray[np.float64], named: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """`(n,)` whether the model alone keeps the limits on costs: of what counts most, and `(n, models)` by name."""
+        subject = self._subject
+        amounts = {name: found[:, max(subject.column, 0)] for name, found in named.items()}
+        if not amounts:  # one cost alone
+            amounts = {"cost" if subject.problem.own_cost else "bits": cost, EFFECTIVE_BITS: subject.bits_of(cost)}
+        kept = np.ones(len(cost), dtype=bool)
+        for limit in self._limits:
+            kept &= limit.excess(amounts) <= 0
+        return kept.astype(np.float64)
 
     def _cost_of(self, compression: Any) -> Any:
         if np.any(np.asarray(compression) <= 0):
@@ -149,14 +173,11 @@ class PointMaker:
 
     def made(self, asked: int) -> Points:
         """The points, of so many candidates asked in all."""
-        columns = np.concatenate(self._columns, axis=1) if self._columns else np.empty((5, 0))
-        generation, retention, cost, fitness, whole = columns
+        columns = np.concatenate(self._columns, axis=1) if self._columns else np.empty((6, 0))
+        generation, retention, cost, fitness, whole, within = columns
         subject = self._subject
         bits = subject.bits_of(cost)
-        goal = goal_of(self._run, subject)
-        kept = goal.met(retention, bits)
-        if goal.others and goal.fitness is not None:  # then fitness knows of all limits
-            kept &= fitness > goal.fitness
+        kept = goal_of(self._run, subject).met(retention, bits) & (within > 0)
         arrays = (
             generation.astype(np.int64),
             retention,

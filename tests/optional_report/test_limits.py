@@ -11,6 +11,10 @@ pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
 
 from evoquant import api
+from evoquant.campaign.build import searched_profile
+from evoquant.campaign.build_scoring import compiled, make_objective
+from evoquant.genomes.load import genome_from_dict
+from evoquant.report.ancestry import space_of
 from evoquant.report.compare import compare
 from evoquant.report.compare_tables import compare_tables
 from evoquant.report.data import load_run
@@ -21,6 +25,9 @@ from evoquant.report.plots_archive import archive_figure
 from evoquant.report.plots_style import picture, style
 from evoquant.report.series import run_series
 from evoquant.report.why import why_data
+from evoquant.scoring.estimated import losses_of
+from evoquant.scoring.objective import score
+from evoquant.scoring.separable import all_cost_sums, retention_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "campaign"))
 LIMITS = Path(__file__).parents[2] / "configs" / "limits.yaml"
@@ -64,6 +71,37 @@ def test_the_scatter_draws_the_limit_on_what_is_minimised_and_tells_who_keeps_al
     assert any(goal.others in text for text in (front.finding, *front.notes))
     with style():
         assert b"not within all limits" in picture(run_figures(series)["front"], "svg")
+
+
+@pytest.mark.parametrize("population, floor", [(40, 0.9), (2100, 0.5)])
+def test_with_several_models_the_points_of_one_keep_all_of_its_limits_or_do_not(tmp_path, population, floor):
+    """The fitness is a mean over all models, and says nothing of one; of 2100 the journal lists the best alone."""
+    changes = [
+        "models.train=[seed/test, seed/train]",
+        "genome={kind: rule}",
+        f"search={{kind: genetic, population: {population}}}",
+        "stop.generations=6",
+        f"objective.retention={floor}",
+        "objective.at_most={bytes: 40MB, effective_bits: 16}",
+    ]
+    run = load_run(api.run(LIMITS, out=tmp_path / "run", overrides=changes).path)
+    points = run_series(run).points
+    (problem,) = compiled(run.config, [searched_profile(run.config, "seed/test")])
+    objective = make_objective(run.config, (problem,))
+    space, kept = space_of(run), []
+    for record in run.journal:
+        if "genes" in record["population"]:
+            allocations = space.allocate(np.array(record["population"]["genes"], dtype=np.float64), problem)
+        else:
+            genome = genome_from_dict(record["best"]["genome"], "journal")
+            allocations = genome.allocate(problem)[None]
+        retention = retention_of(losses_of(problem, allocations, None))[:, None]
+        costs = all_cost_sums(problem, allocations)[:, None]
+        kept.append(score(objective, (problem,), retention, costs).fitness > 0)
+    assert np.array_equal(points.feasible, np.concatenate(kept))
+    above = points.retention >= floor
+    assert points.feasible.sum() > 0 and (points.feasible & ~above).sum() == 0
+    assert population > 2000 or points.feasible.sum() < above.sum()  # else the floor alone would tell
 
 
 def test_plots_have_the_projections_with_equal_bytes_for_equal_runs(runs):
