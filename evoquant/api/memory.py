@@ -79,6 +79,7 @@ def optimize(
     types: Mapping[str, str] | None = None,
     block: int = 512,
     batch: int = 128,
+    quantized_cache: str | int | None = None,
     executor: Executor | Callable[..., Executor] | str = "local",
     workers: int | None = None,
     cache: str | Path | None = None,
@@ -114,7 +115,7 @@ def optimize(
         run_dir: where the run is written; a finished one is returned, an interrupted one goes on. None: temporary.
         name: of the run and the model in reports; by default the module's class, or the file's name.
         tie_groups, types: group → layers that share a width; layer → type, over what is found.
-        block, batch: samples that are measured together, and samples a forward pass.
+        block, batch, quantized_cache: samples measured together, and a forward pass; quantized weights kept ("256MB").
         executor, workers: `local`; `ray`, whose workers import the model's classes; `auto`; or your own. Results stay.
         cache, observer: a folder to keep outcomes in; who hears of every generation.
         rounding: weights to codes, a function or its name; see `evoquant.quantization.protocol`.
@@ -126,15 +127,14 @@ def optimize(
         MissingExtraError: PyTorch, or onnxruntime for an ONNX file, is not installed.
         Interrupted, CampaignError: by the user, the same call with the same `run_dir` goes on; the campaign failed.
     """
-    sizes = {"seed": seed, "block": block, "batch": batch}
+    sizes, kept = {"seed": seed, "block": block, "batch": batch}, {"quantized_cache": quantized_cache}
     _check(floor, budget, genome, executor, **sizes, workers=workers)
     parts = _parts(floor, at_most, minimise, costs, objective=objective, genome=space, search=search, cost=cost)
     with lent_executor(executor), parts.lent(), measurable(model):
-        splits, drawn = split_samples(calibration, selection, test, seed)
         rounder = None if rounding is None else rounder_of(rounding)
         named: dict[str, Any] = {"name": name_of(model, name), "tie_groups": tie_groups, "types": types, **sizes}
-        given = given_model(model, splits, drawn, metric, **named)
-        data = {"name": named["name"], "seed": seed, "task": _task_data(given, metric, sizes, rounder)}
+        given = given_model(model, *split_samples(calibration, selection, test, seed), metric, **named)
+        data = {"name": named["name"], "seed": seed, "task": _task_data(given, metric, sizes | kept, rounder)}
         data |= {**_searched(genome, parts), **_settings(budget, executor, workers, menu, deploy_to)}
         task = _sent(rounded_by(given.task, rounder), metric, executor)
         return _run(_config(data, task, start_from), task, run_dir, cache, observer)
@@ -299,7 +299,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _task_data(given: Given, metric: Any, sizes: Mapping[str, int], rounder: Rounder | None) -> dict[str, Any]:
+def _task_data(given: Given, metric: Any, sizes: Mapping[str, Any], rounder: Rounder | None) -> dict[str, Any]:
     """The task as the run's config names it."""
     code = None
     if callable(metric):

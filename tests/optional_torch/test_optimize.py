@@ -225,8 +225,10 @@ def test_the_same_call_writes_the_same_journal_and_a_finished_run_is_read(result
     for number, given in enumerate((batches[::-1], loader)):  # whatever the order of the samples
         again = evoquant.optimize(wave, given, run_dir=tmp_path / str(number), **BUDGET)
         assert journal(again.path) == journal(result.path)
+    layerwise = evoquant.optimize(wave, data, run_dir=tmp_path / "layerwise", quantized_cache=0, **BUDGET)
+    assert journal(layerwise.path) == journal(result.path)
     before = {file.name: file.stat().st_mtime_ns for file in result.path.iterdir()}
-    read = evoquant.optimize(wave, data, run_dir=result.path, **BUDGET)
+    read = evoquant.optimize(wave, data, run_dir=result.path, quantized_cache="1MB", **BUDGET)  # no part of the call
     assert dict(read.allocation) == dict(result.allocation)
     assert {file.name: file.stat().st_mtime_ns for file in result.path.iterdir()} == before
 
@@ -419,6 +421,7 @@ def test_a_warm_start_names_layers_that_differ(result, data):
         ({"budget": 1}, "evoquant.optimize: budget: 1 is less than the 9 that the signals (7)"),
         ({"seed": -1}, "seed: is -1"),
         ({"batch": 0}, "batch: is 0"),
+        ({"quantized_cache": "lots"}, "quantized_cache: 'lots' is no size; write it as 256MB, 1GiB, or in bytes"),
         ({"genome": "dirct"}, "Did you mean 'direct'?"),
         ({"executor": "rai"}, "executor: is 'rai'; it is local, ray, auto"),
         ({"workers": 0}, "workers: is 0"),
