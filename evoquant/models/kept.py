@@ -26,11 +26,10 @@ def cache_bytes(weights: int, asked: int | None) -> int:
 
 
 class Kept(Generic[Value]):
-    """Values by key. What one request keeps the next may let go, the least recently used first.
+    """Values by key. What the request at hand asks for stays; the least recently used of all else makes room for it.
 
     Where a request's values do not all fit they come one after the other, and the same again with the next request: to
-    let the least recently used go then is to let go of each just before it is asked for. So what is kept stays, unless
-    neither this request nor the one before has used it, and what finds no room is made each time.
+    let the least recently used go then, whatever is asked for, is to let go of each just before it is asked for.
 
     Attributes:
         limit_bytes: of all values together.
@@ -42,20 +41,14 @@ class Kept(Generic[Value]):
         self.bytes = 0
         self._items: OrderedDict[Hashable, tuple[Value, int, int]] = OrderedDict()
         self._request = 0
-        self._spared = 0
 
-    def begin(self, needed: int, keys: Iterable[Hashable] = ()) -> bool:
-        """Begin a request whose values take so many bytes; whether all of them can be kept at once.
-
-        Those of its `keys` that are here stay until it has asked for them.
-        """
-        fits = needed <= self.limit_bytes
+    def begin(self, needed: int, keys: Iterable[Hashable]) -> bool:
+        """Begin a request for the values of `keys`, of `needed` bytes; whether all of them can be kept at once."""
         self._request += 1
-        self._spared = self._request if fits else self._request - 1
         for key in keys:
             if key in self._items:
                 self._use(key)
-        return fits
+        return needed <= self.limit_bytes
 
     def get(self, key: Hashable, size: int, make: Callable[[], Value]) -> Value:
         """The value of `key`, of `size` bytes: kept, or made now, with room made for it before."""
@@ -63,8 +56,8 @@ class Kept(Generic[Value]):
             return self._use(key)
         while self._items and self.bytes + size > self.limit_bytes:
             oldest = next(iter(self._items))
-            _, freed, used = self._items[oldest]
-            if used >= self._spared:
+            _, freed, request = self._items[oldest]
+            if request == self._request:
                 break
             del self._items[oldest]
             self.bytes -= freed

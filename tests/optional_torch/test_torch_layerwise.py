@@ -270,14 +270,13 @@ def test_what_does_not_fit_keeps_what_it_can():
     assert walk(kept, "abcde") == "abcde"
     assert walk(kept, "abcde") == "de", "the least recently used, let go first, would make all of them again"
     assert walk(kept, "abcde") == "de"
-    assert walk(kept, "vwxyz") == "vwxyz"  # the request before used what is there
-    assert walk(kept, "vwxyz") == "vwxyz"
-    assert walk(kept, "vwxyz") == "yz"
+    assert walk(kept, "vwcxa") == "vwx", "of what is there it asks for two, which stay"
+    assert walk(kept, "vwcxa") == "wx", "a third has made room for the first that was asked for"
 
 
 def test_what_fits_makes_room_for_itself():
     kept = Kept(3)
-    assert kept.begin(3) and not kept.begin(4)
+    assert kept.begin(3, "abc") and not kept.begin(4, "abcd")
     assert walk(kept, "abc") == "abc" and walk(kept, "cde") == "de" and walk(kept, "ced") == ""
     assert walk(kept, "bc") == "b", "what this request asks for later stays"
     assert walk(kept, "dc") == "", "the least recently used went first"
