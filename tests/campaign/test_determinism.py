@@ -82,6 +82,7 @@ def test_many_ways_to_the_same_journal(expected, tmp_path, executor, disturbance
     assert got == expected
 
 
+@pytest.mark.long  # the same within a run: execution/test_rising.py
 def test_an_executor_may_change_between_run_and_resume(expected, tmp_path):
     out = tmp_path / "run"
     disturb(["run", CONFIGS / "evolve.yaml", "--out", out, *EXECUTORS["local"], *SUITE], out, signal.SIGINT)

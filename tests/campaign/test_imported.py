@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import json
-import os
 import struct
-import subprocess
 import sys
 import time
 
@@ -22,6 +20,7 @@ from evoquant.campaign.score import Unresolved, read_allocation
 from evoquant.errors import InputError
 from evoquant.quantization.precision import Precision
 from evoquant.scoring.objective import Cliff
+from tests.command import command
 
 SITES = (
     Site("embed", ("Embedding",), (40, 64), 0),
@@ -935,7 +934,7 @@ def network():
 """
 
 
-def test_score_reads_gguf_on_the_command_line(tmp_path):
+def test_score_reads_gguf_on_the_command_line(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from evoquant.models.torch_factory import load_factory
     from evoquant.profiles.llama_names import gguf_name
@@ -954,12 +953,10 @@ def test_score_reads_gguf_on_the_command_line(tmp_path):
     ]
     path = write_gguf(tmp_path / "m.gguf", tensors)
     assert isinstance(read_allocation(path), Unresolved)
-    env = {**os.environ, "PYTHONPATH": str(tmp_path), "EVOQUANT_CACHE": str(tmp_path / "cache")}
     words = ["score", "m.gguf", "--task", "mine:network", "--menu", "INT4-g32,INT8-g32,FP32", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "evoquant.cli", *words], cwd=tmp_path, capture_output=True, text=True, env=env
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    done = command(tmp_path, *words, EVOQUANT_CACHE=str(tmp_path / "cache"))
     scored = json.loads(done.stdout)
     assert scored["allocation"]["lm_head"] == scored["allocation"]["model.layers.0.mlp.up_proj"] == "INT4-g32"
     assert scored["allocation"]["model.embed_tokens"] == "INT8-g32"
