@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import threading
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +25,42 @@ WORKERS = 2
 WIDTH, LAYERS = 4096, 6  # 4096² float32 weights each: 67 MB
 STORE = 2 * 2**30  # bytes of the node's object store
 WIDTH_MEASURED = "INT4-channel"
+OTHER_WIDTH = "INT8-channel"
+TIMED = 6  # allocations, one after the other
+THREE_LAYERS = 3 * WIDTH * WIDTH * 4  # bytes
 OBJECT_STORE = ("/plasma", "/dev/shm")
+EVERY_S = 0.02
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row: how the network came to the worker, at which width it is measured, and what is kept of its tensors."""
+
+    when: str
+    width: str
+    shared: bool = True
+    quantized_cache: int | None = None
+
+
+CASES = (
+    Case("shared: measured at FP32", REFERENCE),
+    Case(f"shared: measured at {WIDTH_MEASURED}, whole", WIDTH_MEASURED),
+    Case(f"shared: measured at {WIDTH_MEASURED}, layer by layer, 3 layers kept", WIDTH_MEASURED, True, THREE_LAYERS),
+    Case(f"shared: measured at {WIDTH_MEASURED}, layer by layer, nothing kept", WIDTH_MEASURED, True, 0),
+    Case("copied, as it was before: measured at FP32", REFERENCE, False),
+    Case(f"copied, as it was before: measured at {WIDTH_MEASURED}, whole", WIDTH_MEASURED, False),
+)
 
 
 def settings() -> dict[str, Any]:
     """What determines the rows."""
-    return {"part": "memory", "workers": WORKERS, "width": WIDTH, "layers": LAYERS, "measured": WIDTH_MEASURED}
+    sizes = {"workers": WORKERS, "width": WIDTH, "layers": LAYERS, "timed": TIMED}
+    cases = [[case.when, case.width, case.shared, case.quantized_cache] for case in CASES]
+    return {"part": "memory", **sizes, "cases": cases, "other": OTHER_WIDTH, "time": "processor"}
 
 
 def measure(folder: Path) -> list[dict[str, Any]]:
-    """Rows: workers that have nothing, and that have measured the network at FP32 and at INT4, shared and copied.
+    """Rows: workers that have nothing, and each of `CASES`.
 
     Raises:
         CampaignError: the node does not start.
@@ -45,12 +73,23 @@ def measure(folder: Path) -> list[dict[str, Any]]:
         nodes.add(cpus=WORKERS, store=STORE)
         executor.start(probe, {})
         rows.append(_row("PyTorch alone", weights_mb, executor, None))
-        for how, elsewhere in (("shared", True), ("copied, as it was before", False)):
-            executor.start(probe, task.payload(elsewhere=elsewhere))
-            for widths in (REFERENCE, WIDTH_MEASURED):
-                row = _row(f"{how}: measured at {widths}", weights_mb, executor, (widths,) * len(task.layers))
-                rows.append(row)
+        for case in CASES:
+            executor.start(probe, replace(task, quantized_cache=case.quantized_cache).payload(elsewhere=case.shared))
+            rows.append(_row(case.when, weights_mb, executor, _allocations(case.width, len(task.layers))))
     return rows
+
+
+def _allocations(width: str, layers: int) -> list[tuple[str, ...]]:
+    """The first at one width; in those that follow, each layer's is one of two, and the first layer's always changes.
+
+    So that nothing of one is found again in the next but quantized weights.
+    """
+    if width == REFERENCE:
+        return [(REFERENCE,) * layers]
+    rng = generator_for(0, 0, "allocations")
+    names = (width, OTHER_WIDTH)
+    more = [(names[(i + 1) % 2], *(names[j] for j in rng.integers(0, 2, layers - 1))) for i in range(TIMED)]
+    return [(width,) * layers, *more]
 
 
 def large_task() -> TorchTask:
@@ -73,16 +112,19 @@ def large_task() -> TorchTask:
     return replace(task, travels=True)
 
 
-def _row(when: str, weights_mb: float, executor: RayExecutor, widths: tuple[str, ...] | None) -> dict[str, Any]:
-    found: list[Any] = list(executor.map([widths] * executor.workers))
-    shares = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
-    return {"when": when, "workers": executor.workers, "weights_mb": weights_mb, "megabytes": shares}
+def _row(when: str, weights_mb: float, executor: RayExecutor, allocations: Any) -> dict[str, Any]:
+    found: list[Any] = list(executor.map([allocations] * executor.workers))
+    means = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
+    timed = {"seconds": means.pop("seconds")} if "seconds" in means else {}
+    return {"when": when, "workers": executor.workers, "weights_mb": weights_mb, "megabytes": means, **timed}
 
 
 def probe(payload: dict[str, Any]) -> Callable[[Any], dict[str, float]]:
-    """Factory: a measurer; a batch is widths to measure, or None, and its result this process's memory."""
-    import time
+    """Factory: a measurer; a batch is allocations to measure, or None, and its result this process's memory.
 
+    `peak` is the most private memory while the first is measured, `seconds` the processor time that each of those that
+    follow takes.
+    """
     import torch
 
     from evoquant.models.base import Request
@@ -90,13 +132,47 @@ def probe(payload: dict[str, Any]) -> Callable[[Any], dict[str, float]]:
     torch.zeros(1)
     measure = start_measurer(payload) if payload else None
 
-    def work(widths: tuple[str, ...] | None) -> dict[str, float]:
-        if measure is not None and widths is not None:
-            measure([Request(widths, "calibration", 0)])
-        time.sleep(1.0)  # so that each worker gets one
-        return memory()
+    def work(allocations: list[tuple[str, ...]] | None) -> dict[str, float]:
+        if measure is None or allocations is None:
+            time.sleep(1.0)  # so that each worker gets one
+            return {**memory(), "peak": memory()["private"]}
+        first, *more = [Request(widths, "calibration", 0) for widths in allocations]
+        with Peak() as peak:
+            measure([first])
+        found = {**memory(), "peak": peak.megabytes}
+        began = time.process_time()  # the machine may be shared
+        for request in more:
+            measure([request])
+        if more:
+            found["seconds"] = (time.process_time() - began) / len(more)
+        time.sleep(1.0)
+        return found
 
     return work
+
+
+class Peak:
+    """The most private memory of this process within, in MB, looked at every `EVERY_S` and at both ends."""
+
+    def __init__(self) -> None:
+        self.megabytes = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            over = self._over.wait(EVERY_S)
+            self.megabytes = max(self.megabytes, memory()["private"])
+            if over:
+                return
 
 
 def memory() -> dict[str, float]:
