@@ -80,8 +80,8 @@ def memory_tables(rows: Rows) -> list[Table]:
         "Whole, a worker keeps quantized tensors of its own for the next allocation, up to 1.5 times the weights. "
         "Layer by layer (`task.quantized_cache`) it has what it keeps and those of the running module; what is not "
         "kept is quantized again. Time is processor time of one measurement of those that follow: each allocation has "
-        "one of two widths for every layer, and another in the first than the one before, so that nothing but quantized "
-        "weights is found again.",
+        "one of two widths for every layer, and another in the first than the one before, so that nothing but "
+        "quantized weights is found again.",
     )
     return [Table("A large network on two workers of a node", columns, cells, notes, frozenset(range(1, 9)))]
 
