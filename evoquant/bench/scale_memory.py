@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoquant.bench.nodes import Nodes
+from evoquant.bench.scale_memory_onnx import large_onnx_task
 from evoquant.execution.ray import RayExecutor
 from evoquant.models.base import REFERENCE
 from evoquant.models.measurer import start_measurer
@@ -19,6 +20,7 @@ from evoquant.rng import generator_for
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from evoquant.models.onnx_task import OnnxTask
     from evoquant.models.torch_task import TorchTask
 
 WORKERS = 2
@@ -34,12 +36,16 @@ EVERY_S = 0.02
 
 @dataclass(frozen=True)
 class Case:
-    """A row: how the network came to the worker, at which width it is measured, and what is kept of its tensors."""
+    """A row: how the network came to the worker, at which width it is measured, and what is kept of its tensors.
+
+    `onnx`: as an ONNX file, measured with onnxruntime.
+    """
 
     when: str
     width: str
     shared: bool = True
     quantized_cache: int | None = None
+    onnx: bool = False
 
 
 CASES = (
@@ -49,13 +55,23 @@ CASES = (
     Case(f"shared: measured at {WIDTH_MEASURED}, layer by layer, nothing kept", WIDTH_MEASURED, True, 0),
     Case("copied, as it was before: measured at FP32", REFERENCE, False),
     Case(f"copied, as it was before: measured at {WIDTH_MEASURED}, whole", WIDTH_MEASURED, False),
+    Case("ONNX, shared: measured at FP32", REFERENCE, onnx=True),
+    Case(f"ONNX, shared: measured at {WIDTH_MEASURED}, whole", WIDTH_MEASURED, onnx=True),
+    Case(
+        f"ONNX, shared: measured at {WIDTH_MEASURED}, in stages, 3 layers kept",
+        WIDTH_MEASURED,
+        True,
+        THREE_LAYERS,
+        True,
+    ),
+    Case(f"ONNX, shared: measured at {WIDTH_MEASURED}, in stages, nothing kept", WIDTH_MEASURED, True, 0, True),
 )
 
 
 def settings() -> dict[str, Any]:
     """What determines the rows."""
     sizes = {"workers": WORKERS, "width": WIDTH, "layers": LAYERS, "timed": TIMED}
-    cases = [[case.when, case.width, case.shared, case.quantized_cache] for case in CASES]
+    cases = [[case.when, case.width, case.shared, case.quantized_cache, case.onnx] for case in CASES]
     return {"part": "memory", **sizes, "cases": cases, "other": OTHER_WIDTH, "time": "processor"}
 
 
@@ -66,16 +82,25 @@ def measure(folder: Path) -> list[dict[str, Any]]:
         CampaignError: the node does not start.
     """
     task = large_task()
-    weights_mb = sum(array.nbytes for array in task.state().values()) / 1e6
+    onnx = large_onnx_task(WIDTH, LAYERS)
+    megabytes = {
+        False: sum(array.nbytes for array in task.state().values()) / 1e6,
+        True: sum(array.nbytes for array in onnx.opened.weights.values()) / 1e6,
+    }
     rows = []
     with Nodes() as nodes, RayExecutor(workers=WORKERS, address=nodes.address) as executor:
         nodes.add(cpus=0)
         nodes.add(cpus=WORKERS, store=STORE)
         executor.start(probe, {})
-        rows.append(_row("PyTorch alone", weights_mb, executor, None))
+        rows.append(_row("PyTorch alone", megabytes[False], executor, None))
         for case in CASES:
-            executor.start(probe, replace(task, quantized_cache=case.quantized_cache).payload(elsewhere=case.shared))
-            rows.append(_row(case.when, weights_mb, executor, _allocations(case.width, len(task.layers))))
+            if case.onnx:
+                measured: OnnxTask | TorchTask = replace(onnx, quantized_cache=case.quantized_cache)
+            else:
+                measured = replace(task, quantized_cache=case.quantized_cache)
+            executor.start(probe, measured.payload(elsewhere=case.shared))
+            allocations = _allocations(case.width, len(measured.layers))
+            rows.append(_row(case.when, megabytes[case.onnx], executor, allocations))
     return rows
 
 
@@ -125,11 +150,12 @@ def probe(payload: dict[str, Any]) -> Callable[[Any], dict[str, float]]:
     `peak` is the most private memory while the first is measured, `seconds` the processor time that each of those that
     follow takes.
     """
-    import torch
-
     from evoquant.models.base import Request
 
-    torch.zeros(1)
+    if payload.get("runtime") != "onnx":
+        import torch
+
+        torch.zeros(1)
     measure = start_measurer(payload) if payload else None
 
     def work(allocations: list[tuple[str, ...]] | None) -> dict[str, float]:

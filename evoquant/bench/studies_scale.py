@@ -62,5 +62,5 @@ cluster: docs/scale.md.
         alone=True,
         native=True,
         kept=True,
-        needs=("torch", "sklearn", "ray"),
+        needs=("torch", "sklearn", "ray", "onnx", "onnxruntime"),
     )

@@ -82,6 +82,8 @@ def memory_tables(rows: Rows) -> list[Table]:
         "kept is quantized again. Time is processor time of one measurement of those that follow: each allocation has "
         "one of two widths for every layer, and another in the first than the one before, so that nothing but "
         "quantized weights is found again.",
+        "ONNX: as many matrix products of the same width as one file, measured with onnxruntime in workers without "
+        "PyTorch; a stage has one layer's weights here.",
     )
     return [Table("A large network on two workers of a node", columns, cells, notes, frozenset(range(1, 9)))]
 
