@@ -166,7 +166,8 @@ def opened_sweep(folder: Path) -> Sweep:
     if not isinstance(data, dict) or not isinstance(data.get("sweep"), dict):
         raise RunDirError(f"{source}: should hold `hash` and `sweep`; restore it, or give the sweep's file again.")
     given = data.get("folder")
-    found = sweep_from_dict(data["sweep"], str(source), Path(given) if isinstance(given, str) else folder)
+    beside = Path(given) if isinstance(given, str) else folder
+    found = sweep_from_dict(data["sweep"], str(source), beside, recorded=True)
     if sweep_hash(found) != data.get("hash"):
         raise RunDirError(
             f"{source}: the sweep does not give the hash it was started with; restore it, or give the sweep's file "
@@ -221,7 +222,7 @@ def _held(
         imported(name, f"{loaded.config.name}: ")
     if RunDir(folder).has(RESOLVED):
         raise RunDirError(f"{folder}: holds the run of one campaign; choose another --out.")
-    _require_same(loaded, folder)
+    _require_same(loaded, folder, text is not None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -266,7 +267,9 @@ def require_inputs(loaded: Sweep, source: str) -> None:
             known.add(name)
 
 
-def _require_same(loaded: Sweep, folder: Path) -> None:
+def _require_same(loaded: Sweep, folder: Path, begins: bool) -> None:
+    again = f" What has begun there goes on with: evoquant resume {folder}"
+    go_on = again if begins and is_file(folder / RECORD) else ""
     for cell in loaded.cells:
         directory = RunDir(folder / cell.name)
         if not directory.has(RESOLVED):
@@ -275,7 +278,7 @@ def _require_same(loaded: Sweep, folder: Path) -> None:
         if not isinstance(found, dict) or found.get("hash") != cell.config.hash():
             raise RunDirError(
                 f"{folder / cell.name}: holds a run of another config than this sweep's; choose another --out, or "
-                f"delete it."
+                f"delete it.{go_on}"
             )
 
 

@@ -42,10 +42,11 @@ def with_table_digests(data: dict[str, Any]) -> None:
             cost.setdefault("sha256", table_digest(Path(cost["file"])))
 
 
-def with_files(data: dict[str, Any]) -> None:
+def with_files(data: dict[str, Any], recorded: bool = False) -> None:
     """Say in a config's plain data, whose paths are absolute, what its files hold, where `files` does not say it yet.
 
-    A file that cannot be read is left to whoever reads it.
+    A file that cannot be read is left to whoever reads it. `recorded` data, of a sweep that has begun, says all that it
+    said then: nothing in a sweep of before, whose hashes stay.
     """
     known = data.get("files") or {}
     if not isinstance(known, dict):  # left to whoever checks the config
@@ -53,8 +54,11 @@ def with_files(data: dict[str, Any]) -> None:
     found = {}
     for holder, key in _named(data):
         path = holder[key]
-        with contextlib.suppress(InputError):
-            found[path] = known[path] if path in known else file_digest(path, key == "model")
+        if path in known:
+            found[path] = known[path]
+        elif not recorded:
+            with contextlib.suppress(InputError):
+                found[path] = file_digest(path, key == "model")
     for cost in _tables(data):
         if cost["file"] in known:  # by a sweep's record
             cost.setdefault("sha256", known[cost["file"]])

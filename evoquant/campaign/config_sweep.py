@@ -176,7 +176,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     return sweep_from_dict(data, str(path), path.parent, overrides)
 
 
-def sweep_from_dict(data: Any, source: str, folder: Path, overrides: Sequence[str] = ()) -> Sweep:
+def sweep_from_dict(
+    data: Any, source: str, folder: Path, overrides: Sequence[str] = (), recorded: bool = False
+) -> Sweep:
     """A sweep from plain data.
 
     Args:
@@ -184,6 +186,7 @@ def sweep_from_dict(data: Any, source: str, folder: Path, overrides: Sequence[st
         source: what messages begin with.
         folder: what the paths in it are relative to.
         overrides: as of `load_sweep`.
+        recorded: it is the record of one that has begun.
 
     Raises:
         ConfigError: as `load_sweep`.
@@ -198,7 +201,7 @@ def sweep_from_dict(data: Any, source: str, folder: Path, overrides: Sequence[st
         found = combinations(config.name, over, include, config.exclude, MAX_CAMPAIGNS)
     except InputError as error:
         raise ConfigError(f"{source}: {error}") from None
-    cells = tuple(_cell(one, base, f"{source}: campaign {one.name}", folder) for one in found)
+    cells = tuple(_cell(one, base, f"{source}: campaign {one.name}", folder, recorded) for one in found)
     _require_distinct(cells, source)
     axes = dict.fromkeys(key for one in found for key in one.varied)
     resolved = config.model_copy(update={"base": base, "over": over, "include": include})
@@ -241,14 +244,14 @@ def _base(config: SweepConfig, source: str, folder: Path, overrides: Sequence[st
     return data, source
 
 
-def _cell(one: Combination, base: Mapping[str, Any], source: str, folder: Path) -> Cell:
+def _cell(one: Combination, base: Mapping[str, Any], source: str, folder: Path, recorded: bool) -> Cell:
     data: dict[str, Any] = _copied(base)
     for key, value in sorted(one.values.items(), key=lambda item: item[0].count(".")):  # a whole before its parts
         set_key(data, key, _copied(value), source)
     data["name"] = one.combination
     _run_here(data)
     resolve_paths(data, folder)
-    with_files(data)
+    with_files(data, recorded)
     config = config_from_dict(data, source)
     if isinstance(config.search, ReplayConfig):
         raise ConfigError(f"{source}: a replay searches nothing, and every seed gives the same; leave it out.")

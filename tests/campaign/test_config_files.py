@@ -7,8 +7,9 @@ import pytest
 
 import evoquant
 from evoquant import api
-from evoquant.api.sweeps import resume_sweep, sweep
+from evoquant.api.sweeps import RECORD, resume_sweep, sweep
 from evoquant.campaign.config import config_from_dict, load_config
+from evoquant.campaign.config_sweep import sweep_from_dict
 from evoquant.campaign.storage import CHAMPION, ENVIRONMENT, JOURNAL, RESOLVED
 from evoquant.errors import ConfigError, InputError
 from evoquant.files import pretty_json
@@ -17,6 +18,7 @@ from evoquant.profiles.model import profile_to_json
 from evoquant.report.compare_runs import differing
 from evoquant.report.data import load_run
 from evoquant.report.page_run import overrides_of
+from evoquant.report.sweep import sweep_hash
 from evoquant.report.tables import run_tables
 
 CAMPAIGN = """
@@ -135,6 +137,25 @@ def test_a_sweep_goes_on_where_its_files_lie_now(folder, tmp_path, monkeypatch):
     assert {run.name: (run / JOURNAL).read_bytes() for run in again.runs} == journals
     other = sweep(moved / "many.yaml", out=moved / "runs/many", executor="local", overrides=words)
     assert not other.failed and {run.name: (run / JOURNAL).read_bytes() for run in other.runs} == journals
+
+
+def test_a_sweep_from_before_goes_on(folder):
+    """Its record says nothing of files, and its campaigns have paths in their hashes."""
+    (folder / "many.yaml").write_text("base: own.yaml\nover: {seed: 0-1}\n")
+    made = sweep(folder / "many.yaml", out=folder / "new", executor="local")
+    journals = [(run / JOURNAL).read_bytes() for run in made.runs]
+    record = json.loads((folder / "new" / RECORD).read_text())
+    del record["sweep"]["base"]["files"]
+    before = sweep_from_dict(record["sweep"], "before", folder, recorded=True)
+    assert not any(cell.config.files for cell in before.cells)
+    record["hash"] = sweep_hash(before)
+    (folder / "many").mkdir()
+    (folder / "many" / RECORD).write_text(pretty_json(record))
+    again = resume_sweep(folder / "many", executor="local")
+    assert not again.failed and [(run / JOURNAL).read_bytes() for run in again.runs] == journals
+    with pytest.raises(InputError, match=r"goes on with: evoquant resume .*many$"):  # by its file the hashes are others
+        sweep(folder / "many.yaml", out=folder / "many", executor="local")
+    assert not resume_sweep(folder / "many", executor="local").failed
 
 
 def test_a_file_that_changes_under_a_sweep_is_refused(folder):
