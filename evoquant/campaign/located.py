@@ -78,6 +78,8 @@ def _place_of(path: str, digest: str, model: bool) -> str:
     if is_file(Path(path)):
         return path
     parts = Path(path).parts[1:]
+    if ".." in parts:  # of no config that was read from a file; it would lead out of the current folder
+        return path
     for first in range(len(parts)):
         with contextlib.suppress(InputError):
             place = _here().joinpath(*parts[first:])

@@ -12,7 +12,7 @@ import onnx
 from onnx import external_data_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from evoquant.errors import InputError
+from evoquant.errors import InputError, quoted
 from evoquant.models.onnx_graph import MAX_DEPTH, subgraphs
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def external_files(model: Path) -> tuple[Path, ...]:
     """The files beside a model in which its weights are.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or names a file out of its folder, which onnx does not load either.
     """
     try:
         proto = onnx.load_model_from_string(_bytes_of(model, str(model)), format="protobuf")
@@ -67,6 +67,9 @@ def external_files(model: Path) -> tuple[Path, ...]:
         raise
     except Exception as error:  # protobuf's own classes, by version
         raise InputError(f"{model}: no ONNX model, or a truncated one ({error}); export it again.") from None
+    for name in found:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{model}: names {quoted(name)} for its weights, out of its folder; export it again.")
     return tuple(model.parent / name for name in sorted(found))
 
 

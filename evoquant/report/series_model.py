@@ -21,7 +21,7 @@ from evoquant.campaign.config import (
 from evoquant.campaign.config_objective import LimitsConfig
 from evoquant.campaign.in_memory import missing_parts
 from evoquant.campaign.located import input_name
-from evoquant.campaign.storage import PROFILE
+from evoquant.campaign.storage import ENVIRONMENT, PROFILE, RunDir
 from evoquant.errors import InputError, ProfileError, RunDirError, quoted
 from evoquant.files import is_file
 from evoquant.profiles.builtin import any_profile
@@ -191,11 +191,25 @@ def _replayed(run: RunData, search: ReplayConfig, model: str | None) -> Subject:
 
 
 def _unchanged(run: RunData, profile: ModelProfile, name: str) -> ModelProfile:
-    """The profile, if it is still what a finished run says that it read."""
-    known = run.champion.provenance.get("inputs") if run.champion is not None else None
+    """The profile, if it is still what the run says that it read."""
+    if run.champion is not None:
+        known = run.champion.provenance.get("inputs")
+    else:
+        known = _read_by_now(run)
     if isinstance(known, dict) and known.get(input_name(run.config, name), profile.digest) != profile.digest:
         raise ProfileError(f"{name}: was changed since {run.path} was run on it; restore it, or run again.")
     return profile
+
+
+def _read_by_now(run: RunData) -> Any:
+    """What a run that is not finished reads; nothing where that is lost, of which a resume tells."""
+    if not is_file(run.path / ENVIRONMENT):
+        return None
+    try:
+        environment = RunDir.open(run.path, hold=False).read(ENVIRONMENT)
+    except RunDirError:
+        return None
+    return environment.get("inputs") if isinstance(environment, dict) else None
 
 
 def _subject(

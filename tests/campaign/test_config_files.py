@@ -10,6 +10,7 @@ from evoquant import api
 from evoquant.api.sweeps import RECORD, resume_sweep, sweep
 from evoquant.campaign.config import config_from_dict, load_config
 from evoquant.campaign.config_sweep import sweep_from_dict
+from evoquant.campaign.located import located
 from evoquant.campaign.storage import CHAMPION, ENVIRONMENT, JOURNAL, RESOLVED
 from evoquant.errors import ConfigError, InputError
 from evoquant.files import pretty_json
@@ -18,6 +19,7 @@ from evoquant.profiles.model import profile_to_json
 from evoquant.report.compare_runs import differing
 from evoquant.report.data import load_run
 from evoquant.report.page_run import overrides_of
+from evoquant.report.series import run_series
 from evoquant.report.sweep import sweep_hash
 from evoquant.report.tables import run_tables
 
@@ -89,6 +91,28 @@ def test_a_run_goes_on_and_is_read_where_its_files_lie_now(folder, tmp_path, mon
     interrupted(moved / "runs/own")
     with pytest.raises(InputError, match=r"here/models/train\.json: does not exist"):
         api.resume("runs/own")
+
+
+def test_the_page_of_an_unfinished_run_is_not_made_of_another_profile(folder):
+    run = api.run(folder / "own.yaml", out=folder / "run").path
+    interrupted(run)
+    assert run_series(load_run(run))
+    shutil.copy(folder / "models/valid.json", folder / "models/train.json")
+    with pytest.raises(InputError, match=r"train\.json: was changed since .* was run on it; restore it"):
+        run_series(load_run(run))
+    (run / ENVIRONMENT).write_text("{")  # a resume tells of it
+    assert run_series(load_run(run))
+
+
+def test_a_path_in_a_run_directory_leads_nowhere_out_of_the_current_folder(folder, monkeypatch):
+    config, _ = load_config(folder / "own.yaml")
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    out = "/x/../models/train.json"  # gone; from here the same parts lead to the file
+    plain = config.to_dict()
+    plain["files"] = {out: config.files[plain["models"]["train"][0]]}
+    plain["models"]["train"] = [out]
+    assert located(config_from_dict(plain, "made")).models.train == [out]
 
 
 def test_a_run_from_before_goes_on(folder):

@@ -11,6 +11,7 @@ pytest.importorskip("onnxruntime")
 
 from evoquant import api
 from evoquant.campaign.config import load_config
+from evoquant.campaign.config_files import file_digest
 from evoquant.campaign.config_measured import source_of
 from evoquant.cli.commands import app
 from evoquant.errors import InputError
@@ -95,6 +96,27 @@ def test_a_network_is_what_its_files_hold_and_is_found_where_they_lie_now(folder
     (moved / "run" / "champion.json").unlink()
     with pytest.raises(InputError, match=r"here/net\.onnx: does not exist"):
         api.resume("run")
+
+
+@pytest.mark.parametrize("where", ["../secret.bin", "ABSOLUTE"])
+def test_weights_out_of_a_models_folder_are_not_read(folder, where):
+    place = folder / "here"
+    place.mkdir()
+    model = onnx.load(folder / "net.onnx")
+    onnx.save(model, place / "net.onnx", save_as_external_data=True, location="secret.bin", size_threshold=0)
+    shutil.move(place / "secret.bin", folder / "secret.bin")
+    model = onnx.load(place / "net.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = where.replace("ABSOLUTE", str(folder / "secret.bin"))
+    onnx.save(model, place / "net.onnx")
+    with pytest.raises(InputError, match=r"net\.onnx: names '.*secret\.bin' for its weights, out of its folder"):
+        file_digest(str(place / "net.onnx"), model=True)
+    shutil.move(folder / "net.npz", place / "net.npz")
+    (place / "net.yaml").write_text(CONFIG.replace("KIND", "direct"))
+    with pytest.raises(InputError, match=r"net\.onnx: its external data cannot be read"):
+        api.run(place / "net.yaml", out=folder / "run", overrides=[f"cache={folder}"])
 
 
 def test_pick_says_where_retention_does_not_tell_entries_apart(folder, capsys):
