@@ -3,7 +3,8 @@
 Which module reads a weight is seen, not assumed: weights are tied, read by a parent, by functions or parametrizations.
 Every read of a weight's memory is noted, with the innermost module whose `forward` is under way: in a pass at FP32
 first, and from then on in every pass, where a quantized weight that is not in place lies there with its FP32 values. So
-none of these is ever used unnoticed: a reader that was not known is learned, and the pass made again.
+none of these is ever used unnoticed: a reader that was not known is learned, and the pass made again. Where a module
+runs in another thread than the network, where reads are not seen, all weights are in place throughout.
 
 Imports PyTorch; itself it is imported where a network does not fit.
 """
@@ -11,7 +12,7 @@ Imports PyTorch; itself it is imported where a network does not fit.
 from __future__ import annotations
 
 import contextlib
-import functools
+import threading
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ class LayerByLayer:
         self._starts: list[int] = []
         self._watched: list[tuple[int, int]] = []
         self._looking = True
+        self._thread = 0
 
     @contextlib.contextmanager
     def running(self, layers: Collection[int], quantized: Callable[[int], torch.Tensor]) -> Iterator[None]:
@@ -56,6 +58,7 @@ class LayerByLayer:
             layers: numbers of weights.
             quantized: gives the tensor of a number, each time that it is put in place.
         """
+        self._thread = threading.get_ident()
         apart = [i for i in layers if i not in self._throughout]
         places = sorted((*_place(self._originals[i]), i) for i in apart)
         self._starts = [start for start, _, _ in places]
@@ -85,8 +88,9 @@ class LayerByLayer:
     def _reading(
         self, module: nn.Module, forward: Callable[..., Any], own: list[int], quantized: Callable[[int], torch.Tensor]
     ) -> Callable[..., Any]:
-        @functools.wraps(forward)
         def call(*arguments: Any, **keywords: Any) -> Any:
+            if threading.get_ident() != self._thread:  # what another thread reads is not seen: all is put in place
+                self._seen.update((i, None) for _, i in self._watched)
             self._running.append(module)
             try:
                 with self._in_place(own, quantized):

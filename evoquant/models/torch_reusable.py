@@ -6,6 +6,8 @@ Imports PyTorch; itself it is imported where a network is measured.
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -176,12 +178,19 @@ def halved(values: torch.Tensor) -> torch.Tensor:
     return torch.maximum(columns[..., 0::2, :], columns[..., 1::2, :])
 
 
+class _Instead(functools.partial[Any]):
+    """A function in the place of a module's `forward`; a deep copy of the module gets its own `forward` back."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(vars(self)["__wrapped__"], memo)
+
+
 @contextlib.contextmanager
 def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Modules whose `forward` is another one within, and what it was after."""
+    """Modules whose `forward` is another one within, and what it was after; a deep copy of one has its own."""
     before = {module: module.__dict__.get("forward") for module in forwards}
     for module, forward in forwards.items():
-        module.__dict__["forward"] = forward
+        module.__dict__["forward"] = functools.update_wrapper(_Instead(forward), module.forward)
     try:
         yield
     finally:

@@ -1,5 +1,8 @@
 """Networks that read their weights in odd ways: past the module that holds them, as views, by branches, compiled."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import nn
@@ -102,6 +105,35 @@ class Counting(nn.Module):
 
     def forward(self, x, depth=3):
         return self.last(x) if depth == 0 else self(torch.tanh(self.line(x)), depth - 1) + self.line(x)
+
+
+class Copying(nn.Module):
+    """Changes a copy of a module, for some values."""
+
+    def __init__(self):
+        super().__init__()
+        self.line, self.last = nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        line = self.line
+        if x.sum() > 0:
+            line = copy.deepcopy(line)
+            line.weight.mul_(2)
+        return self.last(line(x))
+
+
+class Threads(nn.Module):
+    """Calls a module that reads another's weight in another thread, for some values."""
+
+    def __init__(self):
+        super().__init__()
+        self.given, self.line, self.last = Given(), nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        if x.sum() <= 0:
+            return self.last(self.line(x))
+        with ThreadPoolExecutor(1) as pool:
+            return self.last(pool.submit(self.given, x, self.line.weight).result())
 
 
 class Writing(nn.Module):
@@ -265,6 +297,8 @@ ODD = {  # name → how to make it, and its inputs
     "provided": (Provided, lambda n: normal(n, 6)),
     "branching": (Branching, lambda n: normal(n, 6)),
     "recursion": (Counting, lambda n: normal(n, 6)),
+    "copies": (Copying, lambda n: normal(n, 6)),
+    "threads": (Threads, lambda n: normal(n, 6)),
     "again": (lambda: nn.Sequential(*[nn.Linear(6, 6)] * 3, nn.Linear(6, 4)), lambda n: normal(n, 6)),
     "attention": (Attending, lambda n: normal(n, 5, 6)),
     "recurrence": (Recurrent, lambda n: normal(n, 5, 6)),
