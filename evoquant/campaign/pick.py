@@ -199,8 +199,10 @@ def _doubt(
         ]
         if alike:
             most = max(scores["compression"] for scores in alike)
-            count = "another entry keeps" if len(alike) == 1 else f"{len(alike)} other entries keep"
-            said.append(f"{count} the limits and as much retention up to that, at up to {most:.3f}x compression")
+            count, at = (
+                ("another entry keeps", "at") if len(alike) == 1 else (f"{len(alike)} other entries keep", "at up to")
+            )
+            said.append(f"{count} the limits, and as much retention within that error, {at} {most:.3f}x compression")
     elif kept - limits.retention < error:
         said.append(f"the {kept:.2%} of this one may be below the limit")
     return f"retention on {split} has a standard error of {error:.2%}: {'; '.join(said)}" if said else ""
