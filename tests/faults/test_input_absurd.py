@@ -235,5 +235,6 @@ def test_memory_that_runs_out_ends_in_a_message(folder, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(api, "run", full)
+    (folder / "c.yaml").write_text("models: {train: [seed/train], valid: [seed/valid], test: [seed/test]}\n")
     code, _, err = cli("run", folder / "c.yaml")
     assert (code, err) == (1, "evoquant: out of memory; take a smaller population or model, or a larger machine\n")
