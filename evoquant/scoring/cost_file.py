@@ -134,6 +134,11 @@ class TableCost:
             raise InputError(f"{table.source}: {signal.text}; count bytes or bit operations instead.")
         rows = [[sum(_value(table, profile.layers[i], p.name) for i in unit) for p in menu] for unit in members]
         reference = sum(values[WIDEST] for values in table.values.values()) + table.constant
+        if reference <= table.constant:  # as measured where a call takes far longer than any layer
+            raise InputError(
+                f"{table.source}: at {WIDEST} the layers take nothing beside the constant part, {table.constant} "
+                f"{table.unit}: there is nothing to save. Measure more samples a call (--batch), or count bytes."
+            )
         return Cost(table.unit, np.array(rows, dtype=np.int64), table.constant, reference, table.noise)
 
 

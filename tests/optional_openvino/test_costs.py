@@ -69,7 +69,9 @@ def test_every_layer_stands_by_itself_with_what_reads_it():
 def measured(request):
     task = task_of("transformer")
     profile = bare_profile(task, WIDTHS)
-    return measure_latency(deployable(task), profile, WIDTHS, "digest", Settings(request.param, rounds=3, wholes=1))
+    return measure_latency(
+        deployable(task), profile, WIDTHS, "digest", Settings(request.param, batch=32, rounds=5, wholes=1)
+    )
 
 
 def test_latency_of_layers_and_of_wholes(measured):

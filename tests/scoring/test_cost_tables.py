@@ -175,6 +175,15 @@ def test_a_table_whose_differences_drown_in_noise_is_refused(profile, tmp_path, 
     assert quiet(profile, MENU, each(profile)).table.shape == (2, 3)
 
 
+def test_a_table_in_which_layers_take_nothing_is_refused(profile, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(csv_text(dict.fromkeys(VALUES, 0), more=",,500\n"))
+    with pytest.raises(
+        InputError, match=r"t\.csv: at FP32 the layers take nothing beside the constant part, 500 .*--batch"
+    ):
+        TableCost(read_table(path), refuse=False)(profile, MENU, each(profile))
+
+
 def test_tables_keep_the_protocol(tmp_path, profile):
     """But for models that they are not of."""
     path = tmp_path / "phone.csv"
