@@ -28,4 +28,4 @@ SETTINGS: dict[str, Callable[[], Mapping[str, Any] | str]] = {
     "simulated": scale_simulated.settings,
     "sweep": scale_sweep.settings,
 }
-SECONDS = {"runs": 240.0, "memory": 150.0, "simulated": 120.0, "sweep": 150.0}  # that a part takes on two idle cores
+SECONDS = {"runs": 240.0, "memory": 190.0, "simulated": 120.0, "sweep": 150.0}  # that a part takes on two idle cores

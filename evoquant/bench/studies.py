@@ -202,11 +202,17 @@ def _compare(study: Study, row: str, key: str, old: Any, new: Any, found: list[D
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for i, (mine, theirs) in enumerate(zip(old, new, strict=True)):
             _compare(study, row, f"{key}[{i}]", mine, theirs, found)
-    elif last in study.within:
-        if not _near(old, new, study.within[last]):
+    elif factor := _factor(study, key):
+        if not _near(old, new, factor):
             found.append(Difference(row, key, old, new))
     elif old != new or type(old) is not type(new):
         found.append(Difference(row, key, old, new))
+
+
+def _factor(study: Study, key: str) -> float | None:
+    """By which a value may differ: that of its name, or of what it is a part of."""
+    names = [part.partition("[")[0] for part in key.split(".")]
+    return next((study.within[name] for name in reversed(names) if name in study.within), None)
 
 
 def _near(old: Any, new: Any, factor: float) -> bool:

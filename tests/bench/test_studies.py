@@ -224,6 +224,9 @@ def test_times_may_differ_within_their_factor():
     assert compared({"median": 1.0}, {"median": 3.1}, within=within) == [("median", 1.0, 3.1)]
     assert compared({"median": 1.0}, {"median": -1.0}, within=within) == [("median", 1.0, -1.0)]
     assert compared({"median": 1.0}, {"median": None}, within=within) == [("median", 1.0, None)]
+    assert compared({"median": {"own": [1.0, 0]}}, {"median": {"own": [2.9, 0]}}, within=within) == []
+    assert compared({"median": {"own": 0}}, {"median": {"own": 2.9}}, within=within) == [("median.own", 0, 2.9)]
+    assert compared({"own": {"mean": 1.0}}, {"own": {"mean": 2.9}}, within=within) == [("own.mean", 1.0, 2.9)]
     assert compared({"seconds": 1.0}, {"seconds": 50.0}) == []
 
 
