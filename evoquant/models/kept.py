@@ -1,4 +1,4 @@
-"""Quantized weights that a worker keeps for the next allocation, within a number of bytes."""
+"""What a worker keeps for the next allocation, within numbers of bytes: quantized weights, outputs, inputs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,30 @@ def cache_bytes(weights: int, asked: int | None) -> int:
         asked: by the campaign's `task.quantized_cache`; None where the network's size decides.
     """
     return min(max(LEAST_BYTES, int(SHARE * weights)), MOST_BYTES) if asked is None else asked
+
+
+class Bounded(Generic[Value]):
+    """Values by key, the least recently used thrown out so that they stay within a number of bytes."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self._items: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Value], size: Callable[[Value], int]) -> Value:
+        """The value of `key`: kept, or made now; one larger than the bound is not kept."""
+        if key in self._items:
+            self._items.move_to_end(key)
+            return self._items[key][0]
+        value = make()
+        needed = size(value)
+        if needed <= self.limit_bytes:
+            self._items[key] = value, needed
+            self.bytes += needed
+            while self.bytes > self.limit_bytes:
+                _, (_, freed) = self._items.popitem(last=False)
+                self.bytes -= freed
+        return value
 
 
 class Kept(Generic[Value]):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evoquant.errors import InputError
 from evoquant.models.base import REFERENCE, Failed, Measure, Outcome, Request
+from evoquant.models.kept import Bounded
 from evoquant.models.onnx_data import TARGETS, Samples
 from evoquant.models.onnx_network import Network
 from evoquant.models.onnx_outcomes import outcomes
@@ -16,38 +16,14 @@ from evoquant.models.onnx_session import require_onnx
 from evoquant.models.own_rounding import require_same_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from evoquant.models.arrays import Arrays
     from evoquant.models.onnx_outcomes import Scoring
 
-Key = TypeVar("Key", bound="Hashable")
-
 REFERENCE_CACHE_BYTES = 256 * 2**20
-
-
-class ByteBound(Generic[Key]):
-    """Arrays by key, the least recently used dropped above a number of bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.bytes = 0
-        self._arrays: OrderedDict[Key, NDArray[np.generic]] = OrderedDict()
-
-    def get(self, key: Key, make: Callable[[], NDArray[np.generic]]) -> NDArray[np.generic]:
-        """The array of `key`, made where it is not there; one larger than the limit is not kept."""
-        if key in self._arrays:
-            self._arrays.move_to_end(key)
-            return self._arrays[key]
-        array = make()
-        if array.nbytes <= self.limit:
-            self._arrays[key] = array
-            self.bytes += array.nbytes
-            while self.bytes > self.limit:
-                self.bytes -= self._arrays.popitem(last=False)[1].nbytes
-        return array
 
 
 def start_measurer(payload: dict[str, Any]) -> Measure:
@@ -103,7 +79,7 @@ class OnnxMeasurer:
         self._block = block
         self._batch = batch
         self._mask = mask
-        self._references: ByteBound[tuple[str, int]] = ByteBound(REFERENCE_CACHE_BYTES)
+        self._references: Bounded[NDArray[np.generic]] = Bounded(REFERENCE_CACHE_BYTES)
 
     def __call__(self, requests: Sequence[Request]) -> list[Outcome | Failed]:
         """Outcomes of the requests, in their order."""
@@ -132,7 +108,7 @@ class OnnxMeasurer:
                 made: NDArray[np.generic] = plain[self._scoring.output]
                 return made
 
-            whole = self._references.get((request.split, start), reference)
+            whole = self._references.get((request.split, start), reference, lambda x: x.nbytes)
             mask = None if self._mask is None else part[self._mask]
             found.append(outcomes(self._scoring, output, whole, part.get(TARGETS), mask))
         outcome: Outcome = np.concatenate(found)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evoquant.errors import InputError
 from evoquant.models.arrays import arrays_of
 from evoquant.models.base import REFERENCE, Failed, Measure, Outcome, Request
-from evoquant.models.kept import Kept, cache_bytes
+from evoquant.models.kept import Bounded, Kept, cache_bytes
 from evoquant.models.networks import require_torch
 from evoquant.models.own_rounding import require_same_code
 from evoquant.models.torch_data import TARGETS, call_on_tensors, input_tensors, samples_of
@@ -23,7 +22,7 @@ from evoquant.models.torch_threads import one_thread, tensor_bytes
 from evoquant.quantization.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import torch
@@ -35,38 +34,12 @@ if TYPE_CHECKING:
     from evoquant.models.torch_reuse import Reuse
     from evoquant.quantization.rounding import Rounder
 
-Value = TypeVar("Value")
-
 REFERENCE_BYTES = 256 << 20
 REUSE_BYTES = 512 << 20
 INPUT_BYTES = 256 << 20
 
 _IN_TURN = threading.RLock()
 """Workers that are threads may share a network, whose weights are put in and out; PyTorch's threads they do share."""
-
-
-class Bounded(Generic[Value]):
-    """Values by key, the least recently used thrown out so that they stay within a number of bytes."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.bytes = 0
-        self._items: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], Value], size: Callable[[Value], int]) -> Value:
-        """The value of `key`: kept, or made now; one larger than the bound is not kept."""
-        if key in self._items:
-            self._items.move_to_end(key)
-            return self._items[key][0]
-        value = make()
-        needed = size(value)
-        if needed <= self.limit_bytes:
-            self._items[key] = value, needed
-            self.bytes += needed
-            while self.bytes > self.limit_bytes:
-                _, (_, freed) = self._items.popitem(last=False)
-                self.bytes -= freed
-        return value
 
 
 def start_measurer(payload: dict[str, Any]) -> Measure:

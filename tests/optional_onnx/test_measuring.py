@@ -10,9 +10,9 @@ from onnx import numpy_helper
 
 from evoquant.execution.local import LocalExecutor
 from evoquant.models.base import DIVERGENCE, REFERENCE, SCORE, SPLITS, Failed, Request
+from evoquant.models.kept import Bounded
 from evoquant.models.measurer import start_measurer
 from evoquant.models.onnx_graph import subgraphs
-from evoquant.models.onnx_measurer import ByteBound
 from evoquant.models.onnx_task import load_onnx_task, open_network
 from evoquant.quantization.activations import fake_quantize_activations
 from evoquant.quantization.numerics import fake_quantize
@@ -199,8 +199,8 @@ def test_what_cannot_be_measured_is_data():
     assert isinstance(broken, Failed) and broken.reason == "not_finite"
 
 
-def test_quantized_weights_are_kept_within_a_bound():
-    cache = ByteBound(100)
+def test_arrays_are_kept_within_a_bound():
+    cache = Bounded(100)
     made = []
 
     def make(key):
@@ -211,9 +211,9 @@ def test_quantized_weights_are_kept_within_a_bound():
         return array
 
     for key in ("a", "b", "a", "c", "a", "b"):
-        cache.get(key, make(key))
+        cache.get(key, make(key), lambda x: x.nbytes)
     assert made == ["a", "b", "c", "b"] and cache.bytes <= 100
-    cache.get("large", lambda: np.zeros(100, dtype=np.float32))
+    cache.get("large", lambda: np.zeros(100, dtype=np.float32), lambda x: x.nbytes)
     assert cache.bytes <= 100
 
 

@@ -8,11 +8,10 @@ pytest.importorskip("sklearn")
 
 from evoquant.models.arrays import unpack_arrays
 from evoquant.models.base import DIVERGENCE, SCORE, SIGNALS, Failed, Request
-from evoquant.models.kept import Kept
+from evoquant.models.kept import Bounded, Kept
 from evoquant.models.measurer import start_measurer
 from evoquant.models.networks import build_network
 from evoquant.models.tasks import load_task
-from evoquant.models.torch import Bounded
 from evoquant.quantization.numerics import fake_quantize
 from evoquant.quantization.precision import Menu, Precision
 
