@@ -4,6 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from evoquant.models.torch import Measurer
+from evoquant.models.torch_kinds import Judge
+from evoquant.models.torch_layers import find_layers
 from evoquant.models.torch_task import classification, embedding, language_model, regression
 from evoquant.rng import generator_for
 
@@ -17,6 +20,17 @@ def seeded(network, seed=0):
         offset = 1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0
         parameter.data = torch.from_numpy(values * scale * (2 if parameter.ndim > 1 else 1) + offset)
     return network
+
+
+def measurer(network, inputs, cache=None, reuses=True):
+    """Measures two blocks of the samples, in batches of 5."""
+    network = network.eval().requires_grad_(False)
+    data = {"calibration": {"inputs": inputs}}
+    found = find_layers(network, data["calibration"])
+    block = len(inputs) // 2
+    measure = Measurer(network, found, data, Judge("embedding"), block=block, batch=5, quantized_cache=cache)
+    measure._reuses = reuses
+    return measure
 
 
 class Everything(nn.Module):

@@ -12,41 +12,20 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 import evoquant.models.torch
-from evoquant.models import torch_reusable, torch_worth
+from evoquant.models import torch_reusable
 from evoquant.models.base import Failed, Request
 from evoquant.models.kept import LEAST_BYTES, MOST_BYTES, Kept, cache_bytes
 from evoquant.models.measurer import start_measurer
 from evoquant.models.torch import Measurer
 from evoquant.models.torch_kinds import Judge
-from evoquant.models.torch_layers import find_layers
 from evoquant.models.torch_task import classification
 from evoquant.rng import generator_for
-from tests.optional_torch.networks import TASKS, normal, seeded
+from tests.optional_torch.networks import TASKS, measurer, normal, seeded
 from tests.optional_torch.odd_networks import AFTER, ODD, Failing, Handed, Writing, inputs_of
 from tests.optional_torch.test_placed import frozen
 from tests.optional_torch.test_torch_reuse import NETWORKS, requests
 
-
-@pytest.fixture(autouse=True)
-def always(monkeypatch):
-    """Look every call up, however little these small networks save by it."""
-    monkeypatch.setattr(torch_worth, "TRIAL", 10**9)
-
-
-@pytest.fixture
-def trusting(monkeypatch):
-    monkeypatch.setattr(torch_reusable, "TRUSTED", (*torch_reusable.TRUSTED, "tests"))
-
-
-def measurer(network, inputs, cache=None, reuses=False):
-    """Two blocks of the samples, in batches of 5."""
-    network = network.eval().requires_grad_(False)
-    data = {"calibration": {"inputs": inputs}}
-    found = find_layers(network, data["calibration"])
-    block = len(inputs) // 2
-    measure = Measurer(network, found, data, Judge("embedding"), block=block, batch=5, quantized_cache=cache)
-    measure._reuses = reuses
-    return measure
+pytestmark = pytest.mark.usefixtures("always")
 
 
 def odd(name, cache=None, reuses=False):
@@ -148,12 +127,12 @@ def test_a_branch_that_was_not_taken_before_is_measured_again():
 
 def test_what_was_taken_before_a_reader_began_is_in_place_throughout():
     for how in ("data", "array"):
-        ours, whole = (measurer(seeded(Handed(how)), normal(20, 6), cache) for cache in (0, None))
+        ours, whole = (measurer(seeded(Handed(how)), normal(20, 6), cache, reuses=False) for cache in (0, None))
         assert_same(ours, whole, requests(ours._layers, count=4))
 
 
 def test_weights_that_are_written_into_are_in_place_throughout():
-    ours, whole = (measurer(seeded(Writing()), normal(20, 6), cache) for cache in (0, None))
+    ours, whole = (measurer(seeded(Writing()), normal(20, 6), cache, reuses=False) for cache in (0, None))
     assert_same(ours, whole, requests(ours._layers, count=4))
     assert readers(ours)["writer.line"] is None
 
@@ -194,7 +173,7 @@ def test_a_network_that_draws_numbers_is_run_whole():
             self.calls += 1
             return self.last(self.first(x) + self.calls)
 
-    measure = measurer(seeded(Drawing()), normal(20, 6), 0)
+    measure = measurer(seeded(Drawing()), normal(20, 6), 0, reuses=False)
     with pytest.warns(RuntimeWarning, match="when it is watched.*cannot be measured layer by layer"):
         measure(requests(measure._layers, count=1))
     with warnings.catch_warnings():
@@ -226,7 +205,7 @@ def test_no_more_is_alive_than_the_bound_and_what_the_running_module_reads(cache
     monkeypatch.setattr(nn.Linear, "forward", forward)
     monkeypatch.setattr("evoquant.models.torch.fake_quantize_tensor", counted)
     layers = [nn.Linear(16, 16, bias=False) for _ in range(8)]  # of 1,024 bytes each
-    ours = measurer(seeded(nn.Sequential(*layers)), normal(20, 16), cache)
+    ours = measurer(seeded(nn.Sequential(*layers)), normal(20, 16), cache, reuses=False)
     ours(requests(ours._layers, count=6))
     assert 0 < most[0] <= cache // 1024 * 1024 + 1024
     assert ours._layerwise is not None and ours._quantized.bytes == cache // 1024 * 1024

@@ -10,9 +10,10 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from evoquant.models import torch_reusable, torch_worth
+from evoquant.models import torch_worth
 from evoquant.models.base import REFERENCE, Failed, Request
-from evoquant.models.torch import Bounded, Measurer
+from evoquant.models.kept import Bounded
+from evoquant.models.torch import Measurer
 from evoquant.models.torch_kinds import Judge
 from evoquant.models.torch_layers import find_layers
 from evoquant.models.torch_reusable import halved
@@ -20,32 +21,12 @@ from evoquant.models.torch_reuse import Reuse, same_bits
 from evoquant.models.torch_task import OwnMetric
 from evoquant.models.torch_worth import PAUSE, TRIAL, Worth
 from evoquant.rng import generator_for
-from tests.optional_torch.networks import TASKS, normal, seeded
+from tests.optional_torch.networks import TASKS, measurer, normal, seeded
 
 WIDTHS = ("INT2-channel", "INT8-channel", "INT4-channel-a8", REFERENCE)
 
 
-@pytest.fixture(autouse=True)
-def always(monkeypatch):
-    """Look every call up, however little these small networks save by it."""
-    monkeypatch.setattr(torch_worth, "TRIAL", 10**9)
-
-
-@pytest.fixture
-def trusting(monkeypatch):
-    """Remember calls of the modules of these tests, too, to see what holds without trust."""
-    monkeypatch.setattr(torch_reusable, "TRUSTED", (*torch_reusable.TRUSTED, "tests"))
-
-
-def measurer(network, inputs, reuses=True):
-    """Two blocks of the samples, in batches of 5."""
-    network = network.eval().requires_grad_(False)
-    data = {"calibration": {"inputs": inputs}}
-    measure = Measurer(
-        network, find_layers(network, data["calibration"]), data, Judge("embedding"), block=len(inputs) // 2, batch=5
-    )
-    measure._reuses = reuses
-    return measure
+pytestmark = pytest.mark.usefixtures("always")
 
 
 def requests(layers, count=24, splits=("calibration",)):
@@ -216,7 +197,7 @@ def test_outcomes_whatever_is_written_where_and_however_little_is_kept(name, lim
         request.getfixturevalue("trusting")
     monkeypatch.setattr("evoquant.models.torch.REUSE_BYTES", limit)
     make, shape = NETWORKS[name]
-    ours, plain = (measurer(seeded(make()), normal(20, *shape), reuses) for reuses in (True, False))
+    ours, plain = (measurer(seeded(make()), normal(20, *shape), reuses=reuses) for reuses in (True, False))
     asked = requests(ours._layers)
     assert_same(ours, plain, asked)
     assert ours._reuse.bytes <= limit
@@ -251,7 +232,7 @@ class Hidden(nn.Module):
 
 
 def test_a_network_whose_modules_talk_in_secret_is_run_whole_from_the_first_difference_on(trusting):
-    ours, plain = (measurer(seeded(Hidden()), normal(20, 6), reuses) for reuses in (True, False))
+    ours, plain = (measurer(seeded(Hidden()), normal(20, 6), reuses=reuses) for reuses in (True, False))
     asked = [
         Request((first, second), "calibration", block)
         for first, second, block in itertools.product(WIDTHS[:2], WIDTHS, (0, 1))
@@ -262,7 +243,7 @@ def test_a_network_whose_modules_talk_in_secret_is_run_whole_from_the_first_diff
 
 
 def test_modules_that_somebody_else_wrote_are_always_run():
-    ours, plain = (measurer(seeded(Hidden()), normal(20, 6), reuses) for reuses in (True, False))
+    ours, plain = (measurer(seeded(Hidden()), normal(20, 6), reuses=reuses) for reuses in (True, False))
     assert_same(ours, plain, requests(ours._layers))
     assert ours._reuses and ours._reuse.hits > 5, "layers of PyTorch's in them need not be"
 
@@ -315,7 +296,7 @@ def test_a_metric_that_writes_into_what_it_gets_changes_nothing():
 
 
 def test_a_network_that_leaves_traces_is_never_reused():
-    ours, plain = (measurer(seeded(Hidden(show=True)), normal(20, 6), reuses) for reuses in (True, False))
+    ours, plain = (measurer(seeded(Hidden(show=True)), normal(20, 6), reuses=reuses) for reuses in (True, False))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same(ours, plain, requests(ours._layers))
@@ -396,7 +377,7 @@ def test_the_least_recently_used_calls_go_first():
 
 
 def test_a_cache_of_inputs_that_keeps_nothing_changes_nothing():
-    ours, plain = (measurer(seeded(convolutions()), normal(20, 2, 8, 8), reuses) for reuses in (True, False))
+    ours, plain = (measurer(seeded(convolutions()), normal(20, 2, 8, 8), reuses=reuses) for reuses in (True, False))
     ours._inputs = Bounded(0)
     assert_same(ours, plain, requests(ours._layers))
 
