@@ -1,10 +1,11 @@
 """What all tests share."""
 
 import signal
-import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.command import called
 
 # Machines that check a change are shared and slow at times: how long an example takes says nothing about it.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -15,15 +16,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jo
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys):
+def cli():
     """stdout, stderr and exit code of the command line, called in this process."""
-    from evoquant.cli import main
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["evoquant", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return printed.out, printed.err, ended.value.code
+        done = called(*words)
+        return done.stdout, done.stderr, done.returncode
 
     return run

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import importlib.util
-import io
 import json
 import signal
 import sys
@@ -14,10 +13,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
 from evoquant.campaign.champion import Champion
-from evoquant.cli import main
 from evoquant.errors import InputError
 from evoquant.genomes.load import genome_from_dict
 from evoquant.profiles.model import LayerProfile, ModelProfile, profile_to_json
+from tests.command import called
 
 from . import mutations
 
@@ -50,20 +49,9 @@ def limited():
 
 def cli(*words):
     """Exit code, stdout and stderr of the command line, in this process; what it does not expect comes out of it."""
-    out, err = io.StringIO(), io.StringIO()
-    argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
-    sys.argv = ["evoquant", *map(str, words)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-        code = 0
-    except SystemExit as end:
-        code = end.code
-    finally:
-        sys.argv = argv
-        signal.signal(signal.SIGTERM, handler)
-    out.getvalue().encode()  # a terminal could not show half a character
-    return code, out.getvalue(), err.getvalue()
+    done = called(*words)
+    done.stdout.encode()  # a terminal could not show half a character
+    return done.returncode, done.stdout, done.stderr
 
 
 def one_message(text, names):
