@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import signal
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,3 +25,12 @@ def cli():
         return done.stdout, done.stderr, done.returncode
 
     return run
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Writes the module `mine` of somebody's own; it is found while the test runs, and forgotten after."""
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("mine", None)
+    yield (tmp_path / "mine.py").write_text
+    sys.modules.pop("mine", None)

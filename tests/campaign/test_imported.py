@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import struct
-import sys
 import time
 
 import numpy as np
@@ -934,18 +933,14 @@ def network():
 """
 
 
-def test_score_reads_gguf_on_the_command_line(tmp_path, monkeypatch):
+def test_score_reads_gguf_on_the_command_line(tmp_path, mine):
     pytest.importorskip("torch")
     from evoquant.models.torch_factory import load_factory
     from evoquant.profiles.llama_names import gguf_name
     from evoquant.quantization.precision import Menu
 
-    (tmp_path / "mine.py").write_text(FACTORY)
-    sys.path.insert(0, str(tmp_path))
-    try:
-        task = load_factory("mine:network")
-    finally:
-        sys.path.remove(str(tmp_path))
+    mine(FACTORY)
+    task = load_factory("mine:network")
     found = sites(task, task.profile(Menu.parse(["FP32"]), lambda requests: [], ()))
     kinds = {"Linear": "Q4_0", "Embedding": "Q8_0"}
     tensors = [
@@ -954,8 +949,6 @@ def test_score_reads_gguf_on_the_command_line(tmp_path, monkeypatch):
     path = write_gguf(tmp_path / "m.gguf", tensors)
     assert isinstance(read_allocation(path), Unresolved)
     words = ["score", "m.gguf", "--task", "mine:network", "--menu", "INT4-g32,INT8-g32,FP32", "--json"]
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
     done = command(tmp_path, *words, EVOQUANT_CACHE=str(tmp_path / "cache"))
     scored = json.loads(done.stdout)
     assert scored["allocation"]["lm_head"] == scored["allocation"]["model.layers.0.mlp.up_proj"] == "INT4-g32"

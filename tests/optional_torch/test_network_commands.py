@@ -2,7 +2,6 @@
 
 import functools
 import json
-import sys
 
 import pytest
 
@@ -30,10 +29,8 @@ def network(seed=0):
 
 
 @pytest.fixture
-def evoquant(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(FACTORY)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
+def evoquant(tmp_path, mine):
+    mine(FACTORY)
     return functools.partial(command, tmp_path, EVOQUANT_CACHE=str(tmp_path / "cache"))
 
 
